@@ -1,0 +1,50 @@
+# A thin front over CMake, pip and the tools; everything it installs goes into $(VENV).
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BUILD := build/release
+bin := $(VENV)/bin
+stamp := $(VENV)/.spgrad
+# Sources whose change asks for a new installation.
+sources := $(shell find CMakeLists.txt CMakePresets.json cmake include src python tests/CMakeLists.txt \
+             tests/kernels tests/torch -type f -not -name '*.pyc')
+
+.PHONY: help demo test lint format clean install
+
+help:
+	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
+	@echo "make test               build, check and test everything"
+	@echo "make lint               clang-format, ruff and mypy, without changes"
+	@echo "make format             let clang-format and ruff change the files"
+	@echo "make clean              remove build/; the environment $(VENV) stays"
+
+$(stamp)-environment: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(bin)/python -m pip install --progress-bar on --group test
+	touch $@
+
+$(stamp)-installed: $(stamp)-environment $(sources)
+	PATH="$(abspath $(bin)):$$PATH" $(bin)/python -m pip install --verbose --no-deps \
+	  --no-build-isolation --force-reinstall \
+	  -C build-dir=$(BUILD) -C cmake.define.SPGRAD_TESTS=ON -C cmake.define.SPGRAD_WERROR=ON .
+	touch $@
+
+install: $(stamp)-installed
+
+demo: install
+	$(bin)/python -m demo $(if $(MATRIX),--matrix "$(MATRIX)")
+
+test: install
+	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py
+
+lint: $(stamp)-environment
+	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint
+
+format: $(stamp)-environment
+	git ls-files '*.cpp' '*.h' | xargs $(bin)/clang-format -i
+	$(bin)/ruff check --fix --quiet
+	$(bin)/ruff format
+
+clean:
+	rm -rf build demo-output

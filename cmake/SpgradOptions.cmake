@@ -1,0 +1,31 @@
+# Language level, warnings and sanitizers of every target.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 12)
+  message(FATAL_ERROR "spgrad needs GCC 12 or newer, but found GCC ${CMAKE_CXX_COMPILER_VERSION}")
+elseif(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
+  message(FATAL_ERROR "spgrad needs Clang 14 or newer, but found ${CMAKE_CXX_COMPILER_VERSION}")
+elseif(NOT CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  message(FATAL_ERROR "spgrad needs GCC or Clang, but found ${CMAKE_CXX_COMPILER_ID}")
+endif()
+
+add_library(spgrad_options INTERFACE)
+target_compile_options(spgrad_options INTERFACE -Wall -Wextra -Wconversion)
+if(SPGRAD_WERROR)
+  target_compile_options(spgrad_options INTERFACE -Werror)
+endif()
+if(SPGRAD_SANITIZE)
+  target_compile_options(spgrad_options INTERFACE
+    -fsanitize=${SPGRAD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  target_link_options(spgrad_options INTERFACE -fsanitize=${SPGRAD_SANITIZE})
+endif()

@@ -1,0 +1,189 @@
+/// The kernels of spgrad as a C++20 library without PyTorch: sparse × dense, its transpose and the
+/// gradient at the specified entries, over raw pointers.
+///
+/// With a compressed matrix A (CSR, or CSC read as the CSR of its transpose), dense X and Y:
+///
+///     spmm       C_i  = Σ_k a_ik X_k
+///     sddmm      d_ij = X_i · Y_j                 at the specified entries of A only
+///     backward   C_i  = Σ_k a_ik X_k  and  d_ik = Y_i · X_k, in one pass over X
+///
+/// Each call works on a range of rows in the calling thread, allocates nothing and throws nothing.
+/// Calls on disjoint ranges may run at the same time. Results do not depend on the ranges.
+///
+/// Trust: index arrays are read once, checked, and only then used as addresses. A call returns
+/// false as soon as an offset or an index leaves its bounds; its output is then unspecified, and no
+/// memory outside the arrays described by the views was touched, whatever the indices hold.
+///
+///     // C = A B with A of 2 × 3, entries (0,0)=1 (0,2)=2 (1,1)=3, and B of 3 × 4
+///     int32_t offsets[] = {0, 2, 3}, columns[] = {0, 2, 1};
+///     float values[] = {1, 2, 3}, b[12] = {...}, c[8];
+///     spgrad::kernels::CompressedView<int32_t, int32_t> a{
+///         .rows = 2, .columns = 3, .entries = 3, .offsets = offsets, .entry = columns};
+///     bool ok = spgrad::kernels::spmm<float>(a, values, {b, 0, 4}, {c, 0, 4}, 4, 0, 2);
+///
+/// Instantiated for Scalar = float, double and Index = int32_t, int64_t.
+#pragma once
+
+#include <cstdint>
+
+namespace spgrad::kernels {
+
+/// An entry that has been moved away from its value by sorting: the index of its column and the
+/// position of its value in the array of values.
+template <class Index>
+struct MovedEntry {
+  Index index;
+  Index position;
+};
+
+/// A batch of compressed sparse matrices of equal shape (a single matrix is a batch of one).
+///
+///     row r of item i holds the entries  k in [offsets[i * offsets_stride + r],
+///                                              offsets[i * offsets_stride + r + 1])
+///     entry k of item i is               entry[i * entries_stride + k]
+///     its value is                       values[i * entries_stride + k]   Entry is an index
+///                                        values[entry.position]           Entry is a MovedEntry
+///
+/// Rows of a batch are numbered through: row r of item i is row i * rows + r of the batch.
+/// Entry is Index (CSR as PyTorch has it) or MovedEntry<Index> (made by group_by_key).
+template <class Index, class Entry>
+struct CompressedView {
+  int64_t items = 1;           ///< number of matrices
+  int64_t rows = 0;            ///< rows of each matrix
+  int64_t columns = 0;         ///< columns of each matrix: bound for the indices
+  int64_t entries = 0;         ///< length of an item's array of entries: bound for the offsets
+  int64_t value_count = 0;     ///< values of all items together: bound for the positions
+  int64_t offsets_stride = 0;  ///< from the offsets of one item to those of the next
+  int64_t entries_stride = 0;  ///< likewise for entries; 0 where offsets count through all items
+  const Index* offsets = nullptr;
+  const Entry* entry = nullptr;
+};
+
+/// A batch of dense matrices whose columns are contiguous: element (r, c) of item i is
+/// data[i * item_stride + r * row_stride + c]. Strides count elements and may be 0 or negative.
+template <class Scalar>
+struct DenseView {
+  Scalar* data = nullptr;
+  int64_t item_stride = 0;
+  int64_t row_stride = 0;
+};
+
+/// Coordinates of a batch of sparse matrices, in any order. `item` is null for a batch of one.
+template <class Index>
+struct CoordinateView {
+  int64_t items = 1;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t entries = 0;
+  const Index* item = nullptr;
+  const Index* row = nullptr;
+  const Index* column = nullptr;
+};
+
+/// A row with more entries than this is summed in blocks of this many entries, each from zero,
+/// which are then added in order. Range kernels leave such rows out; block kernels work on one
+/// block. The places of the cuts depend on the structure alone, so results have the same bits for
+/// any number of threads. 4096 entries of p = 32 floats are about 50 µs of work, and one row of p
+/// partial sums for 4096 entries is no memory worth counting.
+inline constexpr int64_t kLongRow = 4096;
+
+/// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch.
+struct RowBlock {
+  int64_t row;
+  int64_t first_entry;
+  int64_t last_entry;
+};
+
+/// C_r = Σ_k values_k X_{index k} for rows [first_row, last_row) of the batch, except long rows.
+///
+/// `x` has a.columns rows per item and `out` a.rows, both with `p` columns. Returns false where
+/// offsets or indices are malformed.
+template <class Scalar, class Index, class Entry>
+bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
+          DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row);
+
+/// The sum of one block of a long row, as spmm makes it, into the `p` elements at `out`.
+template <class Scalar, class Index, class Entry>
+bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
+                DenseView<const Scalar> x, Scalar* out, int64_t p, RowBlock block);
+
+/// d_k = X_r · Y_{index k} for the entries k of rows [first_row, last_row), except long rows.
+///
+/// `out` is laid out as the values of `a`; `x` has a.rows rows per item and `y` a.columns. Writes
+/// nothing for p = 0.
+template <class Scalar, class Index, class Entry>
+bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
+           DenseView<const Scalar> y, Scalar* out, int64_t p, int64_t first_row, int64_t last_row);
+
+/// The same for one block of a long row.
+template <class Scalar, class Index, class Entry>
+bool sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
+                 DenseView<const Scalar> y, Scalar* out, int64_t p, RowBlock block);
+
+/// Both gradients of C = A B in one pass, where `a` is the transpose of A, for its rows
+/// [first_row, last_row), except long rows:
+///
+///     out_r        = Σ_k values_k X_{index k}     spmm:  dB = Aᵀ G  with X = G
+///     out_values_k = Y_r · X_{index k}            sddmm: dA_ij = G_i · B_j  with Y = B
+///
+/// Each row of X is fetched once for both.
+template <class Scalar, class Index>
+bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+              DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
+              Scalar* out_values, int64_t p, int64_t first_row, int64_t last_row);
+
+/// The same for one block of a long row: its partial sum goes to the `p` elements at `out`.
+template <class Scalar, class Index>
+bool backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+                    DenseView<const Scalar> x, DenseView<const Scalar> y, Scalar* out,
+                    Scalar* out_values, int64_t p, RowBlock block);
+
+/// What scan_offsets saw.
+struct OffsetsSummary {
+  bool valid;           ///< offsets start at 0, never decrease, and end at `entries`
+  int64_t longest_row;  ///< entries of the longest row; unspecified where not valid
+};
+
+/// Checks the offsets of all items of a CSR batch, whose items have `a.entries` entries each.
+template <class Index>
+OffsetsSummary scan_offsets(const CompressedView<Index, Index>& a);
+
+/// What compress_rows saw.
+enum class RowOrder { sorted, unsorted, out_of_range };
+
+/// Turns rows in coordinate form into offsets, for the entries [first_entry, last_entry).
+///
+/// `offsets` has a.items * a.rows + 1 places, counts through all items, and is complete when the
+/// ranges of all calls together cover [0, a.entries) and all returned `sorted`: entries ordered by
+/// item and row, columns in any order. Anything else leaves it unspecified. With no entries at all,
+/// a call on [0, 0) fills it with zeros.
+template <class Index>
+RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
+                       Index* offsets);
+
+/// Sorting of entries by row or column: a stable counting sort in three steps, of which the first
+/// and the last may run on several ranges of entries at the same time.
+///
+///     1. count_keys      counts[key]  += 1, for one range, in an array of its own (zeros before)
+///     2. place_keys      turns the counts of all ranges into first places, and fills `offsets`
+///     3. move_entries    writes each entry of a range to the place of its key
+///
+/// `Source` is a CompressedView<Index, Index> (key: column, so that the result is the transpose)
+/// or a CoordinateView<Index> (key: row). Keys count through all items. In every step a range is
+/// [first_entry, last_entry) of all the entries of the batch, numbered through.
+///
+/// count_keys and move_entries return false where an index leaves its bounds.
+template <class Source, class Counter>
+bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, Counter* counts);
+
+/// Step 2, for `ranges` arrays of `keys` counters that lie one behind the other; `offsets` has
+/// keys + 1 places.
+template <class Counter>
+void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets);
+
+/// Step 3: `places` is the array of counters of this range after place_keys.
+template <class Source, class Counter>
+bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
+                  MovedEntry<Counter>* entries);
+
+}  // namespace spgrad::kernels

@@ -1,0 +1,62 @@
+/// The product of a sparse and a dense matrix for LibTorch, with a sparse gradient of the sparse
+/// one.
+///
+/// The functions call the operators that the library registers with PyTorch (`spgrad::sparse_mm`,
+/// `spgrad::csr_mm`, `spgrad::coo_mm`), so that autograd, profiling and transforms see them exactly
+/// as they see those called from Python. Link spgrad::spgrad.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/SymIntArrayRef.h>
+
+#include "spgrad/export.h"
+
+namespace spgrad {
+
+/// C = A B for a sparse A and a dense B.
+///
+///     at::Tensor a = dense.to_sparse_csr().requires_grad_();
+///     spgrad::sparse_mm(a, b).sum().backward();      // a.grad() is CSR, with the pattern of a
+///
+/// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m), with
+///      float32 or float64 values.
+/// `B`: dense tensor of the same dtype and device, (m, p) or (b, m, p), any strides.
+///
+/// Returns a new contiguous dense tensor, (n, p) or (b, n, p).
+///
+/// Gradients: B gets Aᵀ G (dense). A gets G_i · B_j at its specified entries only, with A's layout,
+/// index dtype, indices, order and coalesced flag.
+///
+/// Throws c10::ValueError for wrong ranks, layouts and sizes and for malformed structures,
+/// c10::Error for wrong dtypes and devices, c10::IndexError for indices outside the shape of A.
+SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
+
+/// C = A B for a CSR matrix given by plain tensors, with a dense gradient of `values`.
+///
+///     at::Tensor c = spgrad::csr_mm(crow_indices, col_indices, values, b);
+///
+/// `crow_indices`: (n + 1) or (b, n + 1), int32 or int64.
+/// `col_indices`:  (nnz) or (b, nnz), dtype of crow_indices, each in [0, m). Columns of a row may
+///                 come in any order; repeated ones add up.
+/// `values`:       shape of col_indices, float32 or float64.
+/// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
+///
+/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                                const at::Tensor& values, const at::Tensor& B);
+
+/// C = A B for a COO matrix given by plain tensors, with a dense gradient of `values`.
+///
+///     at::Tensor c = spgrad::coo_mm(indices, values, {n, m}, b);
+///
+/// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int64. Entries in any order;
+///            sorted by row they are multiplied without a sort.
+/// `values`:  (nnz), float32 or float64.
+/// `size`:    {n, m} or {b, n, m}.
+/// `B`:       (m, p) or (b, m, p), dtype of values, any strides.
+///
+/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
+                                c10::SymIntArrayRef size, const at::Tensor& B);
+
+}  // namespace spgrad

@@ -1,0 +1,19 @@
+"""Sparse × dense for PyTorch, with gradients that stay sparse.
+
+``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
+``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors.
+"""
+
+from spgrad._build import VERSION as __version__
+from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
+from spgrad._products import coo_mm, csr_mm, sparse_mm
+
+__all__ = [
+    "__version__",
+    "coo_mm",
+    "csr_mm",
+    "instruction_set",
+    "instruction_sets",
+    "sparse_mm",
+    "use_instruction_set",
+]

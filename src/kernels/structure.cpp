@@ -1,0 +1,172 @@
+// Work on the structure alone: offsets checked, coordinates compressed, entries sorted.
+#include <algorithm>
+#include <atomic>
+
+#include "spgrad/kernels.h"
+
+namespace spgrad::kernels {
+namespace {
+
+bool inside(int64_t index, int64_t bound) {
+  return static_cast<uint64_t>(index) < static_cast<uint64_t>(bound);
+}
+
+// Row of the batch that entry k belongs to, or -1 where its item or row is out of bounds.
+template <class Index>
+int64_t row_of_batch(const CoordinateView<Index>& a, int64_t k) {
+  const auto row = static_cast<int64_t>(a.row[k]);
+  const int64_t item = a.item == nullptr ? 0 : static_cast<int64_t>(a.item[k]);
+  return inside(row, a.rows) && inside(item, a.items) ? item * a.rows + row : -1;
+}
+
+template <class Index>
+int64_t total_entries(const CoordinateView<Index>& a) {
+  return a.entries;
+}
+template <class Index>
+int64_t total_entries(const CompressedView<Index, Index>& a) {
+  return a.items * a.entries;
+}
+
+// The two sources of the counting sort: each calls visit(key, index, position) for the entries of a
+// range, where `index` is what the sorted entry keeps, and stops where a key is out of bounds.
+
+template <class Index, class Visit>
+bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
+  for (int64_t k = first; k < last; ++k) {
+    const int64_t key = row_of_batch(a, k);
+    const auto column = static_cast<int64_t>(a.column[k]);
+    if (key < 0 || !inside(column, a.columns) || !visit(key, column, k)) return false;
+  }
+  return true;
+}
+
+template <class Index, class Visit>
+bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t last,
+                   Visit&& visit) {
+  while (first < last) {
+    const int64_t item = first / a.entries;
+    const int64_t before = item * a.entries;  // entries of the items before
+    const int64_t end = std::min(last - before, a.entries);
+    const Index* entry = a.entry + item * a.entries_stride;
+    const Index* offsets = a.offsets + item * a.offsets_stride;
+    int64_t k = first - before;
+    int64_t row = std::upper_bound(offsets, offsets + a.rows + 1, k) - offsets - 1;
+    for (; k < end && inside(row, a.rows); ++row) {
+      const int64_t row_end = std::min(static_cast<int64_t>(offsets[row + 1]), end);
+      for (; k < row_end; ++k) {
+        const auto column = static_cast<int64_t>(entry[k]);
+        if (!inside(column, a.columns)) return false;
+        if (!visit(item * a.columns + column, row, before + k)) return false;
+      }
+    }
+    if (k < end) return false;  // the offsets do not cover the range
+    first = before + end;
+  }
+  return true;
+}
+
+}  // namespace
+
+template <class Index>
+OffsetsSummary scan_offsets(const CompressedView<Index, Index>& a) {
+  OffsetsSummary summary{true, 0};
+  for (int64_t item = 0; item < a.items; ++item) {
+    const Index* offsets = a.offsets + item * a.offsets_stride;
+    bool decreases = false;
+    Index longest = 0;
+    // Without the check against both ends, the subtraction could overflow.
+    for (int64_t row = 0; row < a.rows; ++row) decreases |= offsets[row + 1] < offsets[row];
+    if (decreases || offsets[0] != 0 || static_cast<int64_t>(offsets[a.rows]) != a.entries) {
+      return {false, 0};
+    }
+    for (int64_t row = 0; row < a.rows; ++row) {
+      longest = std::max(longest, static_cast<Index>(offsets[row + 1] - offsets[row]));
+    }
+    summary.longest_row = std::max(summary.longest_row, static_cast<int64_t>(longest));
+  }
+  return summary;
+}
+
+template <class Index>
+RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
+                       Index* offsets) {
+  int64_t previous = -1;
+  if (first_entry > 0) {
+    previous = row_of_batch(a, first_entry - 1);
+    if (previous < 0) return RowOrder::out_of_range;
+  }
+  // Atomic, since ranges of unsorted entries may want to write the same place.
+  const auto fill = [&](int64_t last_row, int64_t offset) {
+    for (int64_t row = previous + 1; row <= last_row; ++row) {
+      std::atomic_ref(offsets[row]).store(static_cast<Index>(offset), std::memory_order_relaxed);
+    }
+  };
+  for (int64_t k = first_entry; k < last_entry; ++k) {
+    const int64_t row = row_of_batch(a, k);
+    if (row < 0) return RowOrder::out_of_range;
+    if (row < previous) return RowOrder::unsorted;
+    fill(row, k);
+    previous = row;
+  }
+  if (last_entry == a.entries) fill(a.items * a.rows, a.entries);
+  return RowOrder::sorted;
+}
+
+template <class Source, class Counter>
+bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, Counter* counts) {
+  return visit_entries(source, first_entry, last_entry, [&](int64_t key, int64_t, int64_t) {
+    ++counts[key];
+    return true;
+  });
+}
+
+template <class Counter>
+void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets) {
+  Counter place = 0;
+  for (int64_t key = 0; key < keys; ++key) {
+    offsets[key] = place;
+    for (int64_t range = 0; range < ranges; ++range) {
+      Counter& count = counts[range * keys + key];
+      const Counter first = place;
+      place = static_cast<Counter>(place + count);
+      count = first;
+    }
+  }
+  offsets[keys] = place;
+}
+
+template <class Source, class Counter>
+bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
+                  MovedEntry<Counter>* entries) {
+  const int64_t total = total_entries(source);
+  return visit_entries(
+      source, first_entry, last_entry, [&](int64_t key, int64_t index, int64_t position) {
+        // Out of bounds only where another thread changed the indices meanwhile.
+        const auto place = static_cast<int64_t>(places[key]++);
+        if (!inside(place, total)) return false;
+        entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
+        return true;
+      });
+}
+
+#define SPGRAD_INSTANTIATE_SORT(Source, Counter)                       \
+  template bool count_keys(const Source&, int64_t, int64_t, Counter*); \
+  template bool move_entries(const Source&, int64_t, int64_t, Counter*, MovedEntry<Counter>*);
+
+#define SPGRAD_INSTANTIATE(Index)                                                          \
+  template OffsetsSummary scan_offsets(const CompressedView<Index, Index>&);               \
+  template RowOrder compress_rows(const CoordinateView<Index>&, int64_t, int64_t, Index*); \
+  template void place_keys(int64_t, int64_t, Index*, Index*);                              \
+  SPGRAD_INSTANTIATE_SORT(CoordinateView<Index>, int32_t)                                  \
+  SPGRAD_INSTANTIATE_SORT(CoordinateView<Index>, int64_t)                                  \
+  SPGRAD_INSTANTIATE_SORT(CompressedViewOf<Index>, int32_t)                                \
+  SPGRAD_INSTANTIATE_SORT(CompressedViewOf<Index>, int64_t)
+
+template <class Index>
+using CompressedViewOf = CompressedView<Index, Index>;  // a type without a comma, for the macros
+
+SPGRAD_INSTANTIATE(int32_t)
+SPGRAD_INSTANTIATE(int64_t)
+
+}  // namespace spgrad::kernels

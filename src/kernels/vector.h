@@ -1,0 +1,151 @@
+// Vectors of the target's register width, and tiles of columns made of them.
+//
+// This header and the algorithms on it are compiled once for each instruction set, in a namespace
+// named SPGRAD_TARGET. They use no function of the standard library: an inline function that two
+// instruction sets both emit is merged by the linker, and the copy kept may be the AVX-512 one.
+#pragma once
+
+#include <cstdint>
+
+#ifndef SPGRAD_TARGET
+#error "vector.h is compiled for one instruction set: define SPGRAD_TARGET and SPGRAD_VECTOR_BYTES"
+#endif
+
+namespace spgrad::kernels::SPGRAD_TARGET {
+
+// Vectors that a tile may hold in registers. 8 accumulators are what 16 registers leave room for
+// beside the operands, and cover two FMA ports * 4 cycles of latency.
+inline constexpr int kTileVectors = 8;
+
+template <class Scalar>
+inline constexpr int kWidth = SPGRAD_VECTOR_BYTES / static_cast<int>(sizeof(Scalar));
+
+template <class Scalar>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+  using type = int32_t;
+};
+template <>
+struct BitsOf<double> {
+  using type = int64_t;
+};
+
+template <class Scalar, int width>
+struct VectorOf {
+  typedef Scalar type __attribute__((vector_size(sizeof(Scalar) * width)));
+};
+template <class Scalar>
+struct VectorOf<Scalar, 1> {
+  using type = Scalar;
+};
+template <class Scalar, int width>
+using Vector = typename VectorOf<Scalar, width>::type;
+
+template <class V, class Scalar>
+inline V load(const Scalar* source) {
+  V vector;
+  __builtin_memcpy(&vector, source, sizeof vector);
+  return vector;
+}
+
+template <class V, class Scalar>
+inline void store(Scalar* target, const V& vector) {
+  __builtin_memcpy(target, &vector, sizeof vector);
+}
+
+// Sum of all lanes, by halves: a tree, so that the order does not depend on anything.
+template <class Scalar, int width>
+inline Scalar sum_lanes(const Vector<Scalar, width>& vector) {
+  if constexpr (width == 1) {
+    return vector;
+  } else {
+    using Half = Vector<Scalar, width / 2>;
+    const auto* halves = reinterpret_cast<const char*>(&vector);
+    Half low;
+    Half high;
+    __builtin_memcpy(&low, halves, sizeof(Half));
+    __builtin_memcpy(&high, halves + sizeof(Half), sizeof(Half));
+    return sum_lanes<Scalar, width / 2>(low + high);
+  }
+}
+
+// A run of columns that fits in `count` vectors. There is no scalar tail: where p is no multiple of
+// the width, the last vector starts earlier and overlaps the one before.
+//
+//     p = 11, width 4:   |0 1 2 3|4 5 6 7|
+//                                      |7 8 9 10|     last = 7, 1 lane seen before
+template <class Scalar_, int width_, int count_>
+struct Tile {
+  using Scalar = Scalar_;
+  using V = Vector<Scalar_, width_>;
+  static constexpr int width = width_;
+  static constexpr int count = count_;
+
+  int64_t first;  // first column
+  int64_t last;   // where the last vector starts, counted from `first`
+
+  int64_t start(int i) const { return i + 1 < count ? int64_t{i} * width : last; }
+};
+
+// For sums over the columns of a tile: clears the lanes of its last vector that the vector before
+// has too. It clears bits rather than multiplying by zero, since 0 * Inf is not 0.
+template <class TileType>
+class OverlapMask {
+ public:
+  explicit OverlapMask(const TileType& tile) {
+    if constexpr (masked) {
+      const int64_t overlap = int64_t{TileType::count - 1} * TileType::width - tile.last;
+      for (int lane = 0; lane < TileType::width; ++lane) bits_[lane] = lane < overlap ? 0 : -1;
+    }
+  }
+
+  typename TileType::V apply(int i, const typename TileType::V& vector) const {
+    if constexpr (masked) {
+      if (i + 1 == TileType::count) {
+        return reinterpret_cast<typename TileType::V>(reinterpret_cast<Bits>(vector) & bits_);
+      }
+    }
+    return vector;
+  }
+
+ private:
+  static constexpr bool masked = TileType::width > 1 && TileType::count > 1;
+  using Bits = Vector<typename BitsOf<typename TileType::Scalar>::type, TileType::width>;
+  Bits bits_{};
+};
+
+template <class Scalar, int width, int count, class Function>
+inline bool with_tile(int64_t vectors, int64_t first, int64_t last, Function&& function) {
+  if constexpr (count > 1) {
+    if (vectors < count) {
+      return with_tile<Scalar, width, count - 1>(vectors, first, last, function);
+    }
+  }
+  return function(Tile<Scalar, width, count>{first, last});
+}
+
+// Calls function(tile) for tiles that together cover the columns [0, p), and stops at the first
+// that returns false. Where p is below the vector width, narrower vectors serve: p = 3 takes two
+// vectors of 2, p = 1 plain scalars.
+template <class Scalar, int width = kWidth<Scalar>, class Function>
+inline bool for_each_tile(int64_t p, Function&& function) {
+  if constexpr (width > 1) {
+    if (p < width) return for_each_tile<Scalar, width / 2>(p, function);
+  }
+  // Below the full width, p < 2 * width.
+  constexpr int most = width == kWidth<Scalar> ? kTileVectors : (width > 1 ? 2 : 1);
+  const int64_t vectors = (p + width - 1) / width;
+  const int64_t tiles = (vectors + most - 1) / most;
+  int64_t first = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    // 9 vectors are better done as 5 + 4 than as 8 + 1.
+    const int64_t count = vectors / tiles + (tile < vectors % tiles ? 1 : 0);
+    const int64_t last = (tile + 1 < tiles ? count * width : p - first) - width;
+    if (!with_tile<Scalar, width, most>(count, first, last, function)) return false;
+    first += count * width;
+  }
+  return true;
+}
+
+}  // namespace spgrad::kernels::SPGRAD_TARGET

@@ -1,0 +1,228 @@
+#include "check.h"
+
+#include <ATen/Dispatch.h>
+#include <c10/util/Exception.h>
+
+namespace spgrad {
+namespace {
+
+bool supported(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
+
+void check_strided(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
+                    " must be a dense (strided) tensor, but received layout ", tensor.layout());
+}
+
+void check_index_dtype(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK(tensor.scalar_type() == at::kInt || tensor.scalar_type() == at::kLong, name,
+              " must be int32 or int64, but received ", tensor.scalar_type());
+}
+
+void check_structure(const CsrStructure& s) {
+  check_strided(s.crow_indices, "crow_indices");
+  check_strided(s.col_indices, "col_indices");
+  check_index_dtype(s.crow_indices, "crow_indices");
+  TORCH_CHECK(s.col_indices.scalar_type() == s.crow_indices.scalar_type(),
+              "crow_indices and col_indices must have the same dtype, but received ",
+              s.crow_indices.scalar_type(), " and ", s.col_indices.scalar_type());
+  TORCH_CHECK(s.col_indices.device() == s.crow_indices.device(),
+              "crow_indices and col_indices must be on the same device, but received ",
+              s.crow_indices.device(), " and ", s.col_indices.device());
+  TORCH_CHECK_VALUE(s.crow_indices.dim() == 1 || s.crow_indices.dim() == 2,
+                    "crow_indices must have shape (n + 1) or (b, n + 1), but received ",
+                    s.crow_indices.sym_sizes());
+  TORCH_CHECK_VALUE(s.crow_indices.sym_size(-1) >= 1,
+                    "crow_indices must have n + 1 elements in its last dimension, but received "
+                    "none");
+  TORCH_CHECK_VALUE(s.col_indices.dim() == s.crow_indices.dim(),
+                    "col_indices must have shape (nnz) or (b, nnz), as many dimensions as "
+                    "crow_indices, but received ",
+                    s.col_indices.sym_sizes(), " beside ", s.crow_indices.sym_sizes());
+  TORCH_CHECK_VALUE(!s.batched() || s.col_indices.sym_size(0) == s.crow_indices.sym_size(0),
+                    "crow_indices and col_indices must have the same batch size, but received ",
+                    s.crow_indices.sym_sizes(), " and ", s.col_indices.sym_sizes());
+  TORCH_CHECK_VALUE(s.columns() >= 0, "columns must not be negative, but received ", s.columns());
+}
+
+void check_structure(const CooStructure& s) {
+  check_strided(s.indices, "indices");
+  TORCH_CHECK(s.indices.scalar_type() == at::kLong, "indices must be int64, but received ",
+              s.indices.scalar_type());
+  TORCH_CHECK_VALUE(s.size.size() == 2 || s.size.size() == 3,
+                    "size must be (n, m) or (b, n, m), but received ", c10::SymIntArrayRef(s.size));
+  for (const c10::SymInt& extent : s.size) {
+    TORCH_CHECK_VALUE(extent >= 0, "size must not be negative, but received ",
+                      c10::SymIntArrayRef(s.size));
+  }
+  TORCH_CHECK_VALUE(
+      s.indices.dim() == 2 && s.indices.sym_size(0) == static_cast<int64_t>(s.size.size()),
+      "indices must have shape (", s.size.size(), ", nnz) for size ", c10::SymIntArrayRef(s.size),
+      ", but received ", s.indices.sym_sizes());
+}
+
+void check_dtype_and_device(const at::Tensor& first, const char* first_name,
+                            const at::Tensor& second, const char* second_name,
+                            c10::Device structure) {
+  TORCH_CHECK(first.device() == structure && second.device() == structure, first_name, ", ",
+              second_name, " and the indices must be on the same device, but received ",
+              first.device(), ", ", second.device(), " and ", structure);
+  TORCH_CHECK(first.scalar_type() == second.scalar_type(), first_name, " and ", second_name,
+              " must have the same dtype, but received ", first.scalar_type(), " and ",
+              second.scalar_type());
+  TORCH_CHECK(supported(first.scalar_type()), first_name, " and ", second_name,
+              " must be float32 or float64, but received ", first.scalar_type());
+}
+
+template <class Structure>
+void check_values(const Structure& s, const at::Tensor& values) {
+  check_strided(values, "values");
+  TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(),
+                    "values must have one element for each entry, shape ", s.values_size(),
+                    ", but received ", values.sym_sizes());
+}
+
+// A dense operand with `rows` rows for each item of the batch.
+template <class Structure>
+void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt& rows,
+                 const char* name) {
+  check_strided(dense, name);
+  TORCH_CHECK_VALUE(dense.dim() == (s.batched() ? 3 : 2), name, " must be ",
+                    s.batched() ? "3D for a batch of sparse matrices" : "2D for a sparse matrix",
+                    ", but received shape ", dense.sym_sizes());
+  TORCH_CHECK_VALUE(!s.batched() || dense.sym_size(0) == s.items(), name,
+                    " must have the batch size of the sparse matrices, ", s.items(),
+                    ", but received shape ", dense.sym_sizes());
+  TORCH_CHECK_VALUE(dense.sym_size(-2) == rows, name, " must have ", rows,
+                    " rows, but received shape ", dense.sym_sizes());
+}
+
+template <class Index>
+void report_crow_indices(const Index* crow, int64_t rows, int64_t nnz, const std::string& item) {
+  TORCH_CHECK(crow[0] == 0, "crow_indices", item, " must start with 0, but received ", crow[0]);
+  for (int64_t row = 0; row < rows; ++row) {
+    TORCH_CHECK(crow[row] <= crow[row + 1], "crow_indices", item,
+                " must not decrease, but received ", crow[row], " at position ", row, " and then ",
+                crow[row + 1]);
+  }
+  TORCH_CHECK(crow[rows] == nnz, "crow_indices", item, " must end with the number of entries, ",
+              nnz, ", but received ", crow[rows]);
+}
+
+void check_range(int64_t index, int64_t bound, const char* name, int64_t position,
+                 const std::string& item) {
+  TORCH_CHECK(index >= 0 && index < bound, name, item, " must be in [0, ", bound,
+              "), but received ", index, " at position ", position);
+}
+
+[[noreturn]] void report_race() {
+  TORCH_CHECK(false,
+              "indices must not change while a product is computed, but another thread "
+              "changed them");
+}
+
+}  // namespace
+
+void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
+  TORCH_CHECK_VALUE(A.dim() >= 2 && B.dim() >= 2,
+                    "Both A and B should be at least 2-dimensional tensors");
+  TORCH_CHECK_VALUE(A.dim() == B.dim() && A.dim() <= 3,
+                    "A and B must both be 2D or both be 3D tensors");
+  TORCH_CHECK_VALUE(A.layout() == at::kSparse || A.layout() == at::kSparseCsr,
+                    "A should be in either COO or CSR sparse format");
+  TORCH_CHECK_VALUE(B.layout() == at::kStrided, "B must be a dense (strided) tensor");
+  TORCH_CHECK_VALUE(A.dim() == 2 || A.sym_size(0) == B.sym_size(0),
+                    "If batched, A and B must have the same batch size");
+  TORCH_CHECK_VALUE(A.sym_size(-1) == B.sym_size(-2), "Incompatible inner dimensions: A[..., ",
+                    A.sym_size(-1), "] vs B[..., ", B.sym_size(-2), "]");
+  TORCH_CHECK(A.device() == B.device(), "A and B must be on the same device, but received ",
+              A.device(), " and ", B.device());
+  TORCH_CHECK(A.scalar_type() == B.scalar_type(), "A and B must have the same dtype, but received ",
+              A.scalar_type(), " and ", B.scalar_type());
+  TORCH_CHECK(supported(A.scalar_type()), "A and B must be float32 or float64, but received ",
+              A.scalar_type());
+  TORCH_CHECK_VALUE(A.dense_dim() == 0,
+                    "A must have only sparse dimensions, but received a hybrid tensor with ",
+                    A.dense_dim(), " dense dimension(s)");
+}
+
+template <class Structure>
+void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
+  check_structure(s);
+  check_values(s, values);
+  check_dense(s, B, s.columns(), "B");
+  check_dtype_and_device(values, "values", B, "B", s.device());
+}
+
+template <class Structure>
+void check_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
+  check_structure(s);
+  check_values(s, values);
+  check_dense(s, B, s.rows(), "B");
+  check_dtype_and_device(values, "values", B, "B", s.device());
+}
+
+template <class Structure>
+void check_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y) {
+  check_structure(s);
+  check_dense(s, X, s.rows(), "X");
+  check_dense(s, Y, s.columns(), "Y");
+  TORCH_CHECK_VALUE(X.sym_size(-1) == Y.sym_size(-1),
+                    "X and Y must have the same number of columns, but received shapes ",
+                    X.sym_sizes(), " and ", Y.sym_sizes());
+  check_dtype_and_device(X, "X", Y, "Y", s.device());
+}
+
+template <class Structure>
+void check_mm_backward(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                       const at::Tensor& grad) {
+  check_mm(s, values, B);
+  check_dense(s, grad, s.rows(), "grad");
+  TORCH_CHECK_VALUE(grad.sym_size(-1) == B.sym_size(-1),
+                    "grad and B must have the same number of columns, but received shapes ",
+                    grad.sym_sizes(), " and ", B.sym_sizes());
+  check_dtype_and_device(values, "values", grad, "grad", s.device());
+}
+
+#define SPGRAD_INSTANTIATE(Structure)                                                        \
+  template void check_mm(const Structure&, const at::Tensor&, const at::Tensor&);            \
+  template void check_mm_transposed(const Structure&, const at::Tensor&, const at::Tensor&); \
+  template void check_sddmm(const Structure&, const at::Tensor&, const at::Tensor&);         \
+  template void check_mm_backward(const Structure&, const at::Tensor&, const at::Tensor&,    \
+                                  const at::Tensor&);
+SPGRAD_INSTANTIATE(CsrStructure)
+SPGRAD_INSTANTIATE(CooStructure)
+
+void report_malformed(const CsrStructure& s) {
+  const at::Tensor crow_indices = s.crow_indices.contiguous();
+  const at::Tensor col_indices = s.col_indices.contiguous();
+  const int64_t items = s.items().expect_int();
+  const int64_t rows = s.rows().expect_int();
+  const int64_t columns = s.columns().expect_int();
+  const int64_t nnz = col_indices.size(-1);
+  AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "report_malformed", [&] {
+    for (int64_t item = 0; item < items; ++item) {
+      const std::string name = s.batched() ? c10::str(" of item ", item) : "";
+      report_crow_indices(crow_indices.const_data_ptr<index_t>() + item * (rows + 1), rows, nnz,
+                          name);
+      const index_t* col = col_indices.const_data_ptr<index_t>() + item * nnz;
+      for (int64_t k = 0; k < nnz; ++k) check_range(col[k], columns, "col_indices", k, name);
+    }
+  });
+  report_race();
+}
+
+void report_malformed(const CooStructure& s) {
+  const at::Tensor indices = s.indices.contiguous();
+  const int64_t nnz = indices.size(1);
+  constexpr const char* names[] = {"indices of the batch", "indices of rows", "indices of columns"};
+  const auto first_name = static_cast<int64_t>(3 - s.size.size());
+  for (int64_t k = 0; k < nnz; ++k) {
+    for (int64_t dim = 0; dim < indices.size(0); ++dim) {
+      check_range(indices.const_data_ptr<int64_t>()[dim * nnz + k],
+                  s.size[static_cast<size_t>(dim)].expect_int(), names[first_name + dim], k, "");
+    }
+  }
+  report_race();
+}
+
+}  // namespace spgrad

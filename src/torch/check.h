@@ -1,0 +1,29 @@
+// Every error that a user can meet. The operators call these first, on all devices, so that nobody
+// goes round them; the values of indices are checked by the kernels as they are used, and
+// report_malformed finds the words for what a kernel refused.
+#pragma once
+
+#include "structure.h"
+
+namespace spgrad {
+
+// The contract of sparse_mm: ranks, layouts and sizes, in the documented order.
+void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
+
+// The contracts of the operators on plain tensors.
+template <class Structure>
+void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B);
+template <class Structure>
+void check_mm_transposed(const Structure& structure, const at::Tensor& values, const at::Tensor& B);
+template <class Structure>
+void check_sddmm(const Structure& structure, const at::Tensor& X, const at::Tensor& Y);
+template <class Structure>
+void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+                       const at::Tensor& grad);
+
+// Throws the error for a structure in which a kernel met an offset or index out of bounds: names
+// the argument, the rule and the first place that breaks it.
+[[noreturn]] void report_malformed(const CsrStructure& structure);
+[[noreturn]] void report_malformed(const CooStructure& structure);
+
+}  // namespace spgrad

@@ -1,0 +1,210 @@
+// The operators on CPU: operands to views, results allocated, rows shared out to threads.
+#include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <tuple>
+
+#include "backend.h"
+#include "check.h"
+#include "grouped.h"
+#include "memory.h"
+#include "parallel.h"
+#include "partition.h"
+
+namespace spgrad {
+namespace {
+
+using kernels::DenseView;
+using kernels::RowBlock;
+
+// The tensor with contiguous columns, as the kernels want it. Expanded dimensions stay expanded:
+// the gradient that sum() sends back is a single number, and copying it out would be n × p.
+at::Tensor with_contiguous_columns(const at::Tensor& dense) {
+  if (dense.size(-1) <= 1 || dense.stride(-1) == 1) return dense;
+  at::Tensor narrow = dense;
+  for (int64_t dim = 0; dim + 1 < dense.dim(); ++dim) {
+    if (dense.size(dim) > 1 && dense.stride(dim) == 0) narrow = narrow.narrow(dim, 0, 1);
+  }
+  return narrow.contiguous().expand(dense.sizes());
+}
+
+template <class Scalar>
+DenseView<const Scalar> view(const at::Tensor& dense) {
+  return {dense.const_data_ptr<Scalar>(), dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
+}
+
+template <class Scalar>
+DenseView<Scalar> mutable_view(const at::Tensor& dense) {
+  return {dense.mutable_data_ptr<Scalar>(), dense.dim() == 3 ? dense.stride(0) : 0,
+          dense.stride(-2)};
+}
+
+template <class Structure>
+at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
+                       const at::Tensor& like) {
+  const std::vector<c10::SymInt> size = dense_size(structure, rows, like.sym_size(-1));
+  return empty_large(C10_AS_INTARRAYREF_SLOW(size), like.options());
+}
+
+// Adds up the partial sums of the blocks of long rows, in order, into their rows of `out`.
+template <class Scalar, class Index, class Entry>
+void add_blocks(const Grouped<Index, Entry>& a, const at::Tensor& partial_sums,
+                DenseView<Scalar> out) {
+  const int64_t p = partial_sums.size(1);
+  const auto* partial = partial_sums.const_data_ptr<Scalar>();
+  int64_t previous = -1;
+  for (const RowBlock& block : a.blocks) {
+    Scalar* row = out.data + block.row / a.view.rows * out.item_stride +
+                  block.row % a.view.rows * out.row_stride;
+    for (int64_t j = 0; j < p; ++j) {
+      row[j] = block.row == previous ? row[j] + partial[j] : partial[j];
+    }
+    previous = block.row;
+    partial += p;
+  }
+}
+
+at::Tensor empty_partial_sums(const std::vector<RowBlock>& blocks, const at::Tensor& like) {
+  return at::empty({static_cast<int64_t>(blocks.size()), like.size(-1)}, like.options());
+}
+
+// out = A x for the grouped entries of A; false where they are malformed.
+template <class Scalar, class Index, class Entry>
+bool multiply(const Grouped<Index, Entry>& a, const at::Tensor& values, const at::Tensor& x,
+              const at::Tensor& out) {
+  const int64_t p = x.size(-1);
+  const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
+  const auto* value = values.const_data_ptr<Scalar>();
+  auto* partial = partial_sums.mutable_data_ptr<Scalar>();
+  const bool valid = run_rows(
+      a.view, p, a.blocks,
+      [&](int64_t first, int64_t last) {
+        return kernels::spmm(a.view, value, view<Scalar>(x), mutable_view<Scalar>(out), p, first,
+                             last);
+      },
+      [&](int64_t number, const RowBlock& block) {
+        return kernels::spmm_block(a.view, value, view<Scalar>(x), partial + number * p, p, block);
+      });
+  if (valid) add_blocks(a, partial_sums, mutable_view<Scalar>(out));
+  return valid;
+}
+
+// The product with entries grouped by row (A) or by column (Aᵀ).
+template <class Structure, class GroupedVariant>
+at::Tensor multiply_grouped(const Structure& structure, const GroupedVariant& grouped,
+                            const c10::SymInt& rows, const at::Tensor& values,
+                            const at::Tensor& B) {
+  const at::Tensor v = values.contiguous();
+  const at::Tensor x = with_contiguous_columns(B);
+  at::Tensor out = empty_dense(structure, rows, x);
+  const bool valid = std::visit(
+      [&](const auto& a) {
+        return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_mm",
+                                          [&] { return multiply<scalar_t>(a, v, x, out); });
+      },
+      grouped);
+  if (!valid) report_malformed(structure);
+  return out;
+}
+
+// A new tensor for one number at each entry. The kernels leave it alone where p = 0.
+template <class Structure>
+at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
+  const auto size = C10_AS_INTARRAYREF_SLOW(structure.values_size());
+  return like.size(-1) == 0 ? at::zeros(size, like.options()) : empty_large(size, like.options());
+}
+
+struct Cpu {
+  template <class Structure>
+  static at::Tensor mm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& values,
+                       const at::Tensor& B) {
+    check_mm(structure, values, B);
+    return multiply_grouped(structure, group_by_row(structure), structure.rows(), values, B);
+  }
+
+  template <class Structure>
+  static at::Tensor mm_transposed(c10::DispatchKeySet, const Structure& structure,
+                                  const at::Tensor& values, const at::Tensor& B) {
+    check_mm_transposed(structure, values, B);
+    return multiply_grouped(structure, group_by_column(structure), structure.columns(), values, B);
+  }
+
+  template <class Structure>
+  static at::Tensor sddmm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
+                          const at::Tensor& Y) {
+    check_sddmm(structure, X, Y);
+    const GroupedByRow grouped = group_by_row(structure);
+    const at::Tensor x = with_contiguous_columns(X);
+    const at::Tensor y = with_contiguous_columns(Y);
+    const int64_t p = x.size(-1);
+    at::Tensor out = empty_values(structure, x);
+    const bool valid = std::visit(
+        [&](const auto& a) {
+          return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_sddmm", [&] {
+            auto* data = out.mutable_data_ptr<scalar_t>();
+            return run_rows(
+                a.view, p, a.blocks,
+                [&](int64_t first, int64_t last) {
+                  return kernels::sddmm(a.view, view<scalar_t>(x), view<scalar_t>(y), data, p,
+                                        first, last);
+                },
+                [&](int64_t, const RowBlock& block) {
+                  return kernels::sddmm_block(a.view, view<scalar_t>(x), view<scalar_t>(y), data, p,
+                                              block);
+                });
+          });
+        },
+        grouped);
+    if (!valid) report_malformed(structure);
+    return out;
+  }
+
+  template <class Structure>
+  static std::tuple<at::Tensor, at::Tensor> mm_backward(c10::DispatchKeySet,
+                                                        const Structure& structure,
+                                                        const at::Tensor& values,
+                                                        const at::Tensor& B,
+                                                        const at::Tensor& grad) {
+    check_mm_backward(structure, values, B, grad);
+    const GroupedByColumn grouped = group_by_column(structure);
+    const at::Tensor v = values.contiguous();
+    const at::Tensor x = with_contiguous_columns(grad);
+    const at::Tensor y = with_contiguous_columns(B);
+    const int64_t p = x.size(-1);
+    at::Tensor grad_values = empty_values(structure, x);
+    at::Tensor grad_B = empty_dense(structure, structure.columns(), x);
+    const bool valid = std::visit(
+        [&](const auto& a) {
+          return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_mm_backward", [&] {
+            const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
+            const auto* value = v.const_data_ptr<scalar_t>();
+            auto* partial = partial_sums.mutable_data_ptr<scalar_t>();
+            auto* products = grad_values.mutable_data_ptr<scalar_t>();
+            const auto out = mutable_view<scalar_t>(grad_B);
+            const bool complete = run_rows(
+                a.view, p, a.blocks,
+                [&](int64_t first, int64_t last) {
+                  return kernels::backward(a.view, value, view<scalar_t>(x), view<scalar_t>(y), out,
+                                           products, p, first, last);
+                },
+                [&](int64_t number, const RowBlock& block) {
+                  return kernels::backward_block(a.view, value, view<scalar_t>(x),
+                                                 view<scalar_t>(y), partial + number * p, products,
+                                                 p, block);
+                });
+            if (complete) add_blocks(a, partial_sums, out);
+            return complete;
+          });
+        },
+        grouped);
+    if (!valid) report_malformed(structure);
+    return {std::move(grad_values), std::move(grad_B)};
+  }
+};
+
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_backend<Cpu>(m); }
+
+}  // namespace
+}  // namespace spgrad

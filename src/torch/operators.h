@@ -1,0 +1,43 @@
+// The registered operators on plain tensors, called through PyTorch's dispatcher: overloads for the
+// two structures, so that what stands on them is written once.
+//
+// `below` is what remains of a dispatch that is under way, for a kernel that passes it on.
+#pragma once
+
+#include <c10/core/DispatchKeySet.h>
+
+#include <optional>
+#include <tuple>
+
+#include "structure.h"
+
+namespace spgrad {
+
+using Below = std::optional<c10::DispatchKeySet>;
+
+at::Tensor call_mm(const CsrStructure& s, const at::Tensor& values, const at::Tensor& B,
+                   Below below = {});
+at::Tensor call_mm(const CooStructure& s, const at::Tensor& values, const at::Tensor& B,
+                   Below below = {});
+
+at::Tensor call_mm_transposed(const CsrStructure& s, const at::Tensor& values, const at::Tensor& B,
+                              Below below = {});
+at::Tensor call_mm_transposed(const CooStructure& s, const at::Tensor& values, const at::Tensor& B,
+                              Below below = {});
+
+at::Tensor call_sddmm(const CsrStructure& s, const at::Tensor& X, const at::Tensor& Y,
+                      Below below = {});
+at::Tensor call_sddmm(const CooStructure& s, const at::Tensor& X, const at::Tensor& Y,
+                      Below below = {});
+
+std::tuple<at::Tensor, at::Tensor> call_mm_backward(const CsrStructure& s, const at::Tensor& values,
+                                                    const at::Tensor& B, const at::Tensor& grad,
+                                                    Below below = {});
+std::tuple<at::Tensor, at::Tensor> call_mm_backward(const CooStructure& s, const at::Tensor& values,
+                                                    const at::Tensor& B, const at::Tensor& grad,
+                                                    Below below = {});
+
+// The values of a sparse tensor as an operand of the operators above; differentiable.
+at::Tensor call_specified_values(const at::Tensor& A, Below below = {});
+
+}  // namespace spgrad

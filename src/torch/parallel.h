@@ -1,0 +1,33 @@
+// Work shared out to PyTorch's threads.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace spgrad {
+
+// Calls task(i) once for each i in [0, count), on all threads, and returns whether all returned
+// true. Threads take the next task when they are done with one: a core that others use too then
+// does less, where a fixed share would hold everybody up.
+template <class Task>
+bool run_tasks(int64_t count, const Task& task) {
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> succeeded{true};
+  const auto work = [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count && succeeded; i = next++) {
+      if (!task(i)) succeeded = false;
+    }
+  };
+  const int64_t workers = std::min<int64_t>(count, at::get_num_threads());
+  if (workers > 1) {
+    at::parallel_for(0, workers, 1, work);
+  } else {
+    work(0, 1);
+  }
+  return succeeded;
+}
+
+}  // namespace spgrad

@@ -1,0 +1,84 @@
+// The split of a product into tasks: ranges of rows with about equal numbers of entries, and the
+// blocks of long rows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "parallel.h"
+#include "spgrad/kernels.h"
+
+namespace spgrad {
+
+// Multiply-adds below which a task costs less than handing it to a thread (a few µs).
+inline constexpr int64_t kLeastTask = 1 << 16;
+// Tasks for each thread: enough that the last ones to finish differ by little.
+inline constexpr int64_t kTasksPerThread = 8;
+
+// Entries and rows before row `row` of the batch: what the work is measured by.
+template <class Index, class Entry>
+int64_t work_before(const kernels::CompressedView<Index, Entry>& a, int64_t row) {
+  if (row == a.items * a.rows) return a.value_count + row;
+  const int64_t item = row / a.rows;
+  return row + item * a.entries_stride +
+         static_cast<int64_t>(a.offsets[item * a.offsets_stride + row % a.rows]);
+}
+
+// Row of the batch at which about `work` of the work is done.
+template <class Index, class Entry>
+int64_t row_at(const kernels::CompressedView<Index, Entry>& a, int64_t work) {
+  int64_t low = 0;
+  int64_t high = a.items * a.rows;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (work_before(a, middle) < work) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+template <class Index, class Entry>
+std::vector<kernels::RowBlock> blocks_of_long_rows(const kernels::CompressedView<Index, Entry>& a) {
+  std::vector<kernels::RowBlock> blocks;
+  for (int64_t row = 0; row < a.items * a.rows; ++row) {
+    const Index* offsets = a.offsets + row / a.rows * a.offsets_stride + row % a.rows;
+    const auto begin = static_cast<int64_t>(offsets[0]);
+    const auto end = static_cast<int64_t>(offsets[1]);
+    if (end - begin <= kernels::kLongRow || begin < 0 || end > a.entries) continue;
+    for (int64_t first = begin; first < end; first += kernels::kLongRow) {
+      blocks.push_back({row, first, std::min(first + kernels::kLongRow, end)});
+    }
+  }
+  return blocks;
+}
+
+// Runs range(first_row, last_row) over all rows and block(number, RowBlock) over the blocks of long
+// rows; returns false as soon as one of them does. `a` has `longest_row` entries in its longest
+// row, and each entry and row costs `p` multiply-adds.
+template <class Index, class Entry, class Range, class Block>
+bool run_rows(const kernels::CompressedView<Index, Entry>& a, int64_t p,
+              const std::vector<kernels::RowBlock>& blocks, const Range& range,
+              const Block& block) {
+  const int64_t rows = a.items * a.rows;
+  const int64_t work = a.value_count + rows;
+  const int64_t ranges = std::clamp<int64_t>(work / std::max<int64_t>(kLeastTask / (p + 1), 1), 1,
+                                             at::get_num_threads() * kTasksPerThread);
+  const auto block_count = static_cast<int64_t>(blocks.size());
+  // Blocks first: they are the largest tasks.
+  return run_tasks(block_count + ranges, [&](int64_t task) {
+    if (task < block_count) return block(task, blocks[static_cast<size_t>(task)]);
+    const int64_t i = task - block_count;
+    // row_at does not decrease with the work asked for, even in a malformed structure, as both
+    // neighbours of a cut compute it from the same argument.
+    const int64_t first = i == 0 ? 0 : row_at(a, work * i / ranges);
+    const int64_t last = i + 1 == ranges ? rows : row_at(a, work * (i + 1) / ranges);
+    return range(first, last);
+  });
+}
+
+}  // namespace spgrad

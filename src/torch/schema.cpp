@@ -1,0 +1,39 @@
+// The operators' names and arguments, and nothing else.
+//
+// sparse_mm stands on csr_mm and coo_mm, the differentiable operators on plain tensors. Each of
+// these two forms has three products, of which each is a gradient of the others, since all are
+// derivatives of one form that is linear in each of its three arguments:
+//
+//     T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k)       over the specified entries (i, j)(k)
+//
+//     mm             dT/dX    C_i  = Σ v_k Y_j     the product
+//     mm_transposed  dT/dY    C_j  = Σ v_k X_i     the transposed product
+//     sddmm          dT/dv    d_k  = X_i · Y_j     the product sampled at the entries
+//
+// and mm_backward, which gives the two gradients of mm in one pass.
+#include <torch/library.h>
+
+TORCH_LIBRARY(spgrad, m) {
+  m.def("sparse_mm(Tensor A, Tensor B) -> Tensor");
+  m.def("specified_values(Tensor(a) A) -> Tensor(a)");
+
+  m.def("csr_mm(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B) -> Tensor");
+  m.def(
+      "csr_mm_transposed(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt columns, "
+      "Tensor B) -> Tensor");
+  m.def("csr_sddmm(Tensor crow_indices, Tensor col_indices, Tensor X, Tensor Y) -> Tensor");
+  m.def(
+      "csr_mm_backward(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, "
+      "Tensor grad) -> (Tensor, Tensor)");
+
+  m.def("coo_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
+  m.def("coo_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
+  m.def("coo_sddmm(Tensor indices, SymInt[] size, Tensor X, Tensor Y) -> Tensor");
+  m.def(
+      "coo_mm_backward(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor grad) -> "
+      "(Tensor, Tensor)");
+
+  m.def("instruction_sets() -> str[]");
+  m.def("instruction_set() -> str");
+  m.def("use_instruction_set(str name) -> ()");
+}

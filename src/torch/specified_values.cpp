@@ -1,0 +1,235 @@
+// The values of a sparse tensor as a dense operand, and the way of their gradient back to the
+// sparse tensor: a sparse gradient with exactly the tensor's pattern.
+//
+// PyTorch's own values() does this for CSR and coalesced COO. This one also takes COO that carries
+// no coalesced flag, keeps the flag in A.grad, and adds up what PyTorch adds up wrongly.
+#include <ATen/ops/_indices.h>
+#include <ATen/ops/_sparse_coo_tensor_unsafe.h>
+#include <ATen/ops/_sparse_csr_tensor_unsafe.h>
+#include <ATen/ops/_unique2.h>
+#include <ATen/ops/_values.h>
+#include <ATen/ops/equal.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/library.h>
+
+#include <mutex>
+
+#include "node.h"
+#include "operators.h"
+
+namespace spgrad {
+namespace {
+
+using at::Tensor;
+
+// Values that belong to A's memory and share its version counter, so that a change of A in place
+// between forward and backward is found out.
+Tensor specified_values(const Tensor& A) {
+  return (A.layout() == at::kSparse ? A._values() : A.values()).tensor_data();
+}
+
+Tensor csr_tensor(const Tensor& crow_indices, const Tensor& col_indices, const Tensor& values,
+                  at::IntArrayRef size) {
+  return at::_sparse_csr_tensor_unsafe(crow_indices, col_indices, values, size,
+                                       values.options().layout(at::kSparseCsr));
+}
+
+Tensor coo_tensor(const Tensor& indices, const Tensor& values, c10::SymIntArrayRef size,
+                  bool is_coalesced) {
+  return at::_sparse_coo_tensor_unsafe_symint(indices, values, size, values.scalar_type(),
+                                              at::kSparse, values.device(), std::nullopt,
+                                              is_coalesced);
+}
+
+// A second tensor on the same memory.
+Tensor share(const Tensor& A) {
+  if (A.layout() == at::kSparse) {
+    return coo_tensor(A._indices(), A._values(), A.sym_sizes(), A.is_coalesced());
+  }
+  return csr_tensor(A.crow_indices(), A.col_indices(), A.values(), A.sizes());
+}
+
+// Gradient of the entries of an uncoalesced matrix as a gradient of the matrix.
+//
+// A matrix element that is stored twice has one derivative g, which both entries have. A sparse
+// tensor with both would stand for 2 g, and PyTorch's backward functions of whatever made A do add
+// them up. Where entries repeat, each gets its share instead.
+Tensor share_among_duplicates(const Tensor& indices, c10::SymIntArrayRef size,
+                              const Tensor& grad_values) {
+  Tensor position = indices.select(0, 0);
+  for (int64_t dim = 1; dim < indices.size(0); ++dim) {
+    position = position.mul(size[static_cast<size_t>(dim)]).add_(indices.select(0, dim));
+  }
+  const int64_t nnz = position.size(0);
+  if (nnz < 2 || position.slice(0, 1).gt(position.slice(0, 0, nnz - 1)).all().item<bool>()) {
+    return grad_values;  // strictly sorted
+  }
+  const auto [unique, inverse, counts] = at::_unique2(position, true, true, true);
+  if (unique.size(0) == nnz) return grad_values;
+  return grad_values.div(counts.index_select(0, inverse));
+}
+
+class SpecifiedValuesBackward final : public Node {
+ public:
+  void save(const Tensor& A) {
+    is_leaf_ = A.is_leaf();
+    size_ = A.sym_sizes().vec();
+    if (A.layout() == at::kSparse) {
+      indices_ = A._indices();
+      is_coalesced_ = A.is_coalesced();
+    } else {
+      crow_indices_ = A.crow_indices();
+      indices_ = A.col_indices();
+    }
+  }
+
+  // Whether A still has the pattern that was saved.
+  bool fits(const Tensor& A) const {
+    if (A.layout() == at::kSparse) {
+      return !crow_indices_.defined() && is_coalesced_ == A.is_coalesced() &&
+             same_memory(indices_, A._indices()) && A.sym_sizes() == size_;
+    }
+    return crow_indices_.defined() && same_memory(crow_indices_, A.crow_indices()) &&
+           same_memory(indices_, A.col_indices()) && A.sym_sizes() == size_;
+  }
+
+  // Keeps what it needs after a backward pass: it may serve several graphs, and holds nothing but
+  // the indices that A itself holds.
+  variable_list apply(variable_list&& grads) override {
+    if (!grads[0].defined()) return {Tensor()};
+    return {crow_indices_.defined() ? csr_gradient(grads[0]) : coo_gradient(grads[0])};
+  }
+
+  std::string name() const override { return "SpecifiedValuesBackward"; }
+
+ private:
+  static bool same_memory(const Tensor& first, const Tensor& second) {
+    return first.const_data_ptr() == second.const_data_ptr() &&
+           first.sym_sizes() == second.sym_sizes() && first.sym_strides() == second.sym_strides();
+  }
+
+  Tensor csr_gradient(const Tensor& grad_values) const {
+    return csr_tensor(crow_indices_, indices_, grad_values, C10_AS_INTARRAYREF_SLOW(size_));
+  }
+
+  Tensor coo_gradient(const Tensor& grad_values) const {
+    const bool exact = is_coalesced_ || is_leaf_;
+    return coo_tensor(indices_,
+                      exact ? grad_values : share_among_duplicates(indices_, size_, grad_values),
+                      size_, is_coalesced_);
+  }
+
+  bool is_leaf_ = false;
+  bool is_coalesced_ = false;
+  std::vector<c10::SymInt> size_;
+  Tensor crow_indices_;  // undefined for COO
+  Tensor indices_;       // col_indices for CSR
+};
+
+// Hangs on the node that takes A's gradient, for two reasons.
+//
+// 1. All uses of A in one graph share one SpecifiedValuesBackward, so that their gradients are
+// added
+//    as dense values, before they become sparse: faster, and right for batched CSR, which PyTorch's
+//    addition silently spoils (2.15: the sum has the wrong number of values).
+// 2. Where A is a leaf, it puts the first gradient into A.grad as it is. PyTorch's AccumulateGrad
+//    would drop the coalesced flag of COO, and copy CSR: three arrays. It also adds further
+//    gradients of batched CSR; for the rest PyTorch's addition is right.
+class GradientOfSparse final : public torch::autograd::FunctionPreHook {
+ public:
+  using Pointer = NodePointer<SpecifiedValuesBackward>;
+
+  GradientOfSparse(Node* receiver, uint32_t input)
+      : accumulator_(dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)), input_(input) {}
+
+  // The node that values of A have as their history.
+  static Pointer::Strong node_for(const Tensor& A) {
+    // One lock for all tensors: it is held for less than a µs, and forward passes in several
+    // threads may meet at the same leaf.
+    static std::mutex mutex;
+    std::lock_guard<std::mutex> lock(mutex);
+    const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(A);
+    GradientOfSparse& hook = find_or_add(edge);
+    Pointer::Strong node = hook.node_.lock();
+    if (!node || !node->fits(A)) {
+      node = Pointer::make();
+      node->set_next_edges({edge});
+      node->save(A);
+      hook.node_ = typename Pointer::Weak(node);
+    }
+    return node;
+  }
+
+  variable_list operator()(const variable_list& grads) override {
+    if (accumulator_ == nullptr || !grads[0].defined()) return grads;
+    const Tensor& A = accumulator_->variable;
+    if (!A.requires_grad() || grads[0].layout() != A.layout()) return grads;
+    if (!accumulate(A, grads[0])) return grads;
+    if (const auto& hook = torch::autograd::impl::post_acc_grad_hooks(A)) (*hook)(A);
+    return {Tensor()};
+  }
+
+ private:
+  static GradientOfSparse& find_or_add(const torch::autograd::Edge& edge) {
+    for (const auto& hook : edge.function->pre_hooks()) {
+      auto* known = dynamic_cast<GradientOfSparse*>(hook.get());
+      if (known != nullptr && known->input_ == edge.input_nr) return *known;
+    }
+    auto added = std::make_unique<GradientOfSparse>(edge.function.get(), edge.input_nr);
+    GradientOfSparse& hook = *added;
+    edge.function->add_pre_hook(std::move(added));
+    return hook;
+  }
+
+  // Adds the gradient to A.grad; false where that is left to PyTorch.
+  static bool accumulate(const Tensor& A, const Tensor& gradient) {
+    static std::mutex mutex;
+    std::lock_guard<std::mutex> lock(mutex);
+    Tensor& total = A.mutable_grad();
+    if (!total.defined()) {
+      // With create_graph the gradient has a history, which a clone keeps. A gradient that somebody
+      // else holds (a hook, say) must not change when more is added.
+      const bool ours = !at::GradMode::is_enabled() && gradient.use_count() <= 1;
+      total = ours ? share(gradient) : gradient.clone();
+      return true;
+    }
+    if (total.layout() != at::kSparseCsr || A.dim() == 2) return false;
+    TORCH_CHECK(total.sizes() == gradient.sizes() &&
+                    at::equal(total.crow_indices(), gradient.crow_indices()) &&
+                    at::equal(total.col_indices(), gradient.col_indices()),
+                "the gradient of a batched CSR tensor can only be added to one with the same "
+                "pattern, but .grad has another one; set it to None first");
+    total = csr_tensor(total.crow_indices(), total.col_indices(),
+                       total.values().add(gradient.values()), total.sizes());
+    return true;
+  }
+
+  torch::autograd::AccumulateGrad* accumulator_;  // owns this hook; null where A is no leaf
+  uint32_t input_;
+  Pointer::Weak node_{Pointer::Strong()};
+};
+
+Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
+  TORCH_CHECK(!torch::autograd::isFwGradDefined(A),
+              "forward-mode gradients of a sparse tensor are not supported: use csr_mm or coo_mm, "
+              "whose values are a dense tensor");
+  Tensor values = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return call_specified_values(A, keys & c10::after_autograd_keyset);
+  }();
+  if (torch::autograd::compute_requires_grad(A)) {
+    const auto node = GradientOfSparse::node_for(A);
+    if (node->num_inputs() == 0) node->add_input_metadata(values);
+    torch::autograd::impl::set_gradient_edge(values, {node, 0});
+  }
+  return values;
+}
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
+  m.impl("specified_values", specified_values);
+}
+
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { m.impl("specified_values", specified_values_autograd); }
+
+}  // namespace
+}  // namespace spgrad

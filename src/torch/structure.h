@@ -1,0 +1,48 @@
+// The structure of a sparse operand in its two forms, as the operators receive it.
+//
+// Both forms answer the same questions, so that checks, kernels and gradients are written once.
+// Sizes are symbolic, since torch.compile asks them too.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/SymInt.h>
+
+#include <vector>
+
+namespace spgrad {
+
+// The compressed form: (n + 1) and (nnz), or (b, n + 1) and (b, nnz).
+struct CsrStructure {
+  at::Tensor crow_indices;
+  at::Tensor col_indices;
+  c10::SymInt column_count;
+
+  bool batched() const { return crow_indices.dim() == 2; }
+  c10::SymInt items() const { return batched() ? crow_indices.sym_size(0) : c10::SymInt(1); }
+  c10::SymInt rows() const { return crow_indices.sym_size(-1) - 1; }
+  c10::SymInt columns() const { return column_count; }
+  c10::SymIntArrayRef values_size() const { return col_indices.sym_sizes(); }
+  c10::Device device() const { return crow_indices.device(); }
+};
+
+// The coordinate form: (2, nnz), or (3, nnz) with the item of the batch first.
+struct CooStructure {
+  at::Tensor indices;
+  std::vector<c10::SymInt> size;
+
+  bool batched() const { return size.size() == 3; }
+  c10::SymInt items() const { return batched() ? size[0] : c10::SymInt(1); }
+  c10::SymInt rows() const { return size[size.size() - 2]; }
+  c10::SymInt columns() const { return size[size.size() - 1]; }
+  c10::SymIntArrayRef values_size() const { return indices.sym_sizes().slice(1); }
+  c10::Device device() const { return indices.device(); }
+};
+
+// Shape of a dense operand or result with `rows` rows and `p` columns for each item.
+template <class Structure>
+std::vector<c10::SymInt> dense_size(const Structure& structure, c10::SymInt rows, c10::SymInt p) {
+  if (structure.batched()) return {structure.items(), std::move(rows), std::move(p)};
+  return {std::move(rows), std::move(p)};
+}
+
+}  // namespace spgrad

@@ -1,0 +1,133 @@
+"""Runs every check of the project and ends with one line: how many passed and failed.
+
+lint       clang-format, ruff, mypy
+release    the C++ tests of the build that is installed
+asan       the C++ tests under the address sanitizer
+ubsan      the C++ tests under the undefined-behaviour sanitizer
+python     pytest, doctests included
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "reports"
+
+
+@dataclass
+class Counts:
+    """Outcomes of tests."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add the outcomes of another run."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> bool:
+    """Run a command in the project's folder; its output goes where ours goes."""
+    print("$", " ".join(command), flush=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+def read_report(report: Path, *, succeeded: bool) -> Counts:
+    """Count the test cases of a JUnit report; a run that failed without one counts as a failure."""
+    counts = Counts()
+    if report.exists():
+        for case in ET.parse(report).getroot().iter("testcase"):
+            if case.find("failure") is not None or case.find("error") is not None:
+                counts.failed += 1
+            elif case.find("skipped") is not None or case.get("status") == "disabled":
+                counts.skipped += 1
+            else:
+                counts.passed += 1
+    if not succeeded and counts.failed == 0:
+        counts.failed = 1
+    return counts
+
+
+def lint() -> Counts:
+    """Check formatting, style and types; each tool counts as one test."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.cpp", "*.h"],  # noqa: S607 - git is found as the user has it
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    commands = [
+        ["clang-format", "--dry-run", "--Werror", *listed.stdout.split()],
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+    ]
+    outcomes = [run(command) for command in commands]
+    return Counts(passed=sum(outcomes), failed=len(outcomes) - sum(outcomes))
+
+
+def ctest(build: str) -> Counts:
+    """Run the C++ tests of a build."""
+    report = REPORTS / f"{build}.xml"
+    report.unlink(missing_ok=True)
+    command = ["ctest", "--test-dir", f"build/{build}", "--output-on-failure"]
+    command += ["--parallel", str(os.cpu_count()), "--no-tests=error"]
+    return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
+
+
+def sanitizer(preset: str) -> Counts:
+    """Build a sanitizer preset and run its C++ tests."""
+    configured = run(["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}"])
+    if not (configured and run(["cmake", "--build", "--preset", preset])):
+        return Counts(failed=1)
+    return ctest(preset)
+
+
+def python() -> Counts:
+    """Run pytest."""
+    report = REPORTS / "python.xml"
+    report.unlink(missing_ok=True)
+    return read_report(
+        report, succeeded=run([sys.executable, "-m", "pytest", f"--junitxml={report}"])
+    )
+
+
+STEPS = {
+    "lint": lint,
+    "release": lambda: ctest("release"),
+    "asan": lambda: sanitizer("asan"),
+    "ubsan": lambda: sanitizer("ubsan"),
+    "python": python,
+}
+
+
+def main() -> None:
+    """Run the steps and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", choices=STEPS, help="run one step")
+    chosen = parser.parse_args().only
+    REPORTS.mkdir(parents=True, exist_ok=True)
+
+    total = Counts()
+    for name, step in STEPS.items():
+        if chosen in (None, name):
+            counts = step()
+            print(f"{name}: {counts.passed} passed, {counts.failed} failed", flush=True)
+            total.add(counts)
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    sys.exit(1 if total.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
