@@ -4,7 +4,7 @@
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors.
 """
 
-from spgrad._build import VERSION as __version__
+from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
 from spgrad._products import coo_mm, csr_mm, sparse_mm
 

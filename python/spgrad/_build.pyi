@@ -1,2 +1,2 @@
-VERSION: str
+__version__: str
 TORCH_VERSION: str

@@ -15,7 +15,8 @@ def instruction_sets() -> list[str]:
         Names out of ``"avx512"``, ``"avx2"`` and ``"baseline"``; the last is always there.
 
     """
-    return torch.ops.spgrad.instruction_sets()
+    names: list[str] = torch.ops.spgrad.instruction_sets()
+    return names
 
 
 def instruction_set() -> str:
@@ -32,7 +33,8 @@ def instruction_set() -> str:
         ValueError: The environment variable ``SPGRAD_INSTRUCTION_SET`` has another name.
 
     """
-    return torch.ops.spgrad.instruction_set()
+    name: str = torch.ops.spgrad.instruction_set()
+    return name
 
 
 def use_instruction_set(name: str) -> None:

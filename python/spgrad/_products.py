@@ -47,7 +47,8 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
     if not (isinstance(A, Tensor) and isinstance(B, Tensor)):
         message = "Both A and B should be instances of torch.Tensor"
         raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
-    return _sparse_mm(A, B)
+    product: Tensor = _sparse_mm(A, B)
+    return product
 
 
 def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor) -> Tensor:
@@ -80,7 +81,8 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
             outside the shape.
 
     """
-    return _csr_mm(crow_indices, col_indices, values, B)
+    product: Tensor = _csr_mm(crow_indices, col_indices, values, B)
+    return product
 
 
 def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> Tensor:
@@ -107,7 +109,9 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
 
     Raises:
         ValueError: Shapes or layouts do not fit.
-        RuntimeError: Dtypes or devices differ or are not supported, or an index is outside ``size``.
+        RuntimeError: Dtypes or devices differ or are not supported, or an index is outside
+            ``size``.
 
     """
-    return _coo_mm(indices, values, size, B)
+    product: Tensor = _coo_mm(indices, values, size, B)
+    return product
