@@ -1,6 +1,7 @@
 """Choice of the instruction set that the CPU kernels use."""
 
 import torch
+
 from spgrad import _library  # noqa: F401 - registers the operators
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from spgrad._build import TORCH_VERSION
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from spgrad import _library  # noqa: F401 - registers the operators
 from torch import Tensor
+
+from spgrad import _library  # noqa: F401 - registers the operators
 
 _sparse_mm = torch.ops.spgrad.sparse_mm.default
 _csr_mm = torch.ops.spgrad.csr_mm.default
