@@ -15,24 +15,24 @@ inline bool backward_row(const TileType& tile, const EntriesType& entries, const
   const OverlapMask<TileType> mask(tile);
   V sum[TileType::count] = {};
   V y[TileType::count];
-  for (int i = 0; i < TileType::count; ++i) {
-    y[i] = mask.apply(i, load<V>(y_row + tile.first + tile.start(i)));
-  }
+  unroll<TileType::count>(
+      [&](auto i) { y[i] = mask.apply(i, load<V>(y_row + tile.first + tile.start(i))); });
   for (int64_t k = begin; k < end; ++k) {
     Place place;
     if (!entries.read(k, place)) return false;
-    entries.prefetch(k, x, x_item, tile);
+    entries.prefetch(k, x, x_item, tile, values);
+    entries.prefetch_position(k, out_values);
     const Scalar value = values[place.position];
     const Scalar* x_row = x_item + place.index * x.row_stride + tile.first;
     V products[2] = {};
-    for (int i = 0; i < TileType::count; ++i) {
+    unroll<TileType::count>([&](auto i) {
       const V x_i = load<V>(x_row + tile.start(i));
       sum[i] += value * x_i;
       products[i % 2] += y[i] * mask.apply(i, x_i);
-    }
+    });
     put_product(tile, products[0], products[1], out_values + place.position);
   }
-  for (int i = 0; i < TileType::count; ++i) store(out + tile.first + tile.start(i), sum[i]);
+  unroll<TileType::count>([&](auto i) { store(out + tile.first + tile.start(i), sum[i]); });
   return true;
 }
 
@@ -40,14 +40,16 @@ template <class Scalar, class Index>
 bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
               DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
               Scalar* out_values, int64_t p, int64_t first_row, int64_t last_row) {
-  return for_each_tile<Scalar>(p, [&](const auto& tile) {
-    return for_each_row(
-        a, first_row, last_row, [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
-          return backward_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride,
-                              y.data + item * y.item_stride + row * y.row_stride, begin, end,
-                              out.data + item * out.item_stride + row * out.row_stride, out_values);
-        });
-  });
+  return for_each_group_and_tile<Scalar>(
+      p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
+        return for_each_row(
+            a, first, last, [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
+              return backward_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride,
+                                  y.data + item * y.item_stride + row * y.row_stride, begin, end,
+                                  out.data + item * out.item_stride + row * out.row_stride,
+                                  out_values);
+            });
+      });
 }
 
 template <class Scalar, class Index>

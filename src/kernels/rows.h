@@ -50,20 +50,30 @@ class Entries {
     }
   }
 
-  // Fetches the part of the dense row that belongs to `tile`, for the entry some places after k.
-  // The index is not checked yet: a prefetch of any address is harmless, and unsigned arithmetic
-  // may wrap.
-  template <class TileType>
-  void prefetch(int64_t k, const DenseView<const typename TileType::Scalar>& x,
-                const typename TileType::Scalar* item, const TileType& tile) const {
-    const int64_t ahead = k + kPrefetchDistance < last_ ? k + kPrefetchDistance : last_;
-    const auto index = static_cast<uint64_t>(index_of(entry_[ahead]));
-    constexpr uint64_t size = sizeof(typename TileType::Scalar);
-    const uint64_t address = reinterpret_cast<uint64_t>(item + tile.first) +
-                             index * static_cast<uint64_t>(x.row_stride) * size;
-    constexpr uint64_t bytes = TileType::count * TileType::width * size;
+  // Fetches what the entry some places after k needs: the part of its dense row that belongs to
+  // `tile`, and, where entries have moved away from their values, its place in `values`. The index
+  // is not checked yet: a prefetch of any address is harmless, and unsigned arithmetic may wrap.
+  template <class TileType, class Scalar>
+  void prefetch(int64_t k, const DenseView<const Scalar>& x, const Scalar* item,
+                const TileType& tile, const Scalar* values) const {
+    const Entry ahead = entry_[k + kPrefetchDistance < last_ ? k + kPrefetchDistance : last_];
+    const uint64_t row =
+        static_cast<uint64_t>(index_of(ahead)) * static_cast<uint64_t>(x.row_stride);
+    const uint64_t address = reinterpret_cast<uint64_t>(item + tile.first) + row * sizeof(Scalar);
+    constexpr uint64_t bytes = TileType::count * TileType::width * sizeof(Scalar);
     for (uint64_t line = 0; line < bytes; line += 64) {
       __builtin_prefetch(reinterpret_cast<const void*>(address + line));
+    }
+    prefetch_position(k, values);
+  }
+
+  template <class Scalar>
+  void prefetch_position(int64_t k, const Scalar* values) const {
+    if constexpr (sizeof(Entry) != sizeof(Index)) {
+      const Entry ahead = entry_[k + kPrefetchDistance < last_ ? k + kPrefetchDistance : last_];
+      __builtin_prefetch(
+          reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(values) +
+                                        static_cast<uint64_t>(ahead.position) * sizeof(Scalar)));
     }
   }
 
@@ -84,6 +94,27 @@ struct RowOfItem {
 template <class Index, class Entry>
 inline RowOfItem locate(const CompressedView<Index, Entry>& a, int64_t row) {
   return {row / a.rows, row % a.rows};
+}
+
+// Rows that are done tile by tile before the next ones. All tiles of a row use the same rows of the
+// dense operand: few rows keep the pages of these in the TLB, and more rows than one keep the
+// choice of the tile out of the inner loops. With all the rows of a range at once, p = 256 took
+// twice as long.
+inline constexpr int64_t kRowsAtATime = 16;
+
+// Calls function(tile, first, last) for groups of rows of the range, and for each tile of p
+// columns.
+template <class Scalar, class Function>
+inline bool for_each_group_and_tile(int64_t p, int64_t first_row, int64_t last_row,
+                                    Function&& function) {
+  const int64_t group = p <= kTileVectors * kWidth<Scalar> ? last_row - first_row : kRowsAtATime;
+  for (int64_t first = first_row; first < last_row; first += group) {
+    const int64_t last = first + group < last_row ? first + group : last_row;
+    if (!for_each_tile<Scalar>(p, [&](const auto& tile) { return function(tile, first, last); })) {
+      return false;
+    }
+  }
+  return true;
 }
 
 // Calls function(item, row, begin, end) for each row of the range that is not long; stops and

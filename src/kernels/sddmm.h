@@ -20,18 +20,16 @@ inline bool sddmm_row(const TileType& tile, const EntriesType& entries, const Sc
   using V = typename TileType::V;
   const OverlapMask<TileType> mask(tile);
   V x[TileType::count];
-  for (int i = 0; i < TileType::count; ++i) {
-    x[i] = mask.apply(i, load<V>(x_row + tile.first + tile.start(i)));
-  }
+  unroll<TileType::count>(
+      [&](auto i) { x[i] = mask.apply(i, load<V>(x_row + tile.first + tile.start(i))); });
   for (int64_t k = begin; k < end; ++k) {
     Place place;
     if (!entries.read(k, place)) return false;
-    entries.prefetch(k, y, y_item, tile);
+    entries.prefetch(k, y, y_item, tile, static_cast<const Scalar*>(out));
     const Scalar* y_row = y_item + place.index * y.row_stride + tile.first;
     V sums[2] = {};  // two chains, since an FMA takes 4 cycles
-    for (int i = 0; i < TileType::count; ++i) {
-      sums[i % 2] += x[i] * mask.apply(i, load<V>(y_row + tile.start(i)));
-    }
+    unroll<TileType::count>(
+        [&](auto i) { sums[i % 2] += x[i] * mask.apply(i, load<V>(y_row + tile.start(i))); });
     put_product(tile, sums[0], sums[1], out + place.position);
   }
   return true;
@@ -40,14 +38,15 @@ inline bool sddmm_row(const TileType& tile, const EntriesType& entries, const Sc
 template <class Scalar, class Index, class Entry>
 bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
            DenseView<const Scalar> y, Scalar* out, int64_t p, int64_t first_row, int64_t last_row) {
-  return for_each_tile<Scalar>(p, [&](const auto& tile) {
-    return for_each_row(a, first_row, last_row,
-                        [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
-                          return sddmm_row(tile, Entries(a, item),
-                                           x.data + item * x.item_stride + row * x.row_stride, y,
-                                           y.data + item * y.item_stride, begin, end, out);
-                        });
-  });
+  return for_each_group_and_tile<Scalar>(
+      p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
+        return for_each_row(a, first, last,
+                            [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
+                              return sddmm_row(tile, Entries(a, item),
+                                               x.data + item * x.item_stride + row * x.row_stride,
+                                               y, y.data + item * y.item_stride, begin, end, out);
+                            });
+      });
 }
 
 template <class Scalar, class Index, class Entry>

@@ -17,25 +17,26 @@ inline bool spmm_row(const TileType& tile, const EntriesType& entries, const Sca
   for (int64_t k = begin; k < end; ++k) {
     Place place;
     if (!entries.read(k, place)) return false;
-    entries.prefetch(k, x, x_item, tile);
+    entries.prefetch(k, x, x_item, tile, values);
     const Scalar value = values[place.position];
     const Scalar* x_row = x_item + place.index * x.row_stride + tile.first;
-    for (int i = 0; i < TileType::count; ++i) sum[i] += value * load<V>(x_row + tile.start(i));
+    unroll<TileType::count>([&](auto i) { sum[i] += value * load<V>(x_row + tile.start(i)); });
   }
-  for (int i = 0; i < TileType::count; ++i) store(out + tile.first + tile.start(i), sum[i]);
+  unroll<TileType::count>([&](auto i) { store(out + tile.first + tile.start(i), sum[i]); });
   return true;
 }
 
 template <class Scalar, class Index, class Entry>
 bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
-  return for_each_tile<Scalar>(p, [&](const auto& tile) {
-    return for_each_row(
-        a, first_row, last_row, [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
-          return spmm_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride, begin,
-                          end, out.data + item * out.item_stride + row * out.row_stride);
-        });
-  });
+  return for_each_group_and_tile<Scalar>(
+      p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
+        return for_each_row(
+            a, first, last, [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
+              return spmm_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride,
+                              begin, end, out.data + item * out.item_stride + row * out.row_stride);
+            });
+      });
 }
 
 template <class Scalar, class Index, class Entry>

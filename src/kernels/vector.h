@@ -54,19 +54,38 @@ inline void store(Scalar* target, const V& vector) {
   __builtin_memcpy(target, &vector, sizeof vector);
 }
 
+// Calls function(Constant<i>) for i = 0 ... count - 1, written out one after the other. A loop
+// would do the same, but GCC 12 unrolls it too late to keep an array of vectors in registers: every
+// sum then went through the stack, and took twice as long.
+template <int i>
+struct Constant {
+  constexpr operator int() const { return i; }
+};
+template <int count, int i = 0, class Function>
+[[gnu::always_inline]] inline void unroll(const Function& function) {
+  if constexpr (i < count) {
+    function(Constant<i>{});
+    unroll<count, i + 1>(function);
+  }
+}
+
 // Sum of all lanes, by halves: a tree, so that the order does not depend on anything.
 template <class Scalar, int width>
-inline Scalar sum_lanes(const Vector<Scalar, width>& vector) {
+inline Scalar sum_lanes(const Vector<Scalar, width>& v) {
   if constexpr (width == 1) {
-    return vector;
+    return v;
+  } else if constexpr (width == 2) {
+    return v[0] + v[1];
+  } else if constexpr (width == 4) {
+    return sum_lanes<Scalar, 2>(__builtin_shufflevector(v, v, 0, 1) +
+                                __builtin_shufflevector(v, v, 2, 3));
+  } else if constexpr (width == 8) {
+    return sum_lanes<Scalar, 4>(__builtin_shufflevector(v, v, 0, 1, 2, 3) +
+                                __builtin_shufflevector(v, v, 4, 5, 6, 7));
   } else {
-    using Half = Vector<Scalar, width / 2>;
-    const auto* halves = reinterpret_cast<const char*>(&vector);
-    Half low;
-    Half high;
-    __builtin_memcpy(&low, halves, sizeof(Half));
-    __builtin_memcpy(&high, halves + sizeof(Half), sizeof(Half));
-    return sum_lanes<Scalar, width / 2>(low + high);
+    static_assert(width == 16);
+    return sum_lanes<Scalar, 8>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
   }
 }
 
