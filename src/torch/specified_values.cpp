@@ -41,12 +41,15 @@ Tensor coo_tensor(const Tensor& indices, const Tensor& values, c10::SymIntArrayR
                                               is_coalesced);
 }
 
-// A second tensor on the same memory.
-Tensor share(const Tensor& A) {
-  if (A.layout() == at::kSparse) {
-    return coo_tensor(A._indices(), A._values(), A.sym_sizes(), A.is_coalesced());
+// A tensor for .grad on the values of a gradient that nobody else holds. It shares A's indices only
+// for COO: zero_() and copy_() write into the indices of CSR.
+Tensor take_over(const Tensor& gradient) {
+  if (gradient.layout() == at::kSparse) {
+    return coo_tensor(gradient._indices(), gradient._values(), gradient.sym_sizes(),
+                      gradient.is_coalesced());
   }
-  return csr_tensor(A.crow_indices(), A.col_indices(), A.values(), A.sizes());
+  return csr_tensor(gradient.crow_indices().clone(), gradient.col_indices().clone(),
+                    gradient.values(), gradient.sizes());
 }
 
 // Gradient of the entries of an uncoalesced matrix as a gradient of the matrix.
@@ -128,13 +131,13 @@ class SpecifiedValuesBackward final : public Node {
 
 // Hangs on the node that takes A's gradient, for two reasons.
 //
-// 1. All uses of A in one graph share one SpecifiedValuesBackward, so that their gradients are
-// added
-//    as dense values, before they become sparse: faster, and right for batched CSR, which PyTorch's
-//    addition silently spoils (2.15: the sum has the wrong number of values).
-// 2. Where A is a leaf, it puts the first gradient into A.grad as it is. PyTorch's AccumulateGrad
-//    would drop the coalesced flag of COO, and copy CSR: three arrays. It also adds further
-//    gradients of batched CSR; for the rest PyTorch's addition is right.
+// All uses of A in one graph share one SpecifiedValuesBackward, so that their gradients are added
+// as dense values, before they become sparse: faster, and right for batched CSR, which PyTorch's
+// addition silently spoils (2.15: the sum has the wrong number of values).
+//
+// Where A is a leaf, the hook puts the first gradient into A.grad, since PyTorch's AccumulateGrad
+// drops the coalesced flag of COO. It also adds further gradients of batched CSR; for the rest
+// PyTorch's addition is right.
 class GradientOfSparse final : public torch::autograd::FunctionPreHook {
  public:
   using Pointer = NodePointer<SpecifiedValuesBackward>;
@@ -186,15 +189,18 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
     static std::mutex mutex;
     std::lock_guard<std::mutex> lock(mutex);
     Tensor& total = A.mutable_grad();
-    if (!total.defined()) {
+    const bool batched_csr = A.layout() == at::kSparseCsr && A.dim() > 2;
+    // zero_() leaves a CSR tensor without entries.
+    if (!total.defined() ||
+        (batched_csr && total.layout() == at::kSparseCsr && total._nnz() == 0)) {
       // With create_graph the gradient has a history, which a clone keeps. A gradient that somebody
       // else holds (a hook, say) must not change when more is added.
       const bool ours = !at::GradMode::is_enabled() && gradient.use_count() <= 1;
-      total = ours ? share(gradient) : gradient.clone();
+      total = ours ? take_over(gradient) : gradient.clone();
       return true;
     }
-    if (total.layout() != at::kSparseCsr || A.dim() == 2) return false;
-    TORCH_CHECK(total.sizes() == gradient.sizes() &&
+    if (!batched_csr) return false;
+    TORCH_CHECK(total.layout() == at::kSparseCsr && total.sizes() == gradient.sizes() &&
                     at::equal(total.crow_indices(), gradient.crow_indices()) &&
                     at::equal(total.col_indices(), gradient.col_indices()),
                 "the gradient of a batched CSR tensor can only be added to one with the same "
