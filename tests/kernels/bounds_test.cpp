@@ -1,0 +1,217 @@
+// Malformed structures: the kernels refuse them, and touch no memory outside of their arrays.
+#include "guarded.h"
+#include "products.h"
+
+namespace spgrad::kernels::test {
+namespace {
+
+// A problem whose arrays all lie at the edge of forbidden memory.
+template <class Product>
+struct GuardedProblem {
+  using P = Problem<Product>;
+  using Scalar = typename Product::Scalar;
+
+  GuardedProblem(const P& problem, Side side)
+      : offsets(problem.a.offsets, side),
+        entry(problem.a.entry, side),
+        values(problem.values, side),
+        far(problem.far.memory(), side),
+        near(problem.near.memory(), side),
+        sums(problem.sums.memory(), side),
+        products(problem.products, problem.values.size(), side),
+        sum(std::vector<Scalar>(static_cast<size_t>(problem.p)), side),
+        a(problem.a.view),
+        far_view(problem.far.view()),
+        near_view(problem.near.view()),
+        p(problem.p) {
+    a.offsets = offsets.data();
+    a.entry = entry.data();
+    far_view.data = far.data();
+    near_view.data = near.data();
+    // Without elements there is no entry that a mistake could pick: not what these tests are for.
+    EXPECT_GT(entry.size(), size_t{0});
+  }
+
+  Arguments<typename P::T> arguments() {
+    return {a, values.data(), far_view, near_view, {sums.data(), a.rows * p, p}, products.data(),
+            p};
+  }
+  bool run() { return Product::rows(arguments(), 0, a.items * a.rows); }
+  bool run_block(RowBlock block) { return Product::block(arguments(), sum.data(), block); }
+
+  Guarded<typename Product::Index> offsets;
+  Guarded<typename Product::Entry> entry;
+  Guarded<Scalar> values;
+  Guarded<Scalar> far;
+  Guarded<Scalar> near;
+  Guarded<Scalar> sums;
+  Guarded<Scalar> products;
+  Guarded<Scalar> sum;
+  CompressedView<typename Product::Index, typename Product::Entry> a;
+  DenseView<const Scalar> far_view;
+  DenseView<const Scalar> near_view;
+  int64_t p;
+};
+
+// Values that an index in [0, bound) must not have.
+template <class Index>
+std::vector<Index> outside(int64_t bound) {
+  return {-1, static_cast<Index>(bound), static_cast<Index>(bound + 1),
+          std::numeric_limits<Index>::max(), std::numeric_limits<Index>::min()};
+}
+
+template <class Product>
+class BoundsTest : public testing::Test {
+ protected:
+  using Index = typename Product::Index;
+  using Entry = typename Product::Entry;
+  static constexpr bool moved = !std::is_same_v<Index, Entry>;
+
+  static Index& index_of(Entry& entry) {
+    if constexpr (moved) {
+      return entry.index;
+    } else {
+      return entry;
+    }
+  }
+
+  // Calls function(problem) for guarded problems of several sizes and all instruction sets.
+  template <class Function>
+  void for_each_problem(const std::vector<int64_t>& sizes, const Function& function) {
+    const auto a = make_sparse<Index, Entry>(2, 3, 5, {2, 0, 14, 9, 6, 1}, random);
+    for (const int64_t p : sizes) {
+      SCOPED_TRACE("p = " + std::to_string(p));
+      const Problem<Product> problem(a, p, random);
+      for (const Side side : {Side::front, Side::back}) {
+        for_each_instruction_set([&] {
+          GuardedProblem<Product> guarded(problem, side);
+          function(guarded);
+        });
+      }
+    }
+  }
+
+  std::mt19937_64 random{7};
+};
+
+using Cases =
+    testing::Types<Spmm<Types<float, int32_t, int32_t>>, Spmm<Types<double, int64_t, int64_t>>,
+                   Spmm<Types<float, int64_t, MovedEntry<int64_t>>>,
+                   Spmm<Types<double, int32_t, MovedEntry<int32_t>>>,
+                   Sddmm<Types<float, int32_t, int32_t>>, Sddmm<Types<double, int64_t, int64_t>>,
+                   Sddmm<Types<float, int64_t, MovedEntry<int64_t>>>,
+                   Sddmm<Types<double, int32_t, MovedEntry<int32_t>>>,
+                   Backward<Types<float, int32_t, MovedEntry<int32_t>>>,
+                   Backward<Types<double, int64_t, MovedEntry<int64_t>>>>;
+TYPED_TEST_SUITE(BoundsTest, Cases);
+
+TYPED_TEST(BoundsTest, StaysInsideItsArrays) {
+  this->for_each_problem(kSizes, [](auto& problem) {
+    ASSERT_TRUE(problem.run());
+    for (const RowBlock block :
+         {RowBlock{0, 0, 2}, RowBlock{2, 2, 16}, RowBlock{2, 7, 9}, RowBlock{1, 2, 2}}) {
+      ASSERT_TRUE(problem.run_block(block));
+    }
+    // The last row, whose entries end where the arrays do.
+    const auto end = problem.a.entries;
+    ASSERT_TRUE(problem.run_block({5, end - 1, end}));
+  });
+}
+
+TYPED_TEST(BoundsTest, RefusesIndicesOutOfRange) {
+  using Index = typename TypeParam::Index;
+  this->for_each_problem(kFewSizes, [](auto& problem) {
+    for (size_t k = 0; k < problem.entry.size(); ++k) {
+      const auto valid = problem.entry[k];
+      for (const Index hostile : outside<Index>(problem.a.columns)) {
+        TestFixture::index_of(problem.entry[k]) = hostile;
+        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+        if (k < 2) {
+          ASSERT_FALSE(problem.run_block({0, 0, 2}));
+        }
+      }
+      problem.entry[k] = valid;
+    }
+    ASSERT_TRUE(problem.run());
+  });
+}
+
+TYPED_TEST(BoundsTest, RefusesPositionsOutOfRange) {
+  if constexpr (TestFixture::moved) {
+    using Index = typename TypeParam::Index;
+    this->for_each_problem(kFewSizes, [](auto& problem) {
+      for (size_t k = 0; k < problem.entry.size(); ++k) {
+        const auto valid = problem.entry[k];
+        for (const Index hostile : outside<Index>(problem.a.value_count)) {
+          problem.entry[k].position = hostile;
+          ASSERT_FALSE(problem.run()) << "entry " << k << " is at " << hostile;
+          if (k < 2) {
+            ASSERT_FALSE(problem.run_block({0, 0, 2}));
+          }
+        }
+        problem.entry[k] = valid;
+      }
+    });
+  }
+}
+
+TYPED_TEST(BoundsTest, RefusesOffsetsOutOfRange) {
+  using Index = typename TypeParam::Index;
+  this->for_each_problem(kFewSizes, [](auto& problem) {
+    for (size_t i = 0; i < problem.offsets.size(); ++i) {
+      const Index valid = problem.offsets[i];
+      for (const Index hostile : outside<Index>(problem.a.entries + 1)) {
+        problem.offsets[i] = hostile;
+        ASSERT_FALSE(problem.run()) << "offset " << i << " is " << hostile;
+      }
+      problem.offsets[i] = valid;
+    }
+    ASSERT_TRUE(problem.run());
+  });
+}
+
+TYPED_TEST(BoundsTest, RefusesOffsetsThatDecrease) {
+  using Index = typename TypeParam::Index;
+  this->for_each_problem(kFewSizes, [](auto& problem) {
+    for (const size_t i : {size_t{0}, size_t{1}}) {
+      const Index valid = problem.offsets[i];
+      problem.offsets[i] = static_cast<Index>(problem.offsets[i + 1] + 1);
+      ASSERT_FALSE(problem.run()) << "offset " << i;
+      problem.offsets[i] = valid;
+    }
+  });
+}
+
+TYPED_TEST(BoundsTest, SurvivesStructuresOfRandomNumbers) {
+  using Index = typename TypeParam::Index;
+  // Mostly plausible numbers, so that all checks have their turn.
+  const auto any = [this](int64_t bound) {
+    const uint64_t number = this->random();
+    switch (number % 8) {
+      case 0:
+        return static_cast<Index>(this->random());
+      case 1:
+        return static_cast<Index>(bound);
+      default:
+        return static_cast<Index>(number / 8 % static_cast<uint64_t>(bound));
+    }
+  };
+  int accepted = 0;
+  this->for_each_problem({1, 3, 17, 40}, [&](auto& problem) {
+    for (int i = 0; i < 100; ++i) {
+      for (size_t k = 0; k < problem.entry.size(); ++k) {
+        TestFixture::index_of(problem.entry[k]) = any(problem.a.columns);
+        if constexpr (TestFixture::moved) problem.entry[k].position = any(problem.a.value_count);
+      }
+      for (size_t k = 0; k < problem.offsets.size(); ++k) {
+        problem.offsets[k] = any(problem.a.entries + 1);
+      }
+      accepted += problem.run() ? 1 : 0;
+      accepted += problem.run_block({2, 0, problem.a.entries}) ? 1 : 0;
+    }
+  });
+  EXPECT_LT(accepted, 100);
+}
+
+}  // namespace
+}  // namespace spgrad::kernels::test

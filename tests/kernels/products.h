@@ -1,0 +1,461 @@
+// The three products behind one face, and the tests that all of them pass.
+//
+//     far    the dense operand whose rows the indices choose   (a.columns rows)
+//     near   the dense operand whose rows go with those of a   (a.rows rows)
+//
+//              sums_r = Σ_k values_k far_{index k}      products_k = near_r · far_{index k}
+//     spmm              yes
+//     sddmm                                                       yes
+//     backward          yes                                       yes
+#pragma once
+
+#include "reference.h"
+
+namespace spgrad::kernels::test {
+
+template <class Scalar_, class Index_, class Entry_>
+struct Types {
+  using Scalar = Scalar_;
+  using Index = Index_;
+  using Entry = Entry_;
+};
+
+// Pointers to the operands and results of one call.
+template <class T>
+struct Arguments {
+  using Scalar = typename T::Scalar;
+  CompressedView<typename T::Index, typename T::Entry> a;
+  const Scalar* values;
+  DenseView<const Scalar> far;
+  DenseView<const Scalar> near;
+  DenseView<Scalar> sums;
+  Scalar* products;
+  int64_t p;
+};
+
+template <class Types_>
+struct Spmm : Types_ {
+  static constexpr bool has_sums = true;
+  static constexpr bool has_products = false;
+  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+    return spmm(x.a, x.values, x.far, x.sums, x.p, first, last);
+  }
+  static bool block(const Arguments<Types_>& x, typename Types_::Scalar* sum, RowBlock block) {
+    return spmm_block(x.a, x.values, x.far, sum, x.p, block);
+  }
+};
+
+template <class Types_>
+struct Sddmm : Types_ {
+  static constexpr bool has_sums = false;
+  static constexpr bool has_products = true;
+  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+    return sddmm(x.a, x.near, x.far, x.products, x.p, first, last);
+  }
+  static bool block(const Arguments<Types_>& x, typename Types_::Scalar*, RowBlock block) {
+    return sddmm_block(x.a, x.near, x.far, x.products, x.p, block);
+  }
+};
+
+template <class Types_>
+struct Backward : Types_ {
+  static constexpr bool has_sums = true;
+  static constexpr bool has_products = true;
+  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+    return backward(x.a, x.values, x.far, x.near, x.sums, x.products, x.p, first, last);
+  }
+  static bool block(const Arguments<Types_>& x, typename Types_::Scalar* sum, RowBlock block) {
+    return backward_block(x.a, x.values, x.far, x.near, sum, x.products, x.p, block);
+  }
+};
+
+template <template <class> class Product>
+using InPlaceCases =
+    testing::Types<Product<Types<float, int32_t, int32_t>>, Product<Types<float, int64_t, int64_t>>,
+                   Product<Types<double, int32_t, int32_t>>,
+                   Product<Types<double, int64_t, int64_t>>>;
+template <template <class> class Product>
+using MovedCases = testing::Types<Product<Types<float, int32_t, MovedEntry<int32_t>>>,
+                                  Product<Types<float, int64_t, MovedEntry<int64_t>>>,
+                                  Product<Types<double, int32_t, MovedEntry<int32_t>>>,
+                                  Product<Types<double, int64_t, MovedEntry<int64_t>>>>;
+
+// Operands and results of a product of one sparse batch.
+template <class Product>
+struct Problem {
+  using T = Types<typename Product::Scalar, typename Product::Index, typename Product::Entry>;
+  using Scalar = typename T::Scalar;
+  using A = Sparse<typename T::Index, typename T::Entry>;
+
+  Problem(const A& a_, int64_t p_, std::mt19937_64& random, const Layout& read = {},
+          const Layout& write = {})
+      : a(a_),
+        p(p_),
+        values(random_numbers<Scalar>(a_.view.value_count, random)),
+        far(a_.view.items, a_.view.columns, p_, read),
+        near(a_.view.items, a_.view.rows, p_, read),
+        sums(a_.view.items, a_.view.rows, p_, write),
+        products(values.size() + 1, sentinel<Scalar>()) {
+    far.randomize(random);
+    near.randomize(random);
+  }
+
+  Arguments<T> arguments() {
+    return {a.view,
+            values.data(),
+            std::as_const(far).view(),
+            std::as_const(near).view(),
+            sums.view(),
+            products.data(),
+            p};
+  }
+  bool run() { return run(0, a.all_rows()); }
+  bool run(int64_t first, int64_t last) { return Product::rows(arguments(), first, last); }
+  bool run_block(RowBlock block, Scalar* sum) { return Product::block(arguments(), sum, block); }
+
+  // Forgets the results.
+  void clear() {
+    sums.fill(sentinel<Scalar>);
+    products.assign(products.size(), sentinel<Scalar>());
+  }
+
+  // The results as one list of numbers.
+  std::vector<Scalar> results() const {
+    std::vector<Scalar> all = sums.elements();
+    all.insert(all.end(), products.begin(), products.end());
+    return all;
+  }
+
+  Sum product(const Element& e) const {
+    Sum sum;
+    for (int64_t j = 0; j < p; ++j) sum.add(near.at(e.item, e.row, j), far.at(e.item, e.column, j));
+    return sum;
+  }
+
+  Sum sum(const std::vector<Element>& elements, int64_t column) const {
+    Sum sum;
+    for (const Element& e : elements) {
+      sum.add(values[static_cast<size_t>(e.position)], far.at(e.item, e.column, column));
+    }
+    return sum;
+  }
+
+  void expect_products(const std::vector<Element>& elements) const {
+    if (!Product::has_products) return;
+    for (const Element& e : elements) {
+      ASSERT_TRUE(product(e).is(products[static_cast<size_t>(e.position)]))
+          << "p = " << p << ", product of item " << e.item << ", row " << e.row << ", column "
+          << e.column;
+    }
+  }
+
+  int64_t written_products() const {
+    return std::count_if(products.begin(), products.end(),
+                         [](Scalar x) { return !same_bits(x, sentinel<Scalar>()); });
+  }
+
+  // The results of rows [first, last) are right, and nothing else was written.
+  void expect_rows(int64_t first, int64_t last) const {
+    int64_t expected = 0;
+    for (int64_t row = 0; row < a.all_rows(); ++row) {
+      const std::vector<Element> elements = a.row_elements(row);
+      const bool inside = row >= first && row < last;
+      if (inside) {
+        ASSERT_NO_FATAL_FAILURE(expect_products(elements));
+        expected += static_cast<int64_t>(elements.size());
+      }
+      for (int64_t j = 0; j < p; ++j) {
+        const Scalar actual = sums.at(row / a.view.rows, row % a.view.rows, j);
+        if (inside && Product::has_sums) {
+          ASSERT_TRUE(sum(elements, j).is(actual)) << "p = " << p << ", row " << row << " of the "
+                                                   << "batch, column " << j;
+        } else {
+          ASSERT_TRUE(same_bits(actual, sentinel<Scalar>())) << "row " << row << " was written";
+        }
+      }
+    }
+    ASSERT_EQ(written_products(), Product::has_products && p > 0 ? expected : 0);
+    ASSERT_TRUE(sums.padding_is_untouched());
+  }
+  void expect_all() const { expect_rows(0, a.all_rows()); }
+
+  const A& a;
+  int64_t p;
+  std::vector<Scalar> values;
+  Dense<Scalar> far;
+  Dense<Scalar> near;
+  Dense<Scalar> sums;
+  std::vector<Scalar> products;  // one more than there are values
+};
+
+template <class Product>
+class ProductTest : public testing::Test {
+ protected:
+  using Scalar = typename Product::Scalar;
+  using Index = typename Product::Index;
+  using Entry = typename Product::Entry;
+  using A = Sparse<Index, Entry>;
+
+  // 2 items of 7 x 9 with 40 entries each.
+  A small_batch(bool through = false) {
+    return make_sparse<Index, Entry>(2, 7, 9, random_lengths(2, 7, 40, random), random, through);
+  }
+  A with_lengths(int64_t items, int64_t rows, int64_t columns, const RowLengths& lengths) {
+    return make_sparse<Index, Entry>(items, rows, columns, lengths, random);
+  }
+
+  void expect_right(const A& a, int64_t p, const Layout& read = {}, const Layout& write = {}) {
+    Problem<Product> problem(a, p, random, read, write);
+    for_each_instruction_set([&] {
+      problem.clear();
+      ASSERT_TRUE(problem.run());
+      ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+    });
+  }
+
+  std::mt19937_64 random{20240229};
+};
+
+TYPED_TEST_SUITE_P(ProductTest);
+
+TYPED_TEST_P(ProductTest, MatchesTheReferenceForEveryNumberOfColumns) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kSizes) ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+}
+
+TYPED_TEST_P(ProductTest, TakesOffsetsThatCountThroughAllItems) {
+  const auto a = this->small_batch(kThrough);
+  for (const int64_t p : kFewSizes) ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+}
+
+TYPED_TEST_P(ProductTest, TakesMisalignedRowsWithPaddingBetweenThem) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kSizes) {
+    ASSERT_NO_FATAL_FAILURE(
+        this->expect_right(a, p, {.before = 1, .padding = 3}, {.before = 1, .padding = 2}));
+  }
+}
+
+TYPED_TEST_P(ProductTest, TakesExpandedRowsAndItems) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kFewSizes) {
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p, {.expanded_rows = true}));
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p, {.expanded_items = true}));
+    ASSERT_NO_FATAL_FAILURE(
+        this->expect_right(a, p, {.expanded_rows = true, .expanded_items = true}));
+  }
+}
+
+TYPED_TEST_P(ProductTest, TakesNegativeItemStrides) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kFewSizes) {
+    ASSERT_NO_FATAL_FAILURE(
+        this->expect_right(a, p, {.reversed_items = true}, {.reversed_items = true}));
+  }
+}
+
+TYPED_TEST_P(ProductTest, TakesMatricesWithoutEntries) {
+  const auto a = this->with_lengths(2, 3, 4, RowLengths(6, 0));
+  for (const int64_t p : kFewSizes) ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+}
+
+TYPED_TEST_P(ProductTest, TakesManyRowsOfOneEntryAndOneRowOfMany) {
+  const auto tall = this->with_lengths(1, 50, 3, RowLengths(50, 1));
+  const auto wide = this->with_lengths(1, 1, 60, {200});
+  for (const int64_t p : kFewSizes) {
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(tall, p));
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(wide, p));
+  }
+}
+
+TYPED_TEST_P(ProductTest, WritesNothingForNoColumnsOrNoRows) {
+  const auto a = this->small_batch();
+  Problem<TypeParam> no_columns(a, 0, this->random);
+  Problem<TypeParam> problem(a, 5, this->random);
+  for_each_instruction_set([&] {
+    EXPECT_TRUE(no_columns.run());
+    no_columns.expect_rows(0, 0);
+    for (int64_t row = 0; row <= a.all_rows(); ++row) EXPECT_TRUE(problem.run(row, row));
+    problem.expect_rows(0, 0);
+  });
+}
+
+TYPED_TEST_P(ProductTest, LeavesRowsOutsideTheRangeAlone) {
+  const auto a = this->small_batch();
+  Problem<TypeParam> problem(a, 19, this->random, {}, {.before = 1, .padding = 3});
+  for_each_instruction_set([&] {
+    for (int64_t first = 0; first < a.all_rows(); ++first) {
+      for (int64_t last = first; last <= a.all_rows(); ++last) {
+        problem.clear();
+        ASSERT_TRUE(problem.run(first, last));
+        ASSERT_NO_FATAL_FAILURE(problem.expect_rows(first, last));
+      }
+    }
+  });
+}
+
+TYPED_TEST_P(ProductTest, GivesTheSameBitsWhereverTheRowsAreCut) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kFewSizes) {
+    Problem<TypeParam> problem(a, p, this->random);
+    for_each_instruction_set([&] {
+      ASSERT_TRUE(problem.run());
+      const auto whole = problem.results();
+      for (int64_t cut = 0; cut <= a.all_rows(); ++cut) {
+        problem.clear();
+        ASSERT_TRUE(problem.run(cut, a.all_rows()) && problem.run(0, cut));
+        ASSERT_TRUE(same_bits(problem.results(), whole)) << "p = " << p << ", cut at " << cut;
+      }
+    });
+  }
+}
+
+TYPED_TEST_P(ProductTest, GivesTheSameBitsWhateverTheAlignment) {
+  const auto a = this->small_batch();
+  for (const int64_t p : kSizes) {
+    auto again = this->random;  // the same numbers twice
+    Problem<TypeParam> aligned(a, p, this->random);
+    Problem<TypeParam> shifted(a, p, again, {.before = 1, .padding = 5}, {.before = 3});
+    for_each_instruction_set([&] {
+      ASSERT_TRUE(aligned.run() && shifted.run());
+      ASSERT_TRUE(same_bits(aligned.results(), shifted.results())) << "p = " << p;
+    });
+  }
+}
+
+TYPED_TEST_P(ProductTest, NeverUsesRowsThatNoEntryChooses) {
+  const auto a = this->with_lengths(2, 3, 64, {4, 0, 3, 2, 5, 0});
+  for (const int64_t p : kFewSizes) {
+    Problem<TypeParam> problem(a, p, this->random);
+    auto chosen = problem.far;
+    problem.far.fill(sentinel<typename TypeParam::Scalar>);
+    for (const Element& e : a.elements) {
+      int64_t column = 0;
+      problem.far.fill_row(e.item, e.column, [&] { return chosen.at(e.item, e.column, column++); });
+    }
+    for_each_instruction_set([&] {
+      problem.clear();
+      ASSERT_TRUE(problem.run());
+      ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+      for (const Element& e : a.elements) {  // the reference has no NaN either
+        if (TypeParam::has_products) {
+          ASSERT_TRUE(std::isfinite(problem.products[static_cast<size_t>(e.position)]));
+        }
+      }
+    });
+  }
+}
+
+TYPED_TEST_P(ProductTest, KeepsInfinityAndNanToWhatMeetsThem) {
+  using Scalar = typename TypeParam::Scalar;
+  constexpr Scalar infinity = std::numeric_limits<Scalar>::infinity();
+  const auto a = this->small_batch();
+  for (const int64_t p : kSizes) {
+    Problem<TypeParam> problem(a, p, this->random);
+    problem.values[0] = 0;  // an explicit zero: 0 * Inf is NaN
+    for (const Element& e : a.elements) {
+      if (e.position == 0) problem.far.at(e.item, e.column, p - 1) = infinity;
+    }
+    problem.far.at(0, 3, p / 2) = -infinity;
+    problem.far.at(1, 5, 0) = std::numeric_limits<Scalar>::quiet_NaN();
+    problem.near.at(1, 2, p / 3) = infinity;
+    for_each_instruction_set([&] {
+      problem.clear();
+      ASSERT_TRUE(problem.run());
+      ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+    });
+  }
+}
+
+TYPED_TEST_P(ProductTest, KeepsInfinityInEveryColumnFromTurningIntoNan) {
+  using Scalar = typename TypeParam::Scalar;
+  constexpr Scalar infinity = std::numeric_limits<Scalar>::infinity();
+  const auto a = this->with_lengths(1, 1, 1, {1});
+  for (const int64_t p : kSizes) {
+    Problem<TypeParam> problem(a, p, this->random);
+    problem.far.fill([] { return Scalar{1}; });
+    problem.near.fill([] { return Scalar{1}; });
+    for (int64_t column = 0; column < p; ++column) {
+      Dense<Scalar>& where = column % 2 == 0 ? problem.far : problem.near;
+      where.at(0, 0, column) = infinity;
+      for_each_instruction_set([&] {
+        problem.clear();
+        ASSERT_TRUE(problem.run());
+        ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+      });
+      where.at(0, 0, column) = 1;
+    }
+  }
+}
+
+TYPED_TEST_P(ProductTest, LeavesLongRowsToTheBlocks) {
+  const auto a = this->with_lengths(1, 3, 40, {kLongRow, kLongRow + 1, 2});
+  Problem<TypeParam> problem(a, 3, this->random);
+  for_each_instruction_set([&] {
+    problem.clear();
+    ASSERT_TRUE(problem.run(1, 2));
+    ASSERT_NO_FATAL_FAILURE(problem.expect_rows(0, 0));
+    ASSERT_TRUE(problem.run(0, 1));
+    ASSERT_NO_FATAL_FAILURE(problem.expect_rows(0, 1));
+  });
+}
+
+TYPED_TEST_P(ProductTest, WorksOnBlocksOfRows) {
+  using Scalar = typename TypeParam::Scalar;
+  // The last item, so that the start of the item and that of the row both count.
+  const auto a = this->with_lengths(2, 3, 20, {20, 30, 50, 10, 70, 20});
+  constexpr int64_t row = 4;
+  const std::vector<Element> all = a.row_elements(row);
+  const auto first =
+      static_cast<int64_t>(a.offsets[static_cast<size_t>(a.view.offsets_stride + 1)]);
+  for (const int64_t p : kSizes) {
+    Problem<TypeParam> problem(a, p, this->random, {.before = 1, .padding = 1});
+    for (const auto& [begin, end] :
+         {std::pair<int64_t, int64_t>{0, 70}, {0, 1}, {13, 64}, {5, 5}}) {
+      const std::vector<Element> elements(all.begin() + begin, all.begin() + end);
+      for_each_instruction_set([&, begin = begin, end = end] {
+        problem.clear();
+        std::vector<Scalar> sum(static_cast<size_t>(p + 1), sentinel<Scalar>());
+        ASSERT_TRUE(problem.run_block({row, first + begin, first + end}, sum.data()));
+        ASSERT_NO_FATAL_FAILURE(problem.expect_products(elements));
+        for (int64_t j = 0; j < p && TypeParam::has_sums; ++j) {
+          ASSERT_TRUE(problem.sum(elements, j).is(sum[static_cast<size_t>(j)])) << "p = " << p;
+        }
+        ASSERT_TRUE(same_bits(sum.back(), sentinel<Scalar>()));
+        ASSERT_EQ(problem.written_products(), TypeParam::has_products ? end - begin : 0);
+      });
+    }
+  }
+}
+
+TYPED_TEST_P(ProductTest, GivesTheSameBitsForABlockAsForTheRow) {
+  using Scalar = typename TypeParam::Scalar;
+  const auto a = this->with_lengths(1, 1, 30, {100});
+  for (const int64_t p : kSizes) {
+    Problem<TypeParam> problem(a, p, this->random);
+    for_each_instruction_set([&] {
+      ASSERT_TRUE(problem.run());
+      const auto whole = problem.results();
+      problem.clear();
+      std::vector<Scalar> sum(static_cast<size_t>(p), sentinel<Scalar>());
+      ASSERT_TRUE(problem.run_block({0, 0, 100}, sum.data()));
+      int64_t column = 0;
+      problem.sums.fill([&] { return sum[static_cast<size_t>(column++)]; });
+      ASSERT_TRUE(same_bits(problem.results(), whole)) << "p = " << p;
+    });
+  }
+}
+
+REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColumns,
+                            TakesOffsetsThatCountThroughAllItems,
+                            TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems,
+                            TakesNegativeItemStrides, TakesMatricesWithoutEntries,
+                            TakesManyRowsOfOneEntryAndOneRowOfMany,
+                            WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
+                            GivesTheSameBitsWhereverTheRowsAreCut,
+                            GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
+                            KeepsInfinityAndNanToWhatMeetsThem,
+                            KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,
+                            WorksOnBlocksOfRows, GivesTheSameBitsForABlockAsForTheRow);
+
+}  // namespace spgrad::kernels::test

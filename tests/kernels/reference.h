@@ -1,0 +1,290 @@
+// What the tests of the kernels share: sparse and dense batches made at random, an independent
+// reference in plain loops of long double, and the loop over instruction sets.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "spgrad/isa.h"
+#include "spgrad/kernels.h"
+
+namespace spgrad::kernels::test {
+
+// Numbers of columns round all vector widths, and round tiles of several vectors.
+inline const std::vector<int64_t> kSizes = {1,  2,  3,  4,  5,  7,  8,   9,   15,  16, 17,
+                                            31, 32, 33, 63, 64, 65, 127, 128, 129, 257};
+inline const std::vector<int64_t> kFewSizes = {1, 3, 8, 17, 33, 129};
+
+// Calls function() once under each instruction set, and goes back to the best one.
+template <class Function>
+void for_each_instruction_set(const Function& function) {
+  for (const std::string& name : instruction_sets()) {
+    SCOPED_TRACE(name);
+    use_instruction_set(name);
+    ASSERT_EQ(instruction_set(), name);
+    function();
+  }
+  use_instruction_set(instruction_sets().front());
+}
+
+// A NaN that no computation makes, to recognize memory that nobody has written.
+template <class Scalar>
+Scalar sentinel() {
+  if constexpr (std::is_same_v<Scalar, float>) {
+    return std::nanf("1234");
+  } else {
+    return std::nan("1234");
+  }
+}
+
+template <class Scalar>
+bool same_bits(const Scalar& first, const Scalar& second) {
+  return std::memcmp(&first, &second, sizeof first) == 0;
+}
+
+template <class Scalar>
+bool same_bits(const std::vector<Scalar>& first, const std::vector<Scalar>& second) {
+  return first.size() == second.size() &&
+         std::memcmp(first.data(), second.data(), first.size() * sizeof(Scalar)) == 0;
+}
+
+template <class Scalar>
+std::vector<Scalar> random_numbers(int64_t count, std::mt19937_64& random) {
+  std::uniform_real_distribution<Scalar> distribution(-1, 1);
+  std::vector<Scalar> numbers(static_cast<size_t>(count));
+  for (Scalar& number : numbers) number = distribution(random);
+  return numbers;
+}
+
+// A sum of products as the reference has it: its value, and what rounding may do to it.
+class Sum {
+ public:
+  void add(long double factor, long double other) {
+    value_ += factor * other;
+    magnitude_ += std::abs(factor * other);
+    ++terms_;
+  }
+
+  // Whether `actual` is this sum, up to rounding; infinities and NaN must be the same.
+  template <class Scalar>
+  testing::AssertionResult is(Scalar actual) const {
+    const auto a = static_cast<long double>(actual);
+    const long double bound = magnitude_ * static_cast<long double>(terms_ + 2) *
+                              static_cast<long double>(std::numeric_limits<Scalar>::epsilon());
+    const bool equal = std::isnan(value_)   ? std::isnan(a)
+                       : std::isinf(value_) ? a == value_
+                                            : std::abs(a - value_) <= bound;
+    if (equal) return testing::AssertionSuccess();
+    return testing::AssertionFailure() << actual << " instead of " << value_ << " +- " << bound;
+  }
+
+ private:
+  long double value_ = 0;
+  long double magnitude_ = 0;
+  int64_t terms_ = 0;
+};
+
+// Where the elements of a dense batch lie in memory.
+struct Layout {
+  int64_t before = 0;          // elements in front of the first row: 1 misaligns all rows
+  int64_t padding = 0;         // elements between two rows
+  bool expanded_rows = false;  // all rows of an item are one row in memory
+  bool expanded_items = false;
+  bool reversed_items = false;  // items lie in memory last first
+};
+
+// A batch of dense matrices with `p` columns, in memory filled with the sentinel.
+template <class Scalar>
+class Dense {
+ public:
+  Dense(int64_t items, int64_t rows, int64_t p, const Layout& layout = {})
+      : items_(items), rows_(rows), p_(p) {
+    row_stride_ = layout.expanded_rows ? 0 : p + layout.padding;
+    const int64_t item_size = rows == 0 ? 0 : (rows - 1) * row_stride_ + p;
+    item_stride_ = layout.expanded_items ? 0 : item_size + layout.padding;
+    first_ = layout.before;
+    const int64_t size = items == 0 ? 0 : (items - 1) * item_stride_ + item_size;
+    memory_.assign(static_cast<size_t>(layout.before + size), sentinel<Scalar>());
+    if (layout.reversed_items) {
+      first_ += (items - 1) * item_stride_;
+      item_stride_ = -item_stride_;
+    }
+  }
+
+  Dense& randomize(std::mt19937_64& random) {
+    std::uniform_real_distribution<Scalar> distribution(-1, 1);
+    return fill([&] { return distribution(random); });
+  }
+
+  template <class Function>
+  Dense& fill(const Function& number) {
+    for (int64_t item = 0; item < items_; ++item) {
+      for (int64_t row = 0; row < rows_; ++row) fill_row(item, row, number);
+    }
+    return *this;
+  }
+
+  template <class Function>
+  void fill_row(int64_t item, int64_t row, const Function& number) {
+    for (int64_t column = 0; column < p_; ++column) at(item, row, column) = number();
+  }
+
+  Scalar& at(int64_t item, int64_t row, int64_t column) {
+    return memory_[index(item, row, column)];
+  }
+  const Scalar& at(int64_t item, int64_t row, int64_t column) const {
+    return memory_[index(item, row, column)];
+  }
+
+  DenseView<Scalar> view() { return {memory_.data() + first_, item_stride_, row_stride_}; }
+  DenseView<const Scalar> view() const {
+    return {memory_.data() + first_, item_stride_, row_stride_};
+  }
+
+  // Whether the memory outside of the elements still holds the sentinel.
+  bool padding_is_untouched() const {
+    std::vector<bool> is_element(memory_.size(), false);
+    for (int64_t item = 0; item < items_; ++item) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        for (int64_t column = 0; column < p_; ++column) is_element[index(item, row, column)] = true;
+      }
+    }
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      if (!is_element[i] && !same_bits(memory_[i], sentinel<Scalar>())) return false;
+    }
+    return true;
+  }
+
+  // The elements in order, without padding.
+  std::vector<Scalar> elements() const {
+    std::vector<Scalar> result;
+    for (int64_t item = 0; item < items_; ++item) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        for (int64_t column = 0; column < p_; ++column) result.push_back(at(item, row, column));
+      }
+    }
+    return result;
+  }
+
+  const std::vector<Scalar>& memory() const { return memory_; }
+
+ private:
+  size_t index(int64_t item, int64_t row, int64_t column) const {
+    return static_cast<size_t>(first_ + item * item_stride_ + row * row_stride_ + column);
+  }
+
+  int64_t items_;
+  int64_t rows_;
+  int64_t p_;
+  int64_t first_ = 0;
+  int64_t item_stride_ = 0;
+  int64_t row_stride_ = 0;
+  std::vector<Scalar> memory_;
+};
+
+// A specified entry in coordinates; `position` is where its value is.
+struct Element {
+  int64_t item;
+  int64_t row;
+  int64_t column;
+  int64_t position;
+};
+
+// Number of entries of each row of a batch, row after row; all items have the same total.
+using RowLengths = std::vector<int64_t>;
+
+// Lengths at random, among them many zeros. Every item has `entries` entries.
+inline RowLengths random_lengths(int64_t items, int64_t rows, int64_t entries,
+                                 std::mt19937_64& random) {
+  RowLengths lengths(static_cast<size_t>(items * rows), 0);
+  for (int64_t item = 0; item < items; ++item) {
+    for (int64_t k = 0; k < entries; ++k) {
+      const int64_t row =
+          std::min(random() % static_cast<uint64_t>(rows), random() % static_cast<uint64_t>(rows)) /
+          2 * 2 % static_cast<uint64_t>(rows);
+      ++lengths[static_cast<size_t>(item * rows + row)];
+    }
+  }
+  return lengths;
+}
+
+// A batch of sparse matrices in the form that the kernels take, and in coordinates.
+template <class Index, class Entry>
+struct Sparse {
+  CompressedView<Index, Entry> view;  // of the arrays below
+  std::vector<Index> offsets;
+  std::vector<Entry> entry;
+  std::vector<Element> elements;  // in the order of `entry`
+
+  Sparse() = default;
+  Sparse(const Sparse&) = delete;  // `view` points into the arrays
+  Sparse& operator=(const Sparse&) = delete;
+  Sparse(Sparse&&) = default;
+
+  int64_t all_rows() const { return view.items * view.rows; }
+
+  // Elements of one row of the batch.
+  std::vector<Element> row_elements(int64_t row_of_batch) const {
+    std::vector<Element> result;
+    for (const Element& e : elements) {
+      if (e.item * view.rows + e.row == row_of_batch) result.push_back(e);
+    }
+    return result;
+  }
+};
+
+inline constexpr bool kThrough = true;  // offsets count through all items
+
+// A batch with the given lengths of rows and random columns, which repeat in a row now and then.
+template <class Index, class Entry>
+Sparse<Index, Entry> make_sparse(int64_t items, int64_t rows, int64_t columns,
+                                 const RowLengths& lengths, std::mt19937_64& random,
+                                 bool through = false) {
+  constexpr bool moved = !std::is_same_v<Index, Entry>;
+  through = through || moved;
+  Sparse<Index, Entry> a;
+  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  std::vector<int64_t> positions(static_cast<size_t>(total));
+  std::iota(positions.begin(), positions.end(), 0);
+  if (moved) std::shuffle(positions.begin(), positions.end(), random);
+
+  int64_t k = 0;
+  for (int64_t item = 0; item < items; ++item) {
+    const int64_t first = through ? 0 : k;
+    if (!through || item == 0) a.offsets.push_back(0);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t i = 0; i < lengths[static_cast<size_t>(item * rows + row)]; ++i, ++k) {
+        const auto column = static_cast<int64_t>(random() % static_cast<uint64_t>(columns));
+        const int64_t position = positions[static_cast<size_t>(k)];
+        a.elements.push_back({item, row, column, position});
+        if constexpr (moved) {
+          a.entry.push_back({static_cast<Index>(column), static_cast<Index>(position)});
+        } else {
+          a.entry.push_back(static_cast<Index>(column));
+        }
+      }
+      a.offsets.push_back(static_cast<Index>(k - first));
+    }
+  }
+  const int64_t entries = through ? total : total / std::max<int64_t>(items, 1);
+  a.view = {.items = items,
+            .rows = rows,
+            .columns = columns,
+            .entries = entries,
+            .value_count = total,
+            .offsets_stride = through ? rows : rows + 1,
+            .entries_stride = through ? 0 : entries,
+            .offsets = a.offsets.data(),
+            .entry = a.entry.data()};
+  return a;
+}
+
+}  // namespace spgrad::kernels::test

@@ -1,0 +1,464 @@
+#include <thread>
+
+#include "guarded.h"
+#include "reference.h"
+
+namespace spgrad::kernels::test {
+namespace {
+
+template <class Index>
+using Csr = CompressedView<Index, Index>;
+
+constexpr int32_t kLeast = std::numeric_limits<int32_t>::min();
+constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+
+template <class Index>
+class StructureTest : public testing::Test {
+ protected:
+  // The offsets of a batch, with as many rows as they have places for; `entries` for each item.
+  static OffsetsSummary scan(const std::vector<Index>& offsets, int64_t items, int64_t entries) {
+    Guarded<Index> guarded(offsets, Side::back);
+    const auto places = static_cast<int64_t>(offsets.size()) / std::max<int64_t>(items, 1);
+    return scan_offsets(Csr<Index>{.items = items,
+                                   .rows = places - 1,
+                                   .entries = entries,
+                                   .offsets_stride = places,
+                                   .offsets = guarded.data()});
+  }
+};
+using Indices = testing::Types<int32_t, int64_t>;
+TYPED_TEST_SUITE(StructureTest, Indices);
+
+TYPED_TEST(StructureTest, ScanFindsTheLongestRow) {
+  EXPECT_TRUE(this->scan({0, 2, 2, 7, 9}, 1, 9).valid);
+  EXPECT_EQ(this->scan({0, 2, 2, 7, 9}, 1, 9).longest_row, 5);
+  EXPECT_EQ(this->scan({0, 6, 6, 7, 9}, 1, 9).longest_row, 6);
+  EXPECT_EQ(this->scan({0, 1, 1, 1, 9}, 1, 9).longest_row, 8);
+}
+
+TYPED_TEST(StructureTest, ScanSeesAllItemsOfABatch) {
+  EXPECT_TRUE(this->scan({0, 2, 4, 0, 4, 4, 0, 1, 4}, 3, 4).valid);
+  EXPECT_EQ(this->scan({0, 2, 4, 0, 4, 4, 0, 1, 4}, 3, 4).longest_row, 4);
+  EXPECT_FALSE(this->scan({0, 2, 4, 0, 4, 4, 0, 5, 4}, 3, 4).valid);
+  EXPECT_FALSE(this->scan({0, 2, 4, 1, 4, 4, 0, 1, 4}, 3, 4).valid);
+  EXPECT_FALSE(this->scan({0, 2, 3, 0, 4, 4, 0, 1, 4}, 3, 4).valid);
+}
+
+TYPED_TEST(StructureTest, ScanTakesNoRowsAndNoItems) {
+  EXPECT_TRUE(this->scan({0}, 1, 0).valid);
+  EXPECT_EQ(this->scan({0}, 1, 0).longest_row, 0);
+  EXPECT_FALSE(this->scan({0}, 1, 1).valid);
+  EXPECT_TRUE(this->scan({}, 0, 5).valid);
+}
+
+TYPED_TEST(StructureTest, ScanRefusesWhatTheKernelsCannotUse) {
+  using Limits = std::numeric_limits<TypeParam>;
+  EXPECT_FALSE(this->scan({1, 2, 3}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({-1, 2, 3}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, 2, 4}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, 2, 2}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, 4, 3}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, 2, 1, 3}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, -1, 3}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({Limits::min(), 0, Limits::max()}, 1, 3).valid);
+  EXPECT_FALSE(this->scan({0, Limits::max(), Limits::min(), 3}, 1, 3).valid);
+}
+
+// Coordinates, and the memory behind their view.
+template <class Index>
+struct Coordinates {
+  Coordinates(int64_t items, int64_t rows, int64_t columns, const std::vector<Element>& elements) {
+    for (const Element& e : elements) {
+      item.push_back(static_cast<Index>(e.item));
+      row.push_back(static_cast<Index>(e.row));
+      column.push_back(static_cast<Index>(e.column));
+    }
+    view = {.items = items,
+            .rows = rows,
+            .columns = columns,
+            .entries = static_cast<int64_t>(elements.size()),
+            .item = items == 1 ? nullptr : item.data(),
+            .row = row.data(),
+            .column = column.data()};
+  }
+  Coordinates(const Coordinates&) = delete;
+  Coordinates& operator=(const Coordinates&) = delete;
+
+  std::vector<Index> item, row, column;
+  CoordinateView<Index> view;
+};
+
+// Elements in order of item and row, columns at random.
+std::vector<Element> sorted_elements(int64_t items, int64_t rows, int64_t columns, int64_t entries,
+                                     uint64_t seed = 1) {
+  std::mt19937_64 random(seed);
+  return make_sparse<int64_t, int64_t>(items, rows, columns,
+                                       random_lengths(items, rows, entries, random), random)
+      .elements;
+}
+
+// Offsets that count through all items, by definition: entries in the rows before.
+template <class Index>
+std::vector<Index> reference_offsets(int64_t items, int64_t rows,
+                                     const std::vector<Element>& elements) {
+  std::vector<Index> offsets;
+  for (int64_t row = 0; row <= items * rows; ++row) {
+    offsets.push_back(
+        static_cast<Index>(std::count_if(elements.begin(), elements.end(), [&](const Element& e) {
+          return e.item * rows + e.row < row;
+        })));
+  }
+  return offsets;
+}
+
+// All ways to cut [0, entries) into three ranges, some of them empty.
+template <class Function>
+void for_each_cut(int64_t entries, const Function& function) {
+  for (int64_t first = 0; first <= entries; ++first) {
+    for (int64_t second = first; second <= entries; ++second) {
+      function(std::vector<int64_t>{0, first, second, entries});
+    }
+  }
+}
+
+template <class Index>
+class CompressRowsTest : public testing::Test {
+ protected:
+  // What the calls on the ranges between `cuts` say, last range first.
+  static std::vector<RowOrder> compress(const CoordinateView<Index>& a,
+                                        const std::vector<int64_t>& cuts,
+                                        std::vector<Index>& offsets) {
+    std::vector<RowOrder> seen;
+    for (size_t i = cuts.size() - 1; i > 0; --i) {
+      seen.push_back(compress_rows(a, cuts[i - 1], cuts[i], offsets.data()));
+    }
+    return seen;
+  }
+  static bool saw(const std::vector<RowOrder>& seen, RowOrder order) {
+    return std::find(seen.begin(), seen.end(), order) != seen.end();
+  }
+};
+TYPED_TEST_SUITE(CompressRowsTest, Indices);
+
+TYPED_TEST(CompressRowsTest, FillsTheOffsetsWhereverTheEntriesAreCut) {
+  for (const int64_t items : {1, 3}) {
+    const auto elements = sorted_elements(items, 6, 5, 8);
+    const Coordinates<TypeParam> a(items, 6, 5, elements);
+    const auto expected = reference_offsets<TypeParam>(items, 6, elements);
+    for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
+      std::vector<TypeParam> offsets(expected.size(), -7);
+      const auto seen = this->compress(a.view, cuts, offsets);
+      ASSERT_FALSE(this->saw(seen, RowOrder::unsorted) || this->saw(seen, RowOrder::out_of_range));
+      ASSERT_EQ(offsets, expected) << "cut at " << cuts[1] << " and " << cuts[2];
+    });
+  }
+}
+
+TYPED_TEST(CompressRowsTest, FillsZerosForNoEntries) {
+  const Coordinates<TypeParam> a(2, 3, 4, {});
+  std::vector<TypeParam> offsets(7, -7);
+  EXPECT_EQ(compress_rows(a.view, 0, 0, offsets.data()), RowOrder::sorted);
+  EXPECT_EQ(offsets, std::vector<TypeParam>(7, 0));
+  const Coordinates<TypeParam> no_rows(1, 0, 4, {});
+  TypeParam offset = -7;
+  EXPECT_EQ(compress_rows(no_rows.view, 0, 0, &offset), RowOrder::sorted);
+  EXPECT_EQ(offset, 0);
+}
+
+TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderWhereverTheEntriesAreCut) {
+  // By row, and with a lower item after a higher one.
+  const std::vector<std::vector<Element>> all = {
+      {{0, 1, 0, 0}, {0, 0, 4, 1}, {0, 2, 0, 2}, {0, 3, 0, 3}},
+      {{0, 0, 0, 0}, {0, 1, 0, 1}, {0, 3, 0, 2}, {0, 2, 0, 3}},
+      {{0, 0, 0, 0}, {1, 1, 0, 1}, {0, 3, 0, 2}, {1, 2, 0, 3}}};
+  for (const auto& elements : all) {
+    const Coordinates<TypeParam> a(2, 4, 5, elements);
+    for_each_cut(4, [&](const std::vector<int64_t>& cuts) {
+      std::vector<TypeParam> offsets(9);
+      const auto seen = this->compress(a.view, cuts, offsets);
+      ASSERT_TRUE(this->saw(seen, RowOrder::unsorted)) << cuts[1] << " " << cuts[2];
+      ASSERT_FALSE(this->saw(seen, RowOrder::out_of_range));
+    });
+  }
+}
+
+TYPED_TEST(CompressRowsTest, TakesColumnsInAnyOrder) {
+  const Coordinates<TypeParam> a(1, 2, 5, {{0, 0, 4, 0}, {0, 0, 1, 1}, {0, 1, 3, 2}, {0, 1, 3, 3}});
+  std::vector<TypeParam> offsets(3);
+  EXPECT_EQ(compress_rows(a.view, 0, 4, offsets.data()), RowOrder::sorted);
+  EXPECT_EQ(offsets, (std::vector<TypeParam>{0, 2, 4}));
+}
+
+TYPED_TEST(CompressRowsTest, RefusesRowsAndItemsOutOfRange) {
+  using Limits = std::numeric_limits<TypeParam>;
+  const auto elements = sorted_elements(2, 4, 5, 3);
+  Coordinates<TypeParam> a(2, 4, 5, elements);
+  for (const bool in_rows : {true, false}) {
+    auto& indices = in_rows ? a.row : a.item;
+    const TypeParam bound = in_rows ? 4 : 2;
+    for (size_t k = 0; k < indices.size(); ++k) {
+      const TypeParam valid = indices[k];
+      for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
+        indices[k] = hostile;
+        for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
+          Guarded<TypeParam> offsets(std::vector<TypeParam>(9), Side::back);
+          bool refused = false;
+          for (size_t i = 1; i < cuts.size(); ++i) {
+            refused |= compress_rows(a.view, cuts[i - 1], cuts[i], offsets.data()) ==
+                       RowOrder::out_of_range;
+          }
+          ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
+        });
+      }
+      indices[k] = valid;
+    }
+  }
+}
+
+TYPED_TEST(CompressRowsTest, MayRunInManyThreads) {
+  auto elements = sorted_elements(2, 50, 5, 1000);
+  for (const bool sorted : {true, false}) {
+    if (!sorted) std::shuffle(elements.begin(), elements.end(), std::mt19937_64(3));
+    const Coordinates<TypeParam> a(2, 50, 5, elements);
+    std::vector<TypeParam> offsets(101, -7);
+    std::vector<RowOrder> seen(4);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < 4; ++i) {
+      threads.emplace_back([&, i] {
+        const auto first = static_cast<int64_t>(i) * 500;
+        seen[i] = compress_rows(a.view, first, first + 500, offsets.data());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    if (sorted) {
+      EXPECT_EQ(offsets, reference_offsets<TypeParam>(2, 50, elements));
+    } else {
+      EXPECT_TRUE(this->saw(seen, RowOrder::unsorted));
+    }
+  }
+}
+
+// The counting sort in its three steps, on ranges [cuts[i], cuts[i + 1]).
+template <class Counter>
+struct CountingSort {
+  CountingSort(int64_t keys_, std::vector<int64_t> cuts_)
+      : keys(keys_),
+        cuts(std::move(cuts_)),
+        ranges(static_cast<int64_t>(cuts.size()) - 1),
+        counts(std::vector<Counter>(static_cast<size_t>(ranges * keys), 0), Side::back),
+        offsets(std::vector<Counter>(static_cast<size_t>(keys + 1), -7), Side::back),
+        entries(std::vector<MovedEntry<Counter>>(static_cast<size_t>(cuts.back()), {-7, -7}),
+                Side::back) {}
+
+  // Calls task(first, last, counts of the range) for each range, in threads if asked for.
+  template <class Task>
+  bool for_each_range(bool threaded, const Task& task) {
+    std::vector<char> valid(static_cast<size_t>(ranges));
+    std::vector<std::thread> threads;
+    for (int64_t i = 0; i < ranges; ++i) {
+      const auto n = static_cast<size_t>(i);
+      const auto work = [this, &valid, &task, i, n] {
+        valid[n] = task(cuts[n], cuts[n + 1], counts.data() + i * keys);
+      };
+      threaded ? static_cast<void>(threads.emplace_back(work)) : work();
+    }
+    for (std::thread& thread : threads) thread.join();
+    return std::count(valid.begin(), valid.end(), 1) == ranges;
+  }
+
+  template <class Source>
+  bool count(const Source& source, bool threaded = false) {
+    return for_each_range(threaded, [&](int64_t first, int64_t last, Counter* range) {
+      return count_keys(source, first, last, range);
+    });
+  }
+  void place() { place_keys(ranges, keys, counts.data(), offsets.data()); }
+  template <class Source>
+  bool move(const Source& source, bool threaded = false) {
+    return for_each_range(threaded, [&](int64_t first, int64_t last, Counter* range) {
+      return move_entries(source, first, last, range, entries.data());
+    });
+  }
+  template <class Source>
+  bool run(const Source& source, bool threaded = false) {
+    if (!count(source, threaded)) return false;
+    place();
+    return move(source, threaded);
+  }
+
+  int64_t keys;
+  std::vector<int64_t> cuts;
+  int64_t ranges;
+  Guarded<Counter> counts;
+  Guarded<Counter> offsets;
+  Guarded<MovedEntry<Counter>> entries;
+};
+
+// What a sorted entry must be.
+struct Expected {
+  int64_t key;
+  int64_t index;
+  int64_t position;
+};
+
+template <class Counter>
+void expect_sorted(CountingSort<Counter>& sort, std::vector<Expected> expected) {
+  std::stable_sort(expected.begin(), expected.end(),
+                   [](const Expected& a, const Expected& b) { return a.key < b.key; });
+  for (size_t k = 0; k < expected.size(); ++k) {
+    ASSERT_EQ(sort.entries[k].index, expected[k].index) << "entry " << k;
+    ASSERT_EQ(sort.entries[k].position, expected[k].position) << "entry " << k;
+  }
+  for (int64_t key = 0; key <= sort.keys; ++key) {
+    ASSERT_EQ(sort.offsets[static_cast<size_t>(key)],
+              std::count_if(expected.begin(), expected.end(),
+                            [&](const Expected& e) { return e.key < key; }));
+  }
+}
+
+template <class Types>
+class SortTest : public testing::Test {
+ protected:
+  using Index = typename Types::first_type;
+  using Counter = typename Types::second_type;
+
+  static Sparse<Index, Index> csr_batch(bool through = false) {
+    std::mt19937_64 random(8);
+    return make_sparse<Index, Index>(2, 5, 4, random_lengths(2, 5, 7, random), random, through);
+  }
+  static std::vector<Expected> by_column(const Sparse<Index, Index>& a) {
+    std::vector<Expected> expected;
+    for (const Element& e : a.elements) {
+      expected.push_back({e.item * a.view.columns + e.column, e.row, e.position});
+    }
+    return expected;
+  }
+};
+using SortCases = testing::Types<std::pair<int32_t, int32_t>, std::pair<int32_t, int64_t>,
+                                 std::pair<int64_t, int32_t>, std::pair<int64_t, int64_t>>;
+TYPED_TEST_SUITE(SortTest, SortCases);
+
+TYPED_TEST(SortTest, TransposesCsrWhereverTheEntriesAreCut) {
+  const auto a = this->csr_batch();
+  for_each_cut(14, [&](const std::vector<int64_t>& cuts) {
+    CountingSort<typename TypeParam::second_type> sort(8, cuts);
+    ASSERT_TRUE(sort.run(a.view));
+    ASSERT_NO_FATAL_FAILURE(expect_sorted(sort, this->by_column(a)));
+  });
+}
+
+TYPED_TEST(SortTest, SortsCoordinatesByRowWhereverTheEntriesAreCut) {
+  for (const int64_t items : {1, 2}) {
+    auto elements = sorted_elements(items, 5, 4, 14 / items);
+    std::shuffle(elements.begin(), elements.end(), std::mt19937_64(2));
+    const Coordinates<typename TypeParam::first_type> a(items, 5, 4, elements);
+    std::vector<Expected> expected;
+    for (size_t k = 0; k < elements.size(); ++k) {
+      const Element& e = elements[k];
+      expected.push_back({e.item * 5 + e.row, e.column, static_cast<int64_t>(k)});
+    }
+    for_each_cut(14, [&](const std::vector<int64_t>& cuts) {
+      CountingSort<typename TypeParam::second_type> sort(items * 5, cuts);
+      ASSERT_TRUE(sort.run(a.view));
+      ASSERT_NO_FATAL_FAILURE(expect_sorted(sort, expected));
+    });
+  }
+}
+
+TYPED_TEST(SortTest, MayRunInManyThreads) {
+  using Index = typename TypeParam::first_type;
+  std::mt19937_64 random(8);
+  const auto a = make_sparse<Index, Index>(3, 50, 40, random_lengths(3, 50, 400, random), random);
+  CountingSort<typename TypeParam::second_type> sort(120, {0, 100, 550, 551, 1200});
+  ASSERT_TRUE(sort.run(a.view, true));
+  expect_sorted(sort, this->by_column(a));
+}
+
+TYPED_TEST(SortTest, TakesNoEntries) {
+  using Index = typename TypeParam::first_type;
+  std::mt19937_64 random(8);
+  const auto a = make_sparse<Index, Index>(2, 3, 4, RowLengths(6, 0), random);
+  CountingSort<typename TypeParam::second_type> sort(8, {0, 0, 0});
+  EXPECT_TRUE(sort.run(a.view));
+  expect_sorted(sort, {});
+}
+
+TYPED_TEST(SortTest, RefusesIndicesOutOfRange) {
+  using Index = typename TypeParam::first_type;
+  using Limits = std::numeric_limits<Index>;
+  auto csr = this->csr_batch();
+  for (const bool counted : {false, true}) {
+    for (size_t k = 0; k < 14; ++k) {
+      for (const Index hostile : {Index{-1}, Index{4}, Limits::max(), Limits::min()}) {
+        CountingSort<typename TypeParam::second_type> sort(8, {0, 5, 14});
+        if (counted) {
+          ASSERT_TRUE(sort.count(csr.view));
+          sort.place();
+        }
+        const Index valid = csr.entry[k];
+        csr.entry[k] = hostile;
+        ASSERT_FALSE(counted ? sort.move(csr.view) : sort.count(csr.view)) << k << " " << hostile;
+        csr.entry[k] = valid;
+      }
+    }
+  }
+
+  auto elements = sorted_elements(2, 5, 4, 7);
+  Coordinates<Index> coo(2, 5, 4, elements);
+  for (auto* indices : {&coo.item, &coo.row, &coo.column}) {
+    const Index bound = indices == &coo.item ? 2 : indices == &coo.row ? 5 : 4;
+    for (size_t k = 0; k < 14; ++k) {
+      const Index valid = (*indices)[k];
+      for (const Index hostile : {Index{-1}, bound, Limits::max(), Limits::min()}) {
+        (*indices)[k] = hostile;
+        CountingSort<typename TypeParam::second_type> sort(10, {0, 5, 14});
+        ASSERT_FALSE(sort.count(coo.view)) << k << " " << hostile;
+      }
+      (*indices)[k] = valid;
+    }
+  }
+}
+
+TYPED_TEST(SortTest, RefusesOffsetsThatDoNotCoverTheEntries) {
+  using Index = typename TypeParam::first_type;
+  auto a = this->csr_batch();
+  a.offsets[5] = 6;  // the last of the first item
+  for (size_t i = 0; i < 5; ++i) a.offsets[i] = std::min<Index>(a.offsets[i], 6);
+  CountingSort<typename TypeParam::second_type> sort(8, {0, 14});
+  EXPECT_FALSE(sort.run(a.view));
+}
+
+TYPED_TEST(SortTest, StaysInsideItsArraysWhateverTheOffsets) {
+  using Index = typename TypeParam::first_type;
+  const auto a = this->csr_batch();
+  std::mt19937_64 random(4);
+  for (int i = 0; i < 300; ++i) {
+    Guarded<Index> offsets(a.offsets, i % 2 == 0 ? Side::front : Side::back);
+    Guarded<Index> entry(a.entry, i % 2 == 0 ? Side::front : Side::back);
+    for (size_t k = 0; k < offsets.size(); ++k) {
+      if (random() % 3 == 0) offsets[k] = static_cast<Index>(random());
+      if (random() % 3 == 0) offsets[k] = static_cast<Index>(random() % 8);
+    }
+    auto view = a.view;
+    view.offsets = offsets.data();
+    view.entry = entry.data();
+    CountingSort<typename TypeParam::second_type> sort(8, {0, 3, 14});
+    sort.run(view);
+  }
+}
+
+TYPED_TEST(SortTest, WritesNowhereElseWhenTheCountsDoNotFit) {
+  using Counter = typename TypeParam::second_type;
+  const auto a = this->csr_batch();
+  for (const Counter hostile :
+       {Counter{-1}, Counter{14}, std::numeric_limits<Counter>::min(), Counter{1 << 30}}) {
+    CountingSort<Counter> sort(8, {0, 14});
+    ASSERT_TRUE(sort.count(a.view));
+    sort.place();
+    for (size_t key = 0; key < 8; ++key) sort.counts[key] = hostile;
+    EXPECT_FALSE(sort.move(a.view)) << hostile;
+  }
+}
+
+}  // namespace
+}  // namespace spgrad::kernels::test
