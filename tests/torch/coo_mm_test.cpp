@@ -1,0 +1,84 @@
+#include "operators.h"
+#include "spgrad/sparse_mm.h"
+
+namespace spgrad::test {
+namespace {
+
+class CooMm : public Seeded {
+ protected:
+  // A 2 x 3 matrix with 4 entries.
+  at::Tensor indices = longs({0, 0, 1, 1, 0, 2, 1, 2}).view({2, 4});
+  at::Tensor values = at::tensor({1.0, 2.0, 3.0, 4.0}, at::kDouble);
+  std::vector<c10::SymInt> size = {2, 3};
+  at::Tensor B = at::tensor({1.0, 10.0, 100.0}, at::kDouble).view({3, 1});
+
+  template <class Error>
+  std::string error() const {
+    return error_of<Error>([this] { coo_mm(indices, values, size, B); });
+  }
+};
+
+TEST_F(CooMm, MultipliesPlainTensorsInAnyOrder) {
+  const at::Tensor expected = at::tensor({201.0, 430.0}, at::kDouble).view({2, 1});
+  EXPECT_TRUE(at::equal(coo_mm(indices, values, size, B), expected));
+  for (const std::vector<int64_t>& order :
+       {std::vector<int64_t>{3, 2, 1, 0}, {1, 0, 2, 3}, {0, 2, 1, 3}}) {
+    EXPECT_TRUE(at::equal(coo_mm(indices.index_select(1, longs(order)),
+                                 values.index_select(0, longs(order)), size, B),
+                          expected));
+  }
+}
+
+TEST_F(CooMm, AddsRepeatedEntries) {
+  indices[1][1] = 0;
+  EXPECT_TRUE(at::equal(coo_mm(indices, values, size, B),
+                        at::tensor({3.0, 430.0}, at::kDouble).view({2, 1})));
+}
+
+TEST_F(CooMm, TakesIndicesWithStrides) {
+  EXPECT_TRUE(at::equal(coo_mm(indices.t().contiguous().t(), values, size, B),
+                        coo_mm(indices, values, size, B)));
+}
+
+TEST_F(CooMm, NamesIndicesOutOfRange) {
+  const at::Tensor valid = indices;
+  for (const bool unsorted : {false, true}) {
+    for (const int64_t hostile : {int64_t{3}, int64_t{-1}, std::numeric_limits<int64_t>::max(),
+                                  std::numeric_limits<int64_t>::min()}) {
+      for (const int64_t dim : {0, 1}) {
+        indices = unsorted ? valid.flip({1}) : valid.clone();
+        indices[dim][2] = hostile;
+        EXPECT_EQ(error<c10::Error>(),
+                  std::string(dim == 0 ? "indices of rows must be in [0, 2)"
+                                       : "indices of columns must be in [0, 3)") +
+                      ", but received " + std::to_string(hostile) + " at position 2");
+      }
+    }
+  }
+}
+
+TEST_F(CooMm, NamesItemsOfTheBatchOutOfRange) {
+  indices = at::cat({longs({0, 1, 1, 2}).view({1, 4}), indices});
+  size = {2, 2, 3};
+  B = B.expand({2, 3, 1});
+  EXPECT_EQ(error<c10::Error>(),
+            "indices of the batch must be in [0, 2), but received 2 at position 3");
+}
+
+TEST_F(CooMm, NamesWrongSizes) {
+  size = {3};
+  EXPECT_EQ(error<c10::ValueError>(), "size must be (n, m) or (b, n, m), but received [3]");
+  size = {-1, 3};
+  EXPECT_EQ(error<c10::ValueError>(), "size must not be negative, but received [-1, 3]");
+  size = {2, 2, 3};
+  EXPECT_EQ(error<c10::ValueError>(),
+            "indices must have shape (3, nnz) for size [2, 2, 3], but received [2, 4]");
+}
+
+TEST_F(CooMm, NamesIndicesOfWrongDtype) {
+  indices = indices.to(at::kInt);
+  EXPECT_EQ(error<c10::Error>(), "indices must be int64, but received Int");
+}
+
+}  // namespace
+}  // namespace spgrad::test

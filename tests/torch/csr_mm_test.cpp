@@ -1,0 +1,127 @@
+#include "operators.h"
+#include "spgrad/sparse_mm.h"
+
+namespace spgrad::test {
+namespace {
+
+class CsrMm : public Seeded {
+ protected:
+  // A 2 x 3 matrix with 4 entries.
+  at::Tensor crow = longs({0, 2, 4});
+  at::Tensor col = longs({0, 2, 1, 2});
+  at::Tensor values = at::tensor({1.0, 2.0, 3.0, 4.0}, at::kDouble);
+  at::Tensor B = at::tensor({1.0, 10.0, 100.0}, at::kDouble).view({3, 1});
+
+  template <class Error>
+  std::string error() const {
+    return error_of<Error>([this] { csr_mm(crow, col, values, B); });
+  }
+  // The error that the transposed product meets, which sorts the entries first.
+  template <class Error>
+  std::string transposed_error() const {
+    const CsrOperators operators{crow, col, 3};
+    const at::Tensor X = at::ones({crow.size(-1) - 1, 1}, at::kDouble);
+    return error_of<Error>([&] { operators.mm_transposed(values, X); });
+  }
+};
+
+TEST_F(CsrMm, MultipliesPlainTensors) {
+  for (const at::ScalarType dtype : {at::kInt, at::kLong}) {
+    EXPECT_TRUE(at::equal(csr_mm(crow.to(dtype), col.to(dtype), values, B),
+                          at::tensor({201.0, 430.0}, at::kDouble).view({2, 1})));
+  }
+}
+
+TEST_F(CsrMm, TakesColumnsOfARowInAnyOrderAndRepeated) {
+  col = longs({2, 0, 1, 1});
+  EXPECT_TRUE(
+      at::equal(csr_mm(crow, col, values, B), at::tensor({102.0, 70.0}, at::kDouble).view({2, 1})));
+}
+
+TEST_F(CsrMm, TakesIndicesAndValuesWithStrides) {
+  const auto every_other = [](const at::Tensor& x) {
+    return at::stack({x, x + 1}, 1).select(1, 0);
+  };
+  EXPECT_TRUE(at::equal(csr_mm(every_other(crow), every_other(col), every_other(values), B),
+                        csr_mm(crow, col, values, B)));
+}
+
+TEST_F(CsrMm, NamesMalformedRowOffsets) {
+  crow = longs({1, 2, 4});
+  EXPECT_EQ(error<c10::Error>(), "crow_indices must start with 0, but received 1");
+  EXPECT_EQ(transposed_error<c10::Error>(), error<c10::Error>());
+  crow = longs({0, 5, 4});
+  EXPECT_EQ(error<c10::Error>(),
+            "crow_indices must not decrease, but received 5 at position 1 and then 4");
+  crow = longs({0, 2, 3});
+  EXPECT_EQ(error<c10::Error>(),
+            "crow_indices must end with the number of entries, 4, but received 3");
+  crow = longs({0, 2, 5});
+  EXPECT_EQ(error<c10::Error>(),
+            "crow_indices must end with the number of entries, 4, but received 5");
+  EXPECT_EQ(transposed_error<c10::Error>(), error<c10::Error>());
+}
+
+TEST_F(CsrMm, NamesColumnsOutOfRange) {
+  for (const int64_t hostile : {int64_t{3}, int64_t{-1}, std::numeric_limits<int64_t>::max(),
+                                std::numeric_limits<int64_t>::min()}) {
+    for (const int64_t position : {0, 2, 3}) {
+      col = longs({0, 2, 1, 2});
+      col[position] = hostile;
+      const std::string expected = "col_indices must be in [0, 3), but received " +
+                                   std::to_string(hostile) + " at position " +
+                                   std::to_string(position);
+      EXPECT_EQ(error<c10::Error>(), expected);
+      EXPECT_EQ(transposed_error<c10::Error>(), expected);
+    }
+  }
+}
+
+TEST_F(CsrMm, NamesTheItemOfABatch) {
+  crow = longs({0, 2, 4, 0, 1, 4}).view({2, 3});
+  col = longs({0, 2, 1, 2, 0, 1, 7, 1}).view({2, 4});
+  values = at::ones({2, 4}, at::kDouble);
+  B = at::ones({2, 3, 1}, at::kDouble);
+  EXPECT_EQ(error<c10::Error>(),
+            "col_indices of item 1 must be in [0, 3), but received 7 at position 2");
+  crow[1][0] = 1;
+  EXPECT_EQ(error<c10::Error>(), "crow_indices of item 1 must start with 0, but received 1");
+}
+
+TEST_F(CsrMm, NamesColumnsOutOfRangeInLongRows) {
+  constexpr int64_t nnz = 10000;
+  crow = longs({0, nnz});
+  col = at::zeros({nnz}, at::kLong);
+  col[9000] = 3;
+  values = at::ones({nnz}, at::kDouble);
+  EXPECT_EQ(error<c10::Error>(), "col_indices must be in [0, 3), but received 3 at position 9000");
+}
+
+TEST_F(CsrMm, NamesIndicesOfWrongShape) {
+  crow = longs({0, 4}).view({1, 1, 2});
+  EXPECT_EQ(error<c10::ValueError>(),
+            "crow_indices must have shape (n + 1) or (b, n + 1), but received [1, 1, 2]");
+  crow = at::empty({0}, at::kLong);
+  EXPECT_EQ(error<c10::ValueError>(),
+            "crow_indices must have n + 1 elements in its last dimension, but received none");
+  crow = longs({0, 2, 4});
+  col = col.view({1, 4});
+  EXPECT_EQ(error<c10::ValueError>(),
+            "col_indices must have shape (nnz) or (b, nnz), as many dimensions as crow_indices, "
+            "but received [1, 4] beside [3]");
+  crow = crow.expand({2, 3});
+  EXPECT_EQ(error<c10::ValueError>(),
+            "crow_indices and col_indices must have the same batch size, but received [2, 3] and "
+            "[1, 4]");
+}
+
+TEST_F(CsrMm, NamesIndicesOfWrongDtype) {
+  col = col.to(at::kInt);
+  EXPECT_EQ(error<c10::Error>(),
+            "crow_indices and col_indices must have the same dtype, but received Long and Int");
+  crow = crow.to(at::kShort);
+  EXPECT_EQ(error<c10::Error>(), "crow_indices must be int32 or int64, but received Short");
+}
+
+}  // namespace
+}  // namespace spgrad::test

@@ -1,0 +1,225 @@
+#include "partition.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <random>
+#include <set>
+
+namespace spgrad {
+namespace {
+
+using kernels::CompressedView;
+using kernels::kLongRow;
+using kernels::RowBlock;
+using Csr = CompressedView<int64_t, int64_t>;
+
+class WithThreads : public testing::Test {
+ protected:
+  void TearDown() override { at::set_num_threads(threads_); }
+
+ private:
+  int threads_ = at::get_num_threads();
+};
+using RunTasks = WithThreads;
+using RunRows = WithThreads;
+
+TEST_F(RunTasks, CallsEachTaskOnce) {
+  for (const int threads : {1, 2, 8}) {
+    at::set_num_threads(threads);
+    for (const int64_t count : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(count));
+      EXPECT_TRUE(run_tasks(count, [&](int64_t i) {
+        ++calls[static_cast<size_t>(i)];
+        return true;
+      }));
+      for (const auto& number : calls) ASSERT_EQ(number, 1);
+    }
+  }
+}
+
+TEST_F(RunTasks, SaysWhenOneFails) {
+  for (const int threads : {1, 2, 8}) {
+    at::set_num_threads(threads);
+    for (const int64_t failing : {0, 5, 99}) {
+      EXPECT_FALSE(run_tasks(100, [&](int64_t i) { return i != failing; }));
+    }
+  }
+}
+
+// Offsets of a batch in both forms: item by item, and through all items.
+struct Batch {
+  Batch(int64_t items, const std::vector<int64_t>& lengths, bool through) {
+    const auto rows = static_cast<int64_t>(lengths.size()) / items;
+    int64_t k = 0;
+    for (size_t r = 0; r < lengths.size(); ++r) {
+      if (r == 0 || (!through && static_cast<int64_t>(r) % rows == 0)) {
+        offsets.push_back(k = 0);
+      }
+      offsets.push_back(k += lengths[r]);
+      total += lengths[r];
+    }
+    view = {.items = items,
+            .rows = rows,
+            .entries = through ? total : total / items,
+            .value_count = total,
+            .offsets_stride = through ? rows : rows + 1,
+            .entries_stride = through ? 0 : total / items,
+            .offsets = offsets.data()};
+  }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  std::vector<int64_t> offsets;
+  int64_t total = 0;
+  Csr view;
+};
+
+TEST(WorkBefore, CountsEntriesAndRowsOfTheWholeBatch) {
+  for (const bool through : {false, true}) {
+    const Batch batch(2, {3, 0, 2, 1, 4, 0}, through);
+    const std::vector<int64_t> expected = {0, 4, 5, 8, 10, 15, 16};
+    for (size_t row = 0; row < expected.size(); ++row) {
+      EXPECT_EQ(work_before(batch.view, static_cast<int64_t>(row)), expected[row]) << through;
+    }
+  }
+}
+
+TEST(RowAt, FindsTheFirstRowWithTheWorkDone) {
+  const Batch batch(2, {3, 0, 2, 1, 4, 0}, false);
+  for (int64_t work = 0; work <= 16; ++work) {
+    const int64_t row = row_at(batch.view, work);
+    EXPECT_GE(work_before(batch.view, row), work);
+    EXPECT_TRUE(row == 0 || work_before(batch.view, row - 1) < work);
+  }
+}
+
+TEST(LongRows, AreCutIntoBlocksOfFixedLength) {
+  const std::vector<int64_t> lengths = {kLongRow,     2 * kLongRow + 1, 0,
+                                        2 * kLongRow, kLongRow + 1,     0};
+  for (const bool through : {false, true}) {
+    const Batch batch(2, lengths, through);
+    const auto blocks = blocks_of_long_rows(batch.view);
+    const int64_t item = through ? 3 * kLongRow + 1 : 0;
+    const std::vector<RowBlock> expected = {{1, kLongRow, 2 * kLongRow},
+                                            {1, 2 * kLongRow, 3 * kLongRow},
+                                            {1, 3 * kLongRow, 3 * kLongRow + 1},
+                                            {3, item, item + kLongRow},
+                                            {3, item + kLongRow, item + 2 * kLongRow},
+                                            {4, item + 2 * kLongRow, item + 3 * kLongRow},
+                                            {4, item + 3 * kLongRow, item + 3 * kLongRow + 1}};
+    ASSERT_EQ(blocks.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(blocks[i].row, expected[i].row) << i;
+      EXPECT_EQ(blocks[i].first_entry, expected[i].first_entry) << i;
+      EXPECT_EQ(blocks[i].last_entry, expected[i].last_entry) << i;
+    }
+  }
+}
+
+TEST(LongRows, LeaveOutOffsetsOutOfRange) {
+  Batch batch(1, {2 * kLongRow, 1}, false);
+  batch.offsets[0] = -1;
+  EXPECT_TRUE(blocks_of_long_rows(batch.view).empty());
+  batch.offsets = {0, 3 * kLongRow, 1};
+  batch.view.offsets = batch.offsets.data();
+  EXPECT_TRUE(blocks_of_long_rows(batch.view).empty());
+}
+
+// The ranges that run_rows asks for, in order.
+std::set<std::pair<int64_t, int64_t>> ranges_of(const Csr& a, int64_t p,
+                                                const std::vector<RowBlock>& blocks) {
+  std::mutex mutex;
+  std::set<std::pair<int64_t, int64_t>> ranges;
+  std::set<int64_t> seen;
+  EXPECT_TRUE(run_rows(
+      a, p, blocks,
+      [&](int64_t first, int64_t last) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        EXPECT_TRUE(first == last || ranges.emplace(first, last).second);
+        return true;
+      },
+      [&](int64_t number, const RowBlock& block) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        EXPECT_EQ(blocks[static_cast<size_t>(number)].first_entry, block.first_entry);
+        EXPECT_TRUE(seen.insert(number).second);
+        return true;
+      }));
+  EXPECT_EQ(seen.size(), blocks.size());
+  return ranges;
+}
+
+void expect_cover(const std::set<std::pair<int64_t, int64_t>>& ranges, int64_t rows) {
+  int64_t next = 0;
+  for (const auto& [first, last] : ranges) {
+    ASSERT_EQ(first, next);
+    ASSERT_LT(first, last);
+    next = last;
+  }
+  ASSERT_EQ(next, rows);
+}
+
+TEST_F(RunRows, CoversEachRowAndEachBlockOnce) {
+  std::mt19937_64 random(3);
+  std::vector<int64_t> lengths(600);
+  for (int64_t& length : lengths) length = static_cast<int64_t>(random() % 50);
+  lengths[17] = 5 * kLongRow;
+  for (const bool through : {false, true}) {
+    for (const int64_t items : {1, 2, 6}) {
+      if (!through && items > 1) continue;  // items differ in length
+      const Batch batch(items, lengths, through);
+      const auto blocks = blocks_of_long_rows(batch.view);
+      ASSERT_EQ(blocks.size(), size_t{5});
+      for (const int threads : {1, 2, 8}) {
+        at::set_num_threads(threads);
+        for (const int64_t p : {0, 1, 32, 100000}) {
+          ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, p, blocks), 600));
+        }
+      }
+    }
+  }
+}
+
+TEST_F(RunRows, CoversEachRowOnceWhateverTheOffsets) {
+  std::mt19937_64 random(3);
+  at::set_num_threads(8);
+  for (int i = 0; i < 100; ++i) {
+    Batch batch(2, std::vector<int64_t>(200, 40), false);
+    for (int64_t& offset : batch.offsets) {
+      if (random() % 2 == 0) offset = static_cast<int64_t>(random() % 20000) - 10000;
+    }
+    ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, 64, {}), 200));
+  }
+}
+
+TEST_F(RunRows, SharesTheWorkOutEvenly) {
+  at::set_num_threads(8);
+  std::vector<int64_t> lengths(10000, 0);  // most of the work in few rows
+  for (size_t row = 4000; row < 4500; ++row) lengths[row] = 400;
+  const Batch batch(1, lengths, false);
+  const auto ranges = ranges_of(batch.view, 64, {});
+  EXPECT_EQ(static_cast<int64_t>(ranges.size()), 8 * kTasksPerThread);
+  const int64_t share = (batch.total + 10000) / (8 * kTasksPerThread);
+  for (const auto& [first, last] : ranges) {
+    EXPECT_LE(work_before(batch.view, last) - work_before(batch.view, first), share + 402);
+  }
+}
+
+TEST_F(RunRows, KeepsSmallProductsInOneTask) {
+  at::set_num_threads(8);
+  EXPECT_EQ(ranges_of(Batch(1, std::vector<int64_t>(100, 3), false).view, 32, {}).size(), 1U);
+}
+
+TEST_F(RunRows, SaysWhenARangeOrABlockFails) {
+  const Batch batch(1, {1, kLongRow + 1}, false);
+  const auto blocks = blocks_of_long_rows(batch.view);
+  const auto yes = [](int64_t, auto) { return true; };
+  const auto no = [](int64_t, auto) { return false; };
+  EXPECT_TRUE(run_rows(batch.view, 4, blocks, yes, yes));
+  EXPECT_FALSE(run_rows(batch.view, 4, blocks, no, yes));
+  EXPECT_FALSE(run_rows(batch.view, 4, blocks, yes, no));
+}
+
+}  // namespace
+}  // namespace spgrad

@@ -1,0 +1,307 @@
+#include "spgrad/sparse_mm.h"
+
+#include <gmock/gmock.h>
+
+#include "reference.h"
+
+namespace spgrad::test {
+namespace {
+
+using testing::HasSubstr;
+
+// All kinds of sparse tensors.
+class SparseMmOf : public testing::TestWithParam<std::tuple<Form, bool, at::ScalarType>> {
+ protected:
+  void SetUp() override {
+    at::manual_seed(1);
+    sizes.batched = std::get<1>(GetParam());
+    A = random_sparse(std::get<0>(GetParam()), sizes, dtype()).requires_grad_();
+    B = at::randn(sizes.B(), dtype()).requires_grad_();
+    G = at::randn(sizes.C(), dtype());
+  }
+  static at::ScalarType dtype() { return std::get<2>(GetParam()); }
+
+  // G Bᵀ at the entries, and Aᵀ G.
+  at::Tensor expected_gradient_of_values() const {
+    return at_entries(G.to(at::kDouble).matmul(B.detach().to(at::kDouble).mT()), A);
+  }
+  at::Tensor expected_gradient_of_B() const { return dense(A).mT().matmul(G.to(at::kDouble)); }
+
+  Sizes sizes;
+  at::Tensor A, B, G;
+};
+
+TEST_P(SparseMmOf, GivesTheProductOfTheDenseMatrices) {
+  const at::Tensor C = sparse_mm(A, B);
+  EXPECT_TRUE(close(C, dense(A).matmul(B.to(at::kDouble))));
+  EXPECT_TRUE(C.is_contiguous());
+  EXPECT_EQ(C.scalar_type(), dtype());
+  EXPECT_TRUE(C.requires_grad());
+}
+
+TEST_P(SparseMmOf, GivesGradientsOfBoth) {
+  sparse_mm(A, B).backward(G);
+  ASSERT_TRUE(has_pattern_of(A.grad(), A));
+  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+}
+
+TEST_P(SparseMmOf, GivesTheGradientOfOneAlone) {
+  sparse_mm(A, B.detach()).backward(G);
+  ASSERT_TRUE(has_pattern_of(A.grad(), A));
+  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+  EXPECT_FALSE(B.grad().defined());
+  A.mutable_grad().reset();
+  sparse_mm(A.detach(), B).backward(G);
+  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+  EXPECT_FALSE(A.grad().defined());
+  EXPECT_FALSE(sparse_mm(A.detach(), B.detach()).requires_grad());
+}
+
+TEST_P(SparseMmOf, AddsUpGradientsOfSeveralPasses) {
+  sparse_mm(A, B).backward(G);
+  sparse_mm(A, B).backward(G);
+  // The sum stands for twice the gradient; PyTorch may coalesce it.
+  const at::Tensor once =
+      coo(coordinates_of(A), expected_gradient_of_values().flatten(), A.sizes()).to_dense();
+  EXPECT_TRUE(close(A.grad().to_dense(), 2 * once));
+  EXPECT_TRUE(close(B.grad(), 2 * expected_gradient_of_B()));
+}
+
+TEST_P(SparseMmOf, AddsUpGradientsOfSeveralUsesInOneGraph) {
+  (sparse_mm(A, B) + 2 * sparse_mm(A, B)).backward(G);
+  ASSERT_TRUE(has_pattern_of(A.grad(), A));
+  EXPECT_TRUE(close(specified(A.grad()), 3 * expected_gradient_of_values()));
+  EXPECT_TRUE(close(B.grad(), 3 * expected_gradient_of_B()));
+}
+
+TEST_P(SparseMmOf, RunsBackwardAgainWhereTheGraphIsKept) {
+  const at::Tensor C = sparse_mm(A, B);
+  C.backward(G, true);
+  A.mutable_grad().reset();
+  B.mutable_grad().reset();
+  C.backward(G);
+  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+  EXPECT_THAT(error_of<c10::Error>([&] { C.backward(G); }), HasSubstr("a second time"));
+}
+
+TEST_P(SparseMmOf, TakesExpandedGradients) {
+  sparse_mm(A, B).sum().backward();
+  G = at::ones(sizes.C(), dtype());
+  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+}
+
+TEST_P(SparseMmOf, TakesDenseOperandsWithAnyStrides) {
+  const at::Tensor expected = dense(A).matmul(B.detach().to(at::kDouble));
+  const at::Tensor transposed = B.detach().mT().contiguous().mT().requires_grad_();
+  const at::Tensor strided = at::stack({B.detach(), B.detach()}, -1).select(-1, 0).requires_grad_();
+  for (const at::Tensor& other : {transposed, strided}) {
+    const at::Tensor C = sparse_mm(A, other);
+    EXPECT_TRUE(close(C, expected));
+    C.backward(G.mT().contiguous().mT());
+    EXPECT_TRUE(close(other.grad(), expected_gradient_of_B()));
+    EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+    A.mutable_grad().reset();
+  }
+  const at::Tensor same_rows = at::randn({sizes.p}, dtype()).expand(sizes.B());
+  EXPECT_TRUE(close(sparse_mm(A, same_rows), dense(A).matmul(same_rows.to(at::kDouble))));
+}
+
+TEST_P(SparseMmOf, DerivesTwice) {
+  const at::Tensor C = sparse_mm(A, B);
+  const at::Tensor g = G.clone().requires_grad_();
+  const auto gradients = torch::autograd::grad({C}, {B}, {g}, true, true);
+  // dB = Aᵀ g is linear in g and in the values.
+  const at::Tensor H = at::randn(sizes.B(), dtype());
+  (gradients[0] * H).sum().backward();
+  EXPECT_TRUE(close(g.grad(), dense(A).matmul(H.to(at::kDouble))));
+  EXPECT_TRUE(
+      close(specified(A.grad()), at_entries(G.to(at::kDouble).matmul(H.to(at::kDouble).mT()), A)));
+}
+
+std::string name_of(const testing::TestParamInfo<SparseMmOf::ParamType>& info) {
+  constexpr const char* forms[] = {"Csr32",     "Csr64",       "Coalesced",
+                                   "SortedCoo", "UnsortedCoo", "RepeatedCoo"};
+  const auto [form, batched, dtype] = info.param;
+  return std::string(batched ? "Batched" : "") + forms[static_cast<int>(form)] +
+         (dtype == at::kFloat ? "Float" : "Double");
+}
+
+INSTANTIATE_TEST_SUITE_P(AllKinds, SparseMmOf,
+                         testing::Combine(testing::Values(Form::csr32, Form::csr64, Form::coalesced,
+                                                          Form::sorted, Form::unsorted,
+                                                          Form::repeated),
+                                          testing::Bool(),
+                                          testing::Values(at::kFloat, at::kDouble)),
+                         name_of);
+
+class SparseMm : public Seeded {};
+class SparseMmErrors : public Seeded {};
+
+TEST_F(SparseMm, MultipliesByTheIdentity) {
+  const at::Tensor A = at::eye(3).to_sparse_csr().requires_grad_();
+  const at::Tensor B = at::arange(6.0).reshape({3, 2}).to(at::kFloat);
+  const at::Tensor C = sparse_mm(A, B);
+  EXPECT_TRUE(at::equal(C, B));
+  C.sum().backward();
+  EXPECT_TRUE(at::equal(A.grad().values(), B.sum(1)));
+}
+
+TEST_F(SparseMm, TakesEmptySizes) {
+  for (const bool batched : {false, true}) {
+    for (const auto& [n, m, p] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
+             {0, 3, 2}, {3, 0, 2}, {3, 4, 0}, {0, 0, 0}}) {
+      const Sizes sizes{.batched = batched, .b = 2, .n = n, .m = m, .p = p};
+      const at::Tensor zeros = at::zeros(sizes.A());
+      for (const at::Tensor& A : {zeros.to_sparse(), zeros.to_sparse_csr()}) {
+        const at::Tensor leaf = A.detach().requires_grad_();
+        const at::Tensor B = at::ones(sizes.B()).requires_grad_();
+        const at::Tensor C = sparse_mm(leaf, B);
+        EXPECT_TRUE(at::equal(C, at::zeros(sizes.C())));
+        C.sum().backward();
+        EXPECT_TRUE(has_pattern_of(leaf.grad(), A));
+        EXPECT_TRUE(at::equal(B.grad(), at::zeros(sizes.B())));
+      }
+    }
+  }
+  const Sizes none{.batched = true, .b = 0};
+  EXPECT_EQ(sparse_mm(at::zeros(none.A()).to_sparse(), at::ones(none.B())).sizes(),
+            at::IntArrayRef(none.C()));
+}
+
+TEST_F(SparseMm, GivesZeroGradientsAtTheEntriesWhereBHasNoColumns) {
+  for (const Form form : {Form::csr64, Form::unsorted}) {
+    const Sizes sizes{.p = 0};
+    const at::Tensor A = random_sparse(form, sizes, at::kFloat).requires_grad_();
+    sparse_mm(A, at::ones(sizes.B())).sum().backward();
+    ASSERT_TRUE(has_pattern_of(A.grad(), A));
+    EXPECT_TRUE(at::equal(specified(A.grad()), at::zeros_like(specified(A))));
+  }
+}
+
+TEST_F(SparseMm, KeepsExplicitZerosInTheGradient) {
+  const at::Tensor A = coo(longs({0, 1, 1, 2}).view({2, 2}), at::zeros({2}), {2, 3}, true);
+  const at::Tensor leaf = A.detach().requires_grad_();
+  sparse_mm(leaf, at::ones({3, 4})).sum().backward();
+  EXPECT_TRUE(at::equal(leaf.grad()._values(), at::full({2}, 4.0F)));
+}
+
+TEST_F(SparseMm, MakesAnExplicitZeroTimesInfinityNan) {
+  const at::Tensor A = csr(longs({0, 1, 2}), longs({0, 1}), at::tensor({0.0F, 1.0F}), {2, 2});
+  const at::Tensor B = at::full({2, 1}, std::numeric_limits<float>::infinity());
+  const at::Tensor C = sparse_mm(A, B);
+  EXPECT_TRUE(std::isnan(C[0].item<float>()));
+  EXPECT_TRUE(std::isinf(C[1].item<float>()));
+}
+
+// The gradient of a repeated element reaches whatever made the tensor once, not once for each copy.
+TEST_F(SparseMm, SharesGradientsAmongRepeatedEntriesOfATensorThatWasMade) {
+  const at::Tensor values = at::randn({3}, at::kDouble).requires_grad_();
+  const at::Tensor indices = longs({0, 1, 0, 2, 0, 2}).view({2, 3});
+  const at::Tensor B = at::randn({3, 4}, at::kDouble);
+  sparse_mm(at::sparse_coo_tensor(indices, values, {2, 3}), B).sum().backward();
+  const at::Tensor row_sums = B.sum(1);
+  EXPECT_TRUE(close(values.grad(), at::stack({row_sums[2], row_sums[0], row_sums[2]})));
+}
+
+TEST_F(SparseMm, FindsAnOperandThatChangedBeforeBackward) {
+  const Sizes sizes;
+  const at::Tensor A = random_sparse(Form::csr64, sizes, at::kFloat).requires_grad_();
+  at::Tensor B = at::randn(sizes.B());
+  const at::Tensor C = sparse_mm(A, B);
+  B.mul_(2);
+  EXPECT_THAT(error_of<c10::Error>([&] { C.sum().backward(); }),
+              HasSubstr("modified by an inplace operation"));
+  const at::Tensor D = sparse_mm(A, B.requires_grad_());
+  {
+    const at::NoGradGuard no_grad;
+    specified(A.detach()).mul_(2);
+  }
+  EXPECT_THAT(error_of<c10::Error>([&] { D.sum().backward(); }),
+              HasSubstr("modified by an inplace operation"));
+}
+
+TEST_F(SparseMm, LeavesGradientsThatSomebodyHoldsAlone) {
+  const Sizes sizes;
+  for (const Form form : {Form::csr64, Form::coalesced}) {
+    const at::Tensor A = random_sparse(form, sizes, at::kFloat).requires_grad_();
+    const at::Tensor B = at::randn(sizes.B());
+    sparse_mm(A, B).sum().backward();
+    const at::Tensor first = specified(A.grad()).clone();
+    const at::Tensor held = specified(A.grad());
+    A.mutable_grad() = at::Tensor();
+    sparse_mm(A, B).sum().backward();
+    EXPECT_TRUE(at::equal(held, first));
+    EXPECT_TRUE(at::equal(specified(A.grad()), first));
+  }
+}
+
+// The texts and types are a contract.
+
+template <class Error>
+std::string error_for(const at::Tensor& A, const at::Tensor& B) {
+  return error_of<Error>([&] { sparse_mm(A, B); });
+}
+at::Tensor sparse_zeros(at::IntArrayRef size) { return at::zeros(size).to_sparse(); }
+
+TEST_F(SparseMmErrors, NameTheRanks) {
+  constexpr auto two = "Both A and B should be at least 2-dimensional tensors";
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({3}), at::ones({3, 2})), two);
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({3, 3}), at::ones({3})), two);
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({3}), at::ones({})), two);
+  constexpr auto same = "A and B must both be 2D or both be 3D tensors";
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({3, 3}), at::ones({1, 3, 2})), same);
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({1, 3, 3}), at::ones({3, 2})), same);
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({1, 1, 3, 3}), at::ones({1, 1, 3, 2})), same);
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({3, 3}), at::ones({1, 3, 2})), same)
+      << "ranks come before layouts";
+}
+
+TEST_F(SparseMmErrors, NameTheLayouts) {
+  constexpr auto a = "A should be in either COO or CSR sparse format";
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({3, 3}), at::ones({3, 2})), a);
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({3, 3}).to_sparse_csc(), at::ones({3, 2})), a);
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({4, 4}).to_sparse_bsr({2, 2}), at::ones({4, 2})),
+            a);
+  EXPECT_EQ(error_for<c10::ValueError>(at::ones({3, 3}), at::ones({4, 2})), a)
+      << "layouts come before sizes";
+  constexpr auto b = "B must be a dense (strided) tensor";
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({3, 3}), sparse_zeros({3, 2})), b);
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({3, 3}), at::ones({3, 2}).to_sparse_csr()), b);
+}
+
+TEST_F(SparseMmErrors, NameTheSizes) {
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({2, 3, 3}), at::ones({4, 5, 2})),
+            "If batched, A and B must have the same batch size");
+  EXPECT_EQ(error_for<c10::ValueError>(sparse_zeros({4, 3}), at::ones({5, 2})),
+            "Incompatible inner dimensions: A[..., 3] vs B[..., 5]");
+  EXPECT_EQ(error_for<c10::ValueError>(at::zeros({2, 4, 3}).to_sparse_csr(), at::ones({2, 5, 2})),
+            "Incompatible inner dimensions: A[..., 3] vs B[..., 5]");
+}
+
+TEST_F(SparseMmErrors, NameTheDtypes) {
+  EXPECT_EQ(error_for<c10::Error>(sparse_zeros({3, 3}), at::ones({3, 2}, at::kDouble)),
+            "A and B must have the same dtype, but received Float and Double");
+  EXPECT_EQ(error_for<c10::Error>(sparse_zeros({3, 3}).to(at::kHalf), at::ones({3, 2}, at::kHalf)),
+            "A and B must be float32 or float64, but received Half");
+  EXPECT_EQ(error_for<c10::Error>(sparse_zeros({3, 3}).to(at::kLong), at::ones({3, 2}, at::kLong)),
+            "A and B must be float32 or float64, but received Long");
+}
+
+TEST_F(SparseMmErrors, NameTheDevices) {
+  EXPECT_EQ(error_for<c10::Error>(sparse_zeros({3, 3}),
+                                  at::ones({3, 2}, at::TensorOptions().device(at::kMeta))),
+            "A and B must be on the same device, but received cpu and meta");
+}
+
+TEST_F(SparseMmErrors, RefuseHybridTensors) {
+  const at::Tensor hybrid = coo(longs({0, 1}).view({1, 2}), at::ones({2, 3}), {4, 3});
+  EXPECT_EQ(error_for<c10::ValueError>(hybrid, at::ones({3, 2})),
+            "A must have only sparse dimensions, but received a hybrid tensor with 1 dense "
+            "dimension(s)");
+}
+
+}  // namespace
+}  // namespace spgrad::test
