@@ -27,8 +27,8 @@ namespace spgrad {
 /// Gradients: B gets Aᵀ G (dense). A gets G_i · B_j at its specified entries only, with A's layout,
 /// index dtype, indices, order and coalesced flag.
 ///
-/// Throws c10::ValueError for wrong ranks, layouts and sizes and for malformed structures,
-/// c10::Error for wrong dtypes and devices, c10::IndexError for indices outside the shape of A.
+/// Throws c10::ValueError for wrong ranks, layouts and sizes, and c10::Error for wrong dtypes and
+/// devices, malformed structures and indices outside the shape of A.
 SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
 /// C = A B for a CSR matrix given by plain tensors, with a dense gradient of `values`.
