@@ -1,0 +1,238 @@
+"""What sparse_mm and the products of plain tensors refuse, in which order and in which words."""
+
+import re
+from functools import partial
+
+import pytest
+import spgrad
+
+import torch
+
+NOT_TENSORS = "Both A and B should be instances of torch.Tensor"
+LOW_RANK = "Both A and B should be at least 2-dimensional tensors"
+RANKS = "A and B must both be 2D or both be 3D tensors"
+LAYOUT_OF_A = "A should be in either COO or CSR sparse format"
+LAYOUT_OF_B = "B must be a dense (strided) tensor"
+BATCHES = "If batched, A and B must have the same batch size"
+
+
+def inner(columns, rows):
+    """Write the message of inner sizes that differ."""
+    return f"Incompatible inner dimensions: A[..., {columns}] vs B[..., {rows}]"
+
+
+def coo(*size, dtype=torch.float32):
+    """Make a COO tensor of ones."""
+    return torch.ones(size, dtype=dtype).to_sparse()
+
+
+def csr(*size, dtype=torch.float32):
+    """Make a CSR tensor of ones."""
+    return torch.ones(size, dtype=dtype).to_sparse_csr()
+
+
+def hybrid():
+    """Make a COO tensor of rank 3 with one dense dimension."""
+    return torch.ones(2, 3, 4).to_sparse(2)
+
+
+ones = torch.ones
+half = torch.float16
+
+# One violation each, in the order of the checks.
+SINGLE = [
+    pytest.param([[1.0]], ones(4, 2), NOT_TENSORS, id="A is a list"),
+    pytest.param(coo(3, 4), None, NOT_TENSORS, id="B is None"),
+    pytest.param(3, "B", NOT_TENSORS, id="both are no tensors"),
+    pytest.param(coo(4), ones(4, 2), LOW_RANK, id="A is a vector"),
+    pytest.param(csr(3, 4), ones(4), LOW_RANK, id="B is a vector"),
+    pytest.param(csr(3, 4), torch.tensor(1.0), LOW_RANK, id="B is a number"),
+    pytest.param(coo(3, 4), ones(2, 4, 2), RANKS, id="COO of 2 and B of 3 dimensions"),
+    pytest.param(csr(2, 3, 4), ones(4, 2), RANKS, id="CSR of 3 and B of 2 dimensions"),
+    pytest.param(coo(2, 2, 3, 4), ones(2, 2, 4, 2), RANKS, id="COO of 4 dimensions"),
+    pytest.param(csr(2, 2, 3, 4), ones(2, 2, 4, 2), RANKS, id="CSR of 4 dimensions"),
+    pytest.param(ones(3, 4), ones(4, 2), LAYOUT_OF_A, id="A is dense"),
+    pytest.param(ones(3, 4).to_sparse_csc(), ones(4, 2), LAYOUT_OF_A, id="A is CSC"),
+    pytest.param(ones(4, 4).to_sparse_bsr((2, 2)), ones(4, 2), LAYOUT_OF_A, id="A is BSR"),
+    pytest.param(ones(4, 4).to_sparse_bsc((2, 2)), ones(4, 2), LAYOUT_OF_A, id="A is BSC"),
+    pytest.param(csr(3, 4), coo(4, 2), LAYOUT_OF_B, id="B is COO"),
+    pytest.param(coo(3, 4), csr(4, 2), LAYOUT_OF_B, id="B is CSR"),
+    pytest.param(coo(2, 3, 4), ones(3, 4, 2), BATCHES, id="batch sizes of COO differ"),
+    pytest.param(csr(2, 3, 4), ones(1, 4, 2), BATCHES, id="batch sizes of CSR differ"),
+    pytest.param(coo(3, 4), ones(5, 2), inner(4, 5), id="inner sizes of COO differ"),
+    pytest.param(csr(2, 3, 4), ones(2, 1, 4), inner(4, 1), id="inner sizes of CSR differ"),
+    pytest.param(csr(3, 4), ones(3, 4), inner(4, 3), id="B would fit the transposed A"),
+]
+
+# Two violations at once: the first check decides.
+PAIRS = [
+    pytest.param(None, ones(4), NOT_TENSORS, id="no tensor, low rank"),
+    pytest.param(coo(3, 4), [ones(2, 4, 2)], NOT_TENSORS, id="no tensor, layout"),
+    pytest.param(ones(4), ones(4, 2), LOW_RANK, id="low rank, layout of A"),
+    pytest.param(coo(4), ones(2, 4, 2), LOW_RANK, id="low rank, ranks differ"),
+    pytest.param(coo(3, 4), coo(5), LOW_RANK, id="low rank, layout of B"),
+    pytest.param(ones(2, 3, 4), ones(4, 2), RANKS, id="ranks, layout of A"),
+    pytest.param(csr(3, 4), coo(2, 4, 2), RANKS, id="ranks, layout of B"),
+    pytest.param(coo(2, 3, 4), ones(5, 2), RANKS, id="ranks, inner sizes"),
+    pytest.param(ones(2, 2, 3, 4), ones(2, 2, 4, 2), RANKS, id="4 dimensions, layout of A"),
+    pytest.param(coo(2, 2, 3, 4), ones(3, 2, 4, 2), RANKS, id="4 dimensions, batch sizes"),
+    pytest.param(ones(3, 4), coo(4, 2), LAYOUT_OF_A, id="layout of A, layout of B"),
+    pytest.param(ones(2, 3, 4), ones(3, 4, 2), LAYOUT_OF_A, id="layout of A, batch sizes"),
+    pytest.param(ones(3, 4), ones(5, 2), LAYOUT_OF_A, id="layout of A, inner sizes"),
+    pytest.param(ones(3, 4), ones(4, 2).double(), LAYOUT_OF_A, id="layout of A, dtypes"),
+    pytest.param(coo(2, 3, 4), coo(3, 4, 2), LAYOUT_OF_B, id="layout of B, batch sizes"),
+    pytest.param(csr(3, 4), coo(5, 2), LAYOUT_OF_B, id="layout of B, inner sizes"),
+    pytest.param(coo(2, 3, 4), ones(3, 5, 2), BATCHES, id="batch sizes, inner sizes"),
+    pytest.param(csr(2, 3, 4), ones(3, 4, 2).double(), BATCHES, id="batch sizes, dtypes"),
+    pytest.param(hybrid(), ones(3, 3, 2), BATCHES, id="batch sizes, hybrid"),
+    pytest.param(coo(3, 4), ones(5, 2).double(), inner(4, 5), id="inner sizes, dtypes"),
+    pytest.param(coo(3, 4, dtype=half), ones(5, 2).half(), inner(4, 5), id="inner sizes, dtype"),
+    pytest.param(coo(3, 4), ones(5, 2, device="meta"), inner(4, 5), id="inner sizes, devices"),
+    pytest.param(hybrid(), ones(2, 5, 2), inner(4, 5), id="inner sizes, hybrid"),
+]
+
+
+@pytest.mark.parametrize(("A", "B", "message"), SINGLE)
+def test_each_violation_has_its_message(A, B, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        spgrad.sparse_mm(A, B)
+
+
+@pytest.mark.parametrize(("A", "B", "message"), PAIRS)
+def test_the_first_violation_in_the_order_of_the_checks_is_reported(A, B, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        spgrad.sparse_mm(A, B)
+
+
+UNSUPPORTED = [
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+]
+NAMES = {
+    torch.float16: "Half",
+    torch.bfloat16: "BFloat16",
+    torch.complex64: "ComplexFloat",
+    torch.complex128: "ComplexDouble",
+    torch.int32: "Int",
+    torch.int64: "Long",
+    torch.bool: "Bool",
+}
+
+
+@pytest.mark.parametrize("dtype", UNSUPPORTED, ids=str)
+@pytest.mark.parametrize("make", [coo, csr])
+def test_an_unsupported_dtype_is_refused_with_the_supported_ones(make, dtype):
+    A = make(3, 4)
+    A = (
+        torch.sparse_coo_tensor(A.indices(), A.values().to(dtype), (3, 4))
+        if make is coo
+        else (
+            torch.sparse_csr_tensor(A.crow_indices(), A.col_indices(), A.values().to(dtype), (3, 4))
+        )
+    )
+    message = f"A and B must be float32 or float64, but received {NAMES[dtype]}"
+    with pytest.raises(RuntimeError, match=message):
+        spgrad.sparse_mm(A, ones(4, 2).to(dtype))
+
+
+@pytest.mark.parametrize("make", [coo, csr])
+def test_different_dtypes_are_refused(make):
+    message = "A and B must have the same dtype, but received Float and Double"
+    with pytest.raises(RuntimeError, match=message):
+        spgrad.sparse_mm(make(3, 4), ones(4, 2).double())
+
+
+@pytest.mark.parametrize("make", [coo, csr])
+def test_different_devices_are_refused(make):
+    message = "A and B must be on the same device, but received cpu and meta"
+    with pytest.raises(RuntimeError, match=message):
+        spgrad.sparse_mm(make(3, 4), ones(4, 2, device="meta"))
+
+
+def test_a_hybrid_coo_tensor_is_refused():
+    message = "A must have only sparse dimensions, but received a hybrid tensor with 1 dense"
+    with pytest.raises(ValueError, match=message):
+        spgrad.sparse_mm(hybrid(), ones(2, 4, 2))
+
+
+def test_a_hybrid_csr_tensor_is_refused():
+    crow, col = torch.tensor([0, 1, 2]), torch.tensor([0, 1])
+    A = torch.sparse_csr_tensor(crow, col, ones(2, 3), (2, 2, 3))
+    message = "A must have only sparse dimensions, but received a hybrid tensor with 1 dense"
+    with pytest.raises(ValueError, match=message):
+        spgrad.sparse_mm(A, ones(2, 3, 2))
+
+
+def test_nothing_is_broadcast():
+    with pytest.raises(ValueError, match=re.escape(BATCHES)):
+        spgrad.sparse_mm(coo(1, 3, 4), ones(2, 4, 2))
+
+
+def csr_arguments(**changes):
+    """Return arguments of csr_mm for a (2, 3) matrix, some of them changed."""
+    arguments = {
+        "crow_indices": torch.tensor([0, 1, 3]),
+        "col_indices": torch.tensor([1, 0, 2]),
+        "values": ones(3),
+        "B": ones(3, 2),
+    }
+    return list((arguments | changes).values())
+
+
+def coo_arguments(**changes):
+    """Return arguments of coo_mm for a (2, 3) matrix, some of them changed."""
+    arguments = {
+        "indices": torch.tensor([[0, 1, 1], [1, 0, 2]]),
+        "values": ones(3),
+        "size": (2, 3),
+        "B": ones(3, 2),
+    }
+    return list((arguments | changes).values())
+
+
+crow, col = csr_arguments()[:2]
+indices = coo_arguments()[0]
+PLAIN_TENSORS = [
+    (csr_arguments, {"crow_indices": crow.double()}, "must be int32 or int64, but received Double"),
+    (csr_arguments, {"crow_indices": crow.int()}, "same dtype, but received Int and Long"),
+    (csr_arguments, {"col_indices": col.short()}, "same dtype, but received Long and Short"),
+    (csr_arguments, {"crow_indices": crow.short(), "col_indices": col.short()}, "received Short"),
+    (csr_arguments, {"crow_indices": crow[:0]}, "received none"),
+    (csr_arguments, {"crow_indices": torch.tensor(0)}, "crow_indices must have shape"),
+    (csr_arguments, {"crow_indices": crow[None, None]}, "crow_indices must have shape"),
+    (csr_arguments, {"col_indices": col[None]}, "as many dimensions as crow_indices"),
+    (csr_arguments, {"crow_indices": crow.expand(2, 3), "col_indices": col[None]}, "batch size"),
+    (csr_arguments, {"values": ones(4)}, "one element for each entry"),
+    (csr_arguments, {"values": ones(3, 1)}, "one element for each entry"),
+    (csr_arguments, {"values": ones(3).double()}, "same dtype, but received Double and Float"),
+    (csr_arguments, {"values": ones(3).half(), "B": ones(3, 2).half()}, "received Half"),
+    (csr_arguments, {"B": ones(3)}, "B must be 2D for a sparse matrix"),
+    (csr_arguments, {"B": ones(1, 3, 2)}, "B must be 2D for a sparse matrix"),
+    (csr_arguments, {"B": ones(3, 2, device="meta")}, "on the same device"),
+    (csr_arguments, {"values": ones(3, device="meta")}, "on the same device"),
+    (csr_arguments, {"col_indices": col.to("meta")}, "on the same device"),
+    (coo_arguments, {"indices": indices.int()}, "indices must be int64, but received Int"),
+    (coo_arguments, {"indices": indices[0]}, "indices must have shape"),
+    (coo_arguments, {"indices": indices[:1]}, "indices must have shape"),
+    (coo_arguments, {"size": (1, 2, 3)}, "indices must have shape"),
+    (coo_arguments, {"size": (3,)}, "size must be"),
+    (coo_arguments, {"size": (1, 1, 2, 3)}, "size must be"),
+    (coo_arguments, {"size": (2, -3)}, "size must not be negative"),
+    (coo_arguments, {"values": ones(4)}, "one element for each entry"),
+    (coo_arguments, {"values": ones(3).double()}, "same dtype, but received Double and Float"),
+    (coo_arguments, {"B": ones(4, 2)}, "B must have 3 rows"),
+    (coo_arguments, {"B": ones(1, 3, 2)}, "B must be 2D for a sparse matrix"),
+    (coo_arguments, {"B": ones(3, 2, device="meta")}, "on the same device"),
+]
+
+
+@pytest.mark.parametrize(("make", "changes", "message"), PLAIN_TENSORS)
+def test_plain_tensors_that_do_not_fit_are_refused(make, changes, message):
+    call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(message)):
+        call()

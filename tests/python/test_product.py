@@ -1,0 +1,157 @@
+"""The product itself."""
+
+import pytest
+import spgrad
+from oracle import (
+    BATCHED,
+    DTYPES,
+    KINDS,
+    PLAIN,
+    assert_dense,
+    dense_for,
+    integers,
+    make_sparse,
+    positions_of,
+    product,
+    values_of,
+)
+
+import torch
+
+EMPTY = [
+    pytest.param((0, 5), 0, 3, id="no rows"),
+    pytest.param((4, 0), 0, 3, id="no inner size"),
+    pytest.param((4, 5), 8, 0, id="no columns"),
+    pytest.param((4, 5), 0, 3, id="no entries"),
+    pytest.param((0, 0), 0, 0, id="nothing"),
+    pytest.param((0, 4, 5), 0, 3, id="no items"),
+    pytest.param((2, 0, 5), 0, 3, id="items without rows"),
+    pytest.param((2, 4, 0), 0, 3, id="items without inner size"),
+    pytest.param((2, 4, 5), 16, 0, id="items without columns"),
+    pytest.param((2, 4, 5), 0, 3, id="items without entries"),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_product_is_that_of_the_dense_matrices(kind, size, dtype):
+    A = make_sparse(kind, size, dtype=dtype)
+    B = dense_for(A)
+    C = spgrad.sparse_mm(A, B)
+    assert C.dtype == dtype
+    assert C.is_contiguous()
+    assert not C.requires_grad
+    assert_dense(C, product(A, B))
+
+
+@pytest.mark.parametrize("p", [1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype, p):
+    A = make_sparse(kind, (6, 9), dtype=dtype)
+    B = dense_for(A, p)
+    assert_dense(spgrad.sparse_mm(A, B), product(A, B))
+
+
+@pytest.mark.parametrize(("size", "entries", "p"), EMPTY)
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_matrices_have_a_product(kind, size, entries, p):
+    A = make_sparse(kind, size, entries)
+    B = dense_for(A, p)
+    C = spgrad.sparse_mm(A, B)
+    assert C.shape == (*size[:-1], p)
+    assert_dense(C, product(A, B))
+
+
+def test_a_small_product_by_hand():
+    A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]])
+    B = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
+    expected = torch.tensor([[4.0, 40.0], [15.0, 150.0]])
+    assert torch.equal(spgrad.sparse_mm(A.to_sparse(), B), expected)
+    assert torch.equal(spgrad.sparse_mm(A.to_sparse_csr(), B), expected)
+
+
+def test_duplicates_add_up():
+    A = torch.sparse_coo_tensor([[1, 0, 1], [0, 1, 0]], torch.tensor([3.0, 2.0, 4.0]), (2, 2))
+    C = spgrad.sparse_mm(A, torch.tensor([[1.0], [10.0]]))
+    assert torch.equal(C, torch.tensor([[20.0], [7.0]]))
+
+
+def test_duplicate_and_unsorted_columns_of_a_csr_row_add_up():
+    A = torch.sparse_csr_tensor([0, 3, 4], [2, 0, 2, 1], torch.tensor([1.0, 2.0, 3.0, 4.0]), (2, 3))
+    C = spgrad.sparse_mm(A, torch.tensor([[1.0], [10.0], [100.0]]))
+    assert torch.equal(C, torch.tensor([[402.0], [40.0]]))
+
+
+def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
+    items = [make_sparse("coalesced", PLAIN, entries, seed=entries) for entries in (0, 1, 13)]
+    A = torch.stack(items)
+    B = dense_for(A)
+    C = spgrad.sparse_mm(A, B)
+    for item, b, c in zip(items, B, C, strict=True):
+        assert_dense(c, product(item, b))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
+    A = make_sparse(kind, (50, 300), dtype=dtype)
+    values_of(A).copy_(torch.rand(values_of(A).shape, generator=torch.Generator().manual_seed(1)))
+    B = torch.rand(300, 20, generator=torch.Generator().manual_seed(2)).to(dtype)
+    # All terms are positive: the error of a sum of 160 terms is well under 160 units of rounding.
+    tolerance = 160 * torch.finfo(dtype).eps
+    C = spgrad.sparse_mm(A, B)
+    torch.testing.assert_close(C.double(), product(A, B), rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["coalesced", "csr64"])
+def test_not_a_number_and_infinity_reach_only_the_rows_that_refer_to_them(kind):
+    A = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    A = A.to_sparse_csr() if kind == "csr64" else A.to_sparse()
+    C = spgrad.sparse_mm(A, torch.tensor([[float("nan")], [float("inf")], [5.0]]))
+    assert C[0].isnan().item()
+    assert C[1:].tolist() == [[float("inf")], [5.0]]
+
+
+@pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_products_of_plain_tensors_are_the_same(kind, size):
+    A = make_sparse(kind, size)
+    B = dense_for(A)
+    if A.layout == torch.sparse_coo:
+        C = spgrad.coo_mm(A._indices(), A._values(), size, B)
+    else:
+        C = spgrad.csr_mm(A.crow_indices(), A.col_indices(), A.values(), B)
+    assert_dense(C, product(A, B))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_product_does_not_change_its_arguments(kind):
+    A = make_sparse(kind, BATCHED)
+    B = dense_for(A)
+    before = [x.clone() for x in (*positions_of(A), values_of(A), B)]
+    C = spgrad.sparse_mm(A, B)
+    C.fill_(99.0)
+    after = (*positions_of(A), values_of(A), B)
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+
+
+def test_a_matrix_with_more_rows_and_columns_than_entries_needs_no_dense_matrix():
+    n = 3_000_000  # n by n would be terabytes
+    indices = torch.tensor([[5, n - 1, 7], [n - 1, 0, 7]])
+    A = torch.sparse_coo_tensor(indices, torch.tensor([2.0, 3.0, 4.0]), (n, n))
+    B = torch.zeros(n, 1)
+    B[0], B[7], B[n - 1] = 1.0, 10.0, 100.0
+    C = spgrad.sparse_mm(A, B)
+    assert C.count_nonzero() == 3
+    assert C[[5, 7, n - 1], 0].tolist() == [200.0, 40.0, 3.0]
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["long row", "long column"])
+@pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
+def test_rows_and_columns_of_thousands_of_entries_are_right(kind, transposed):
+    size = (10_001, 3) if transposed else (3, 10_001)
+    A = make_sparse(kind, size, 25_000)
+    B = integers(size[1], 5, seed=3)
+    assert_dense(spgrad.sparse_mm(A, B), product(A, B))
