@@ -1,0 +1,344 @@
+"""The products as part of autograd: its modes, hooks, checks and higher derivatives."""
+
+import re
+
+import pytest
+import spgrad
+import torch
+from oracle import (
+    BATCHED,
+    KINDS,
+    PLAIN,
+    assert_dense,
+    assert_sparse,
+    dense_for,
+    gradient_of_B,
+    gradient_of_values,
+    integers,
+    is_csr,
+    make_sparse,
+    output_gradient_for,
+    product,
+    values_of,
+)
+from torch.autograd import gradcheck, gradgradcheck
+
+SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
+ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
+
+
+def plain_product(A):
+    """Return the product with A's structure as a function of values and B."""
+    if A.layout == torch.sparse_coo:
+        return lambda values, B: spgrad.coo_mm(A._indices(), values, A.shape, B)
+    return lambda values, B: spgrad.csr_mm(A.crow_indices(), A.col_indices(), values, B)
+
+
+def plain_leaves(A):
+    """Return values and B that require gradients."""
+    return values_of(A).clone().requires_grad_(), dense_for(A).requires_grad_()
+
+
+@SIZES
+@ALL_KINDS
+def test_plain_products_pass_gradcheck_twice_and_forward(kind, size):
+    A = make_sparse(kind, size)
+    f, inputs = plain_product(A), plain_leaves(A)
+    # Forward mode in gradcheck runs on a decomposition that PyTorch scripts, with a warning.
+    assert gradcheck(f, inputs)
+    assert gradgradcheck(f, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
+@SIZES
+@ALL_KINDS
+def test_plain_products_have_forward_derivatives(kind, size):
+    A = make_sparse(kind, size)
+    assert gradcheck(
+        plain_product(A), plain_leaves(A), check_forward_ad=True, check_backward_ad=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (kind, size)
+        for kind in ("coalesced", "unflagged", "csr32", "csr64")
+        for size in (PLAIN, BATCHED)
+        if not (is_csr(kind) and size is BATCHED)  # gradcheck indexes rows of the batch wrongly
+    ],
+)
+def test_the_sparse_product_passes_the_masked_gradcheck(kind, size):
+    A = make_sparse(kind, size).requires_grad_()
+    B = dense_for(A).requires_grad_()
+    assert gradcheck(spgrad.sparse_mm, (A, B), masked=True)
+    assert gradgradcheck(lambda B: spgrad.sparse_mm(A.detach(), B), (B,))
+
+
+@SIZES
+@ALL_KINDS
+def test_the_sparse_product_passes_gradcheck_as_a_function_of_its_values(kind, size):
+    pattern = make_sparse(kind, size)
+
+    def f(values, B):
+        if is_csr(kind):
+            crow, col = pattern.crow_indices(), pattern.col_indices()
+            A = torch.sparse_csr_tensor(crow, col, values, size)
+        else:
+            flag = pattern.is_coalesced() or None
+            A = torch.sparse_coo_tensor(pattern._indices(), values, size, is_coalesced=flag)
+        return spgrad.sparse_mm(A, B)
+
+    assert gradcheck(f, plain_leaves(pattern))
+
+
+@pytest.mark.parametrize("kind", ["coalesced", "unflagged"])
+def test_the_sparse_product_has_second_derivatives_through_a_coo_leaf(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    (first,) = torch.autograd.grad(spgrad.sparse_mm(A, B), A, G, create_graph=True)
+    weights = integers(*PLAIN, seed=9)
+    (second,) = torch.autograd.grad((first.to_dense() * weights).sum(), B)
+    mask = torch.zeros(PLAIN, dtype=torch.float64)
+    mask[tuple(A._indices())] = 1
+    assert_dense(second, (weights * mask).T @ G)
+
+
+def test_create_graph_gives_second_derivatives_of_values():
+    A = make_sparse("csr64", PLAIN)
+    values, B = plain_leaves(A)
+    C = plain_product(A)(values, B)
+    gradients = torch.autograd.grad(C.pow(2).sum() / 2, (values, B), create_graph=True)
+    (second,) = torch.autograd.grad(gradients[0].sum(), values)
+    # d/dv Σ_k G_i(k) · B_j(k) with G = C: each entry contributes through all entries of its row.
+    V = torch.autograd.functional.hessian(
+        lambda v: (
+            (
+                torch.sparse_csr_tensor(A.crow_indices(), A.col_indices(), v, PLAIN).to_dense()
+                @ B.detach()
+            )
+            .pow(2)
+            .sum()
+            / 2
+        ),
+        values.detach(),
+    )
+    assert_dense(second, V.sum(0))
+
+
+@ALL_KINDS
+def test_no_grad_and_inference_mode_record_nothing(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B = dense_for(A).requires_grad_()
+    with torch.no_grad():
+        C = spgrad.sparse_mm(A, B)
+    assert C.grad_fn is None
+    assert not C.requires_grad
+    with torch.inference_mode():
+        D = spgrad.sparse_mm(A, B)
+    assert D.is_inference()
+    for result in (C, D):
+        assert_dense(result, product(A, B))
+
+
+def test_a_sparse_tensor_made_in_inference_mode_can_be_multiplied_there():
+    with torch.inference_mode():
+        A = make_sparse("coalesced", PLAIN)
+        C = spgrad.sparse_mm(A, dense_for(A))
+        assert_dense(C, product(A, dense_for(A)))
+
+
+@SIZES
+@ALL_KINDS
+def test_autograd_grad_returns_the_gradients_and_stores_none(kind, size):
+    A = make_sparse(kind, size).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    gradients = torch.autograd.grad(spgrad.sparse_mm(A, B), (A, B), G)
+    assert A.grad is None
+    assert B.grad is None
+    assert_sparse(gradients[0], A, gradient_of_values(A, B, G))
+    assert_dense(gradients[1], gradient_of_B(A, G))
+
+
+@ALL_KINDS
+def test_backward_with_inputs_stores_only_their_gradients(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    spgrad.sparse_mm(A, B).backward(G, inputs=[A])
+    assert B.grad is None
+    assert_sparse(A.grad, A, gradient_of_values(A, B, G))
+    A.grad = None
+    spgrad.sparse_mm(A, B).backward(G, inputs=[B])
+    assert A.grad is None
+    assert_dense(B.grad, gradient_of_B(A, G))
+
+
+@pytest.mark.parametrize("leaf", ["A", "B", "AB"])
+@ALL_KINDS
+def test_a_second_backward_pass_is_refused_unless_the_graph_was_kept(kind, leaf):
+    A = make_sparse(kind, PLAIN).requires_grad_("A" in leaf)
+    B = dense_for(A).requires_grad_("B" in leaf)
+    C = spgrad.sparse_mm(A, B)
+    G = output_gradient_for(A)
+    C.backward(G, retain_graph=True)
+    C.backward(G)
+    if "A" in leaf:
+        assert_sparse(A.grad, A, 2 * gradient_of_values(A, B, G))
+    if "B" in leaf:
+        assert_dense(B.grad, 2 * gradient_of_B(A, G))
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        C.backward(G)
+    spgrad.sparse_mm(A, B).backward(G)  # a new graph is not affected
+
+
+@ALL_KINDS
+def test_hooks_see_and_change_the_gradient(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    seen, after = [], []
+    A.register_hook(seen.append)
+    A.register_hook(lambda gradient: gradient * 2)
+    A.register_post_accumulate_grad_hook(lambda leaf: after.append(leaf.grad))
+    C = spgrad.sparse_mm(A, B)
+    C.retain_grad()
+    C.backward(G)
+    assert torch.equal(C.grad, G)
+    (gradient,) = seen
+    assert_sparse(gradient, A, gradient_of_values(A, B, G))
+    assert torch.equal(values_of(A.grad), 2 * gradient_of_values(A, B, G))
+    (stored,) = after
+    assert stored is A.grad
+
+
+@ALL_KINDS
+def test_a_post_accumulate_hook_runs_once_a_pass_and_may_take_the_gradient(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    taken = []
+
+    def take(leaf):
+        taken.append(leaf.grad)
+        leaf.grad = None
+
+    A.register_post_accumulate_grad_hook(take)
+    for passes in (1, 2, 3):
+        spgrad.sparse_mm(A, B).backward(G)
+        assert len(taken) == passes
+        assert A.grad is None
+    for gradient in taken:
+        assert_sparse(gradient, A, gradient_of_values(A, B, G))
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
+@ALL_KINDS
+def test_anomaly_mode_finds_nothing_in_a_sound_pass(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    with torch.autograd.detect_anomaly():
+        spgrad.sparse_mm(A, B).backward(G)
+    assert_sparse(A.grad, A, gradient_of_values(A, B, G))
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
+@pytest.mark.filterwarnings("ignore:Error detected in CsrMmBackward:UserWarning")
+def test_anomaly_mode_finds_the_product_whose_gradient_is_not_a_number():
+    A = make_sparse("csr64", PLAIN).requires_grad_()
+    B = torch.full((PLAIN[1], 2), float("nan"), dtype=torch.float64)
+    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="CsrMm.*nan values"):
+        spgrad.sparse_mm(A, B).sum().backward()
+
+
+IN_PLACE = re.escape("modified by an inplace operation")
+
+
+def is_refused(C):
+    """Check that the backward pass finds a change in place."""
+    with pytest.raises(RuntimeError, match=IN_PLACE):
+        C.sum().backward()
+
+
+@ALL_KINDS
+def test_a_change_of_B_before_backward_is_found_where_the_gradient_needs_B(kind):
+    A, B = make_sparse(kind, PLAIN).requires_grad_(), dense_for(make_sparse(kind, PLAIN))
+    C = spgrad.sparse_mm(A, B)
+    B.add_(1)
+    is_refused(C)
+
+
+@ALL_KINDS
+def test_a_change_of_B_before_backward_is_nothing_to_the_gradient_of_B(kind):
+    A = make_sparse(kind, PLAIN)
+    B = dense_for(A).requires_grad_()
+    G = output_gradient_for(A)
+    C = spgrad.sparse_mm(A, B)
+    with torch.no_grad():
+        B.add_(1)
+    C.backward(G)
+    assert_dense(B.grad, gradient_of_B(A, G))
+
+
+@ALL_KINDS
+def test_a_change_of_the_values_of_A_before_backward_is_found(kind):
+    A = make_sparse(kind, PLAIN)
+    C = spgrad.sparse_mm(A, dense_for(A).requires_grad_())
+    values_of(A).mul_(2)
+    is_refused(C)
+
+
+@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "uncoalesced"])
+def test_a_change_of_a_coo_matrix_as_a_whole_is_found(kind):
+    A = make_sparse(kind, PLAIN)
+    C = spgrad.sparse_mm(A, dense_for(A).requires_grad_())
+    A.mul_(2)
+    is_refused(C)
+
+
+@pytest.mark.parametrize("wanted", ["values", "B"])
+@pytest.mark.parametrize("changed", ["indices", "crow_indices", "col_indices"])
+def test_a_change_of_the_indices_before_backward_is_found(changed, wanted):
+    A = make_sparse("coalesced" if changed == "indices" else "csr64", PLAIN)
+    names = ("indices",) if changed == "indices" else ("crow_indices", "col_indices")
+    structure = {name: getattr(A, name)().clone() for name in names}
+    values = A.values().clone().requires_grad_(wanted == "values")
+    B = dense_for(A).requires_grad_(wanted == "B")
+    if changed == "indices":
+        C = spgrad.coo_mm(structure["indices"], values, PLAIN, B)
+    else:
+        C = spgrad.csr_mm(structure["crow_indices"], structure["col_indices"], values, B)
+    structure[changed].add_(0)
+    is_refused(C)
+
+
+def test_a_step_between_forward_and_backward_is_found():
+    A = make_sparse("csr64", PLAIN).requires_grad_()
+    B = dense_for(A).requires_grad_()
+    C = spgrad.sparse_mm(A, B)
+    spgrad.sparse_mm(A, B).sum().backward()
+    with torch.no_grad():
+        A.values().sub_(A.grad.values())
+    is_refused(C)
+
+
+def test_saved_tensors_pass_through_hooks():
+    A = make_sparse("csr64", PLAIN)
+    values, B = plain_leaves(A)
+    G, packed = output_gradient_for(A), []
+
+    def pack(tensor):
+        packed.append(tensor)
+        return tensor.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        C = plain_product(A)(values, B)
+    C.backward(G)
+    assert len(packed) >= 2
+    assert_dense(values.grad, gradient_of_values(A, B, G))
+    assert_dense(B.grad, gradient_of_B(A, G))
+
+
+def test_backward_through_checkpoint_is_the_same():
+    A = make_sparse("csr64", PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    torch.utils.checkpoint.checkpoint(spgrad.sparse_mm, A, B, use_reentrant=False).backward(G)
+    assert_sparse(A.grad, A, gradient_of_values(A, B, G))
+    assert_dense(B.grad, gradient_of_B(A, G))

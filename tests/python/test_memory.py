@@ -1,0 +1,76 @@
+"""Peak memory of large products, measured in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROWS, ENTRIES, P = 200_000, 1_000_000, 64
+
+PROGRAM = f"""
+import json
+from pathlib import Path
+import torch
+import spgrad
+
+def status(field):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+
+n, nnz, p = {ROWS}, {ENTRIES}, {P}
+torch.sparse.check_sparse_tensor_invariants.disable()
+indices = torch.randint(0, n, (2, nnz), generator=torch.Generator().manual_seed(0))
+order = (indices[0] * n + indices[1]).argsort()
+rows, columns = indices[:, order]
+crow = torch.searchsorted(rows, torch.arange(n + 1)).int()
+
+def make(kind):
+    if kind == "csr":
+        return torch.sparse_csr_tensor(crow, columns.int(), torch.ones(nnz), (n, n))
+    places = indices if kind == "uncoalesced" else torch.stack([rows, columns])
+    return torch.sparse_coo_tensor(places, torch.ones(nnz), (n, n))
+
+def peak(kind, wanted):
+    A = make(kind).requires_grad_("A" in wanted)
+    B = torch.ones(n, p, requires_grad="B" in wanted)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    C = spgrad.sparse_mm(A, B)
+    C.backward(torch.ones_like(C))
+    return status("VmHWM") - before
+
+spgrad.sparse_mm(make("csr").requires_grad_(), torch.ones(n, 1)).sum().backward()  # loads all
+peaks = {{
+    kind + wanted: peak(kind, wanted)
+    for kind in ("csr", "coo", "uncoalesced") for wanted in ("A", "B", "AB")
+}}
+print(json.dumps(peaks))
+"""
+
+# C, its gradient and the gradient of B, and what the entries themselves need, generously: a sorted
+# copy, gradients, offsets, counters. Far from entries by P or rows by columns.
+DENSE = 4 * ROWS * P
+ALLOWED = {"A": 2 * DENSE, "B": 3 * DENSE, "AB": 3 * DENSE}
+FOR_ENTRIES = 60 * ENTRIES
+
+
+@pytest.fixture(scope="module")
+def peaks():
+    """Measure the growth up to the peak, for each kind and wanted gradients."""
+    # Arrays go back to the system as soon as they are freed, which makes peaks comparable.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("wanted", ALLOWED)
+@pytest.mark.parametrize("kind", ["csr", "coo", "uncoalesced"])
+def test_peak_memory_is_that_of_the_results(peaks, kind, wanted):
+    peak = peaks[kind + wanted]
+    assert peak > DENSE  # the measurement works
+    assert peak < ALLOWED[wanted] + FOR_ENTRIES
+    assert ALLOWED[wanted] + FOR_ENTRIES < 4 * ENTRIES * P

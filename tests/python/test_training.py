@@ -1,0 +1,212 @@
+"""Optimisers, over many steps, and the memory that they take."""
+
+from pathlib import Path
+
+import pytest
+import spgrad
+import torch
+from oracle import (
+    BATCHED,
+    KINDS,
+    PLAIN,
+    assert_pattern,
+    dense_for,
+    gradient_of_values,
+    is_csr,
+    make_sparse,
+    output_gradient_for,
+    values_of,
+)
+from torch.optim import SGD, Adam, SparseAdam
+
+COO_KINDS = [kind for kind in KINDS if not is_csr(kind)]
+# Every matrix that PyTorch's own in-place addition, of which SGD is made, can change.
+TRAINABLE = [(kind, PLAIN) for kind in KINDS] + [(kind, BATCHED) for kind in COO_KINDS]
+LEARNING_RATE = 0.125  # a power of two, so that small integers stay exact
+
+
+def step(optimizer, A, B, G):
+    """Take one step against the gradient of the sum of G · (A B)."""
+    optimizer.zero_grad()
+    spgrad.sparse_mm(A, B).backward(G)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("momentum", [0, 0.5], ids=["plain", "momentum"])
+@pytest.mark.parametrize(("kind", "size"), TRAINABLE)
+def test_sgd_takes_the_steps_of_a_dense_vector_of_values(kind, size, momentum):
+    A = make_sparse(kind, size)
+    B, G = dense_for(A), output_gradient_for(A)
+    # The gradient is the same in each step, as the loss is linear in A.
+    values = values_of(A).clone().requires_grad_()
+    values.grad = gradient_of_values(A, B, G)
+    pattern = A.clone()
+    A.requires_grad_()
+    optimizers = [SGD([x], lr=LEARNING_RATE, momentum=momentum) for x in (A, values)]
+    for _ in range(5):
+        step(optimizers[0], A, B, G)
+        optimizers[1].step()
+        if kind == "uncoalesced":
+            # Which of the duplicates PyTorch's addition changes is its affair; their sum is ours.
+            by_values = torch.sparse_coo_tensor(pattern._indices(), values.detach(), size)
+            assert torch.equal(A.detach().to_dense(), by_values.to_dense())
+        else:
+            assert torch.equal(values_of(A), values.detach())
+    if kind != "uncoalesced":
+        assert torch.equal(values_of(A.grad), values.grad)
+
+
+@pytest.mark.parametrize("kind", ["csr32", "csr64"])
+def test_pytorch_spoils_a_batched_csr_parameter_in_its_own_addition(kind):
+    A = make_sparse(kind, BATCHED)
+    A.add_(A.clone(), alpha=-LEARNING_RATE)
+    assert A.values().dim() != make_sparse(kind, BATCHED).values().dim()
+
+
+def test_a_batched_csr_matrix_is_trained_by_its_values():
+    pattern = make_sparse("csr32", BATCHED)
+    B, G = dense_for(pattern), output_gradient_for(pattern)
+    values = pattern.values().clone().requires_grad_()
+    optimizer = SGD([values], lr=LEARNING_RATE)
+    for _ in range(3):
+        A = torch.sparse_csr_tensor(pattern.crow_indices(), pattern.col_indices(), values, BATCHED)
+        step(optimizer, A, B, G)
+    expected = pattern.values() - 3 * LEARNING_RATE * gradient_of_values(pattern, B, G)
+    assert torch.equal(values.detach(), expected)
+
+
+@pytest.mark.parametrize("kind", COO_KINDS)
+def test_sparse_adam_takes_the_gradient_for_a_dense_parameter(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    W = make_sparse("coalesced", PLAIN, seed=5).to_dense().requires_grad_()
+    same = W.detach().clone().requires_grad_()
+    start = W.detach().clone()
+    optimizer, reference = SparseAdam([W]), SparseAdam([same])
+    for _ in range(4):
+        A.grad = None
+        spgrad.sparse_mm(A, B).backward(G)
+        W.grad = A.grad
+        same.grad = torch.sparse_coo_tensor(A._indices(), gradient_of_values(A, B, G), PLAIN)
+        optimizer.step()
+        reference.step()
+    assert torch.equal(W, same)
+    moved = A.grad.to_dense() != 0
+    assert moved.any()
+    assert torch.equal(W[~moved], start[~moved])
+    assert (W[moved] != start[moved]).all()
+
+
+def test_sparse_adam_itself_refuses_sparse_parameters():
+    with pytest.raises(ValueError, match="SparseAdam requires dense parameter tensors"):
+        SparseAdam([make_sparse("coalesced", PLAIN).requires_grad_()])
+
+
+@pytest.mark.parametrize("optimizer_class", [SGD, Adam])
+def test_values_of_plain_tensors_fit_any_optimiser(optimizer_class):
+    A = make_sparse("csr32", (6, 6))
+    crow, col = A.crow_indices(), A.col_indices()
+    goal = make_sparse("csr32", (6, 6), seed=0).values() + 1
+    B = torch.eye(6, dtype=torch.float64)
+    target = spgrad.csr_mm(crow, col, goal, B)
+    values = A.values().clone().requires_grad_()
+    optimizer = optimizer_class([values], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (spgrad.csr_mm(crow, col, values, B) - target).pow(2).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(values.detach(), goal, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sgd_fits_a_sparse_matrix_to_a_target(kind):
+    goal = make_sparse(kind, (8, 8), seed=4)
+    A = make_sparse(kind, (8, 8), seed=4)
+    values_of(A).zero_()
+    A.requires_grad_()
+    B = torch.eye(8, dtype=torch.float64)
+    optimizer = SGD([A], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (spgrad.sparse_mm(A, B) - goal.to_dense()).pow(2).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(A.detach().to_dense(), goal.to_dense(), atol=1e-6, rtol=0)
+
+
+def resident_bytes():
+    """Read how much memory this process has."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096
+
+
+def growth(action, *, warm_up, count):
+    """Measure how much memory more this process has after `count` calls than before."""
+    for _ in range(warm_up):
+        action()
+    before = resident_bytes()
+    for _ in range(count):
+        action()
+    return resident_bytes() - before
+
+
+@pytest.mark.parametrize("momentum", [0, 0.5], ids=["plain", "momentum"])
+@pytest.mark.parametrize("kind", COO_KINDS)
+def test_memory_stays_flat_over_thousands_of_steps_of_sgd(kind, momentum):
+    A = make_sparse(kind, (50, 60), 400, dtype=torch.float32).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    optimizer = SGD([A], lr=1e-3, momentum=momentum)
+    # Steps that kept nothing but the values of their gradients would take 1500 · 400 · 4 bytes.
+    assert growth(lambda: step(optimizer, A, B, G), warm_up=300, count=1500) < 1_500_000
+    assert values_of(A.grad).numel() == values_of(A).numel()
+
+
+@pytest.mark.parametrize("kind", ["csr32", "csr64"])
+def test_memory_stays_flat_over_thousands_of_steps_that_change_csr_values(kind):
+    A = make_sparse(kind, (50, 60), 400, dtype=torch.float32).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+
+    def change():
+        A.grad = None
+        spgrad.sparse_mm(A, B).backward(G)
+        with torch.no_grad():
+            A.values().sub_(A.grad.values(), alpha=1e-3)
+
+    assert growth(change, warm_up=300, count=1500) < 1_500_000
+
+
+def test_sgd_on_csr_takes_no_more_memory_than_the_addition_of_pytorch_leaks():
+    # PyTorch 2.15 loses some 40 kB in each addition of CSR tensors.
+    A = make_sparse("csr32", (50, 60), 400, dtype=torch.float32)
+    alone = growth(lambda: A.add_(A.clone(), alpha=-1e-3), warm_up=50, count=300)
+    B, G = dense_for(A), output_gradient_for(A)
+    A.requires_grad_()
+    optimizer = SGD([A], lr=1e-3)
+    steps = growth(lambda: step(optimizer, A, B, G), warm_up=50, count=300)
+    assert steps < alone + 400_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_stays_flat_where_each_step_makes_a_new_matrix(kind):
+    def use():
+        A = make_sparse(kind, (300, 300), 9_000).requires_grad_()
+        spgrad.sparse_mm(A, dense_for(A)).sum().backward()
+
+    # Each matrix has at least 108 kB: 150 of them would be 16 MB.
+    assert growth(use, warm_up=20, count=150) < 6_000_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_stays_flat_where_forward_passes_have_no_backward_pass(kind):
+    A = make_sparse(kind, (300, 300), 9_000).requires_grad_()
+    B = dense_for(A, 64)  # the product has 150 kB
+    assert growth(lambda: spgrad.sparse_mm(A, B), warm_up=20, count=300) < 6_000_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_adds_up_over_many_passes_without_growing(kind):
+    A = make_sparse(kind, BATCHED).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    for _ in range(20):
+        spgrad.sparse_mm(A, B).backward(G)
+    assert_pattern(A.grad, A)
+    assert torch.equal(values_of(A.grad), 20 * gradient_of_values(A, B, G))
