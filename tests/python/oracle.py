@@ -49,12 +49,12 @@ def make_csr(kind, size, entries, *, dtype=torch.float64, seed=0):
     *batch, n, m = size
     items = prod(batch)
     share = entries // max(items, 1)
-    crow, col = torch.zeros(items, n + 1), torch.zeros(items, share)
+    crow, col = (torch.zeros(items, k, dtype=torch.int64) for k in (n + 1, share))
     for item in range(items):
         positions = torch.randperm(n * m, generator=generator)[:share].sort().values
         col[item] = positions % max(m, 1)
         rows = positions // max(m, 1)
-        crow[item, 1:] = (rows[:, None] <= torch.arange(n)).sum(0)
+        crow[item, 1:] = torch.searchsorted(rows, torch.arange(n), right=True)
     index_dtype = torch.int32 if kind == "csr32" else torch.int64
     return torch.sparse_csr_tensor(
         crow.reshape(*batch, n + 1).to(index_dtype),

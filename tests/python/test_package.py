@@ -1,52 +1,47 @@
-"""A C++ project outside this one finds, links and runs what the wheel installed."""
+"""The package around the products: its examples, its names, its refusal of another PyTorch."""
 
-import subprocess
-import sys
-from pathlib import Path
+import doctest
+import importlib
+import pkgutil
 
 import pytest
-
 import spgrad
+import torch
+from spgrad import _library
 
-PROJECT = Path(__file__).parents[1] / "package"
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("package")
-    subprocess.run(
-        [
-            "cmake",
-            "-S",
-            PROJECT,
-            "-B",
-            folder,
-            "-G",
-            "Ninja",
-            "-DCMAKE_BUILD_TYPE=Release",
-            f"-Dspgrad_ROOT={Path(spgrad.__file__).parent}",
-            f"-DPython_EXECUTABLE={sys.executable}",
-        ],
-        check=True,
-    )
-    subprocess.run(["cmake", "--build", folder], check=True)
-    return folder
+MODULES = sorted(f"spgrad.{module.name}" for module in pkgutil.iter_modules(spgrad.__path__))
 
 
-def output_of(program):
-    return subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+@pytest.mark.parametrize("name", ["spgrad", *MODULES])
+def test_the_examples_of_the_documentation_are_true(name):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
 
 
-def test_a_program_trains_a_sparse_matrix_through_the_operator(build):
-    first, last = map(float, output_of(build / "train"))
-    assert first == pytest.approx(16)  # four diagonal entries, each 1 where 3 is wanted
-    assert last < 1e-3
+@pytest.mark.parametrize(("module", "count"), [("_products", 3), ("_instruction_sets", 3)])
+def test_every_public_function_has_an_example(module, count):
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    tests = finder.find(importlib.import_module(f"spgrad.{module}"))
+    assert sum(1 for test in tests if test.examples) == count
 
 
-def test_a_program_calls_the_kernels_without_linking_torch(build):
-    assert list(map(float, output_of(build / "multiply"))) == [19, 22, 25, 28, 15, 18, 21, 24]
-    libraries = subprocess.run(
-        ["readelf", "-d", build / "multiply"], check=True, capture_output=True, text=True
-    ).stdout
-    assert "libtorch" not in libraries
-    assert "libc10" not in libraries
+def test_everything_public_exists():
+    assert sorted(spgrad.__all__) == spgrad.__all__
+    for name in spgrad.__all__:
+        assert hasattr(spgrad, name)
+    assert spgrad.__version__.count(".") == 2
+
+
+def test_another_series_of_pytorch_is_refused_before_the_library_is_loaded(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.13.1")
+    with pytest.raises(ImportError, match="but found PyTorch 1.13.1; install spgrad again"):
+        _library.load_library()
+
+
+def test_a_patch_release_of_the_same_series_is_accepted(monkeypatch):
+    series = ".".join(torch.__version__.split(".")[:2])
+    loaded = []
+    monkeypatch.setattr(torch, "__version__", f"{series}.99+cpu")
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    _library.load_library()
+    assert len(loaded) == 1

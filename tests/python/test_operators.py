@@ -1,0 +1,153 @@
+"""The registered operators: their contracts with PyTorch, and the products that are gradients."""
+
+import pytest
+import torch
+from oracle import (
+    BATCHED,
+    PLAIN,
+    assert_dense,
+    dense_for,
+    gradient_of_B,
+    gradient_of_values,
+    make_sparse,
+    output_gradient_for,
+    product,
+    values_of,
+)
+from torch.autograd import gradcheck, gradgradcheck
+from torch.library import opcheck
+
+ops = torch.ops.spgrad
+
+CASES = pytest.mark.parametrize(
+    ("kind", "size"),
+    [(kind, size) for kind in ("csr32", "csr64", "uncoalesced") for size in (PLAIN, BATCHED)],
+)
+PRODUCTS = pytest.mark.parametrize("name", ["mm", "mm_transposed", "sddmm", "mm_backward"])
+
+
+def operator_and_arguments(name, A):
+    """Return an operator and its arguments, those that have a gradient as leaves."""
+    values, B, G = values_of(A).clone(), dense_for(A), output_gradient_for(A)
+    for leaf in (values, B, G):
+        leaf.requires_grad_()
+    operands = {
+        "mm": (values, B),
+        "mm_transposed": (values, G),
+        "sddmm": (G, B),
+        "mm_backward": (values, B, G),
+    }[name]
+    if A.layout == torch.sparse_coo:
+        operator = getattr(ops, f"coo_{name}").default
+        at = 0 if name == "sddmm" else 1  # size comes after indices and, where given, values
+        arguments = (A._indices(), *operands[:at], tuple(A.shape), *operands[at:])
+    else:
+        operator = getattr(ops, f"csr_{name}").default
+        arguments = (A.crow_indices(), A.col_indices(), *operands)
+        if name == "mm_transposed":
+            arguments = (*arguments[:3], A.shape[-1], *arguments[3:])
+    return operator, arguments
+
+
+# opcheck itself asks for the gradient of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@PRODUCTS
+@CASES
+def test_operators_keep_their_contract_with_pytorch(kind, size, name):
+    operator, arguments = operator_and_arguments(name, make_sparse(kind, size))
+    outcomes = opcheck(operator, arguments)
+    assert set(outcomes.values()) == {"SUCCESS"}
+
+
+@CASES
+def test_operators_are_the_products_that_they_say(kind, size):
+    A = make_sparse(kind, size)
+    B, G = dense_for(A), output_gradient_for(A)
+
+    def call(name):
+        operator, arguments = operator_and_arguments(name, A)
+        return operator(*arguments)
+
+    assert_dense(call("mm"), product(A, B))
+    assert_dense(call("mm_transposed"), gradient_of_B(A, G))
+    assert_dense(call("sddmm"), gradient_of_values(A, B, G))
+    of_values, of_B = call("mm_backward")
+    assert_dense(of_values, gradient_of_values(A, B, G))
+    assert_dense(of_B, gradient_of_B(A, G))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
+@PRODUCTS
+@CASES
+def test_operators_pass_gradcheck_twice_and_forward(kind, size, name):
+    operator, arguments = operator_and_arguments(name, make_sparse(kind, size))
+    assert gradcheck(operator, arguments, check_forward_ad=True)
+    assert gradgradcheck(operator, arguments)
+
+
+@CASES
+def test_the_fused_backward_gives_the_gradients_of_the_single_ones(kind, size):
+    A = make_sparse(kind, size)
+    operator, arguments = operator_and_arguments("mm_backward", A)
+    with torch.no_grad():
+        fused = operator(*arguments)
+    single = operator(*arguments)  # with a history, made of two operators
+    assert not any(gradient.requires_grad for gradient in fused)
+    assert all(gradient.requires_grad for gradient in single)
+    for ours, theirs in zip(fused, single, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_sampled_products_check_their_operands():
+    A = make_sparse("uncoalesced", PLAIN)
+    X, Y = output_gradient_for(A), dense_for(A)
+    with pytest.raises(ValueError, match="X must have 4 rows, but received shape"):
+        ops.coo_sddmm(A._indices(), PLAIN, X[1:], Y)
+    with pytest.raises(ValueError, match="Y must have 5 rows, but received shape"):
+        ops.coo_sddmm(A._indices(), PLAIN, X, Y[1:])
+    with pytest.raises(ValueError, match="same number of columns"):
+        ops.coo_sddmm(A._indices(), PLAIN, X, Y[:, 1:])
+
+
+def test_the_backward_operator_checks_its_gradient():
+    A = make_sparse("csr64", PLAIN)
+    structure, B, G = (A.crow_indices(), A.col_indices()), dense_for(A), output_gradient_for(A)
+    with pytest.raises(ValueError, match="grad must have 4 rows"):
+        ops.csr_mm_backward(*structure, A.values(), B, G[1:])
+    with pytest.raises(ValueError, match="grad and B must have the same number of columns"):
+        ops.csr_mm_backward(*structure, A.values(), B, G[:, 1:])
+    with pytest.raises(RuntimeError, match="values and grad must have the same dtype"):
+        ops.csr_mm_backward(*structure, A.values(), B, G.float())
+
+
+def test_a_transposed_product_of_a_negative_number_of_columns_is_refused():
+    A = make_sparse("csr64", PLAIN)
+    with pytest.raises(ValueError, match="columns must not be negative, but received -1"):
+        ops.csr_mm_transposed(
+            A.crow_indices(), A.col_indices(), A.values(), -1, output_gradient_for(A)
+        )
+
+
+@PRODUCTS
+def test_the_profiler_sees_the_operators_by_name(name):
+    operator, arguments = operator_and_arguments(name, make_sparse("csr64", PLAIN))
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        operator(*arguments)
+    assert f"spgrad::csr_{name}" in {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("A", {"csr_mm", "csr_sddmm"}),
+        ("B", {"csr_mm", "csr_mm_transposed"}),
+        ("AB", {"csr_mm", "csr_mm_backward"}),
+    ],
+)
+def test_backward_computes_only_what_is_wanted(wanted, names):
+    A = make_sparse("csr64", PLAIN).requires_grad_("A" in wanted)
+    B = dense_for(A).requires_grad_("B" in wanted)
+    with torch.profiler.profile() as profile:
+        ops.sparse_mm(A, B).sum().backward()
+    seen = {event.key.removeprefix("spgrad::") for event in profile.key_averages()}
+    assert {name for name in seen if name.startswith("csr_")} == names

@@ -1,0 +1,98 @@
+"""Properties that hold for all matrices, over those that hypothesis thinks of."""
+
+import spgrad
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import (
+    DTYPES,
+    KINDS,
+    assert_dense,
+    assert_gradients,
+    dense_for,
+    make_sparse,
+    output_gradient_for,
+    product,
+    values_of,
+)
+
+# Reproducible, and without deadlines: the machine may be busy.
+PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+RESTRIDE = {
+    "contiguous": lambda dense: dense.contiguous(),
+    "transposed": lambda dense: dense.mT.contiguous().mT,
+    "every second column": lambda dense: dense.repeat_interleave(2, -1)[..., ::2],
+    "off the start": lambda dense: torch.nn.functional.pad(dense, (1, 1, 1, 1))[..., 1:-1, 1:-1],
+    "expanded": lambda dense: dense[..., :1, :].expand(dense.shape),
+    "batch innermost": lambda dense: dense.movedim(0, -1).contiguous().movedim(-1, 0),
+}
+
+
+@st.composite
+def operands(draw):
+    """Draw A, B and a gradient of their product."""
+    batch = draw(st.one_of(st.just(()), st.tuples(st.integers(0, 4))))
+    n, m, p = (draw(st.integers(0, 12)) for _ in range(3))
+    size = (*batch, n, m)
+    density = draw(st.sampled_from([0.0, 0.05, 0.3, 0.7, 1.0]))
+    A = make_sparse(
+        draw(st.sampled_from(KINDS)),
+        size,
+        int(density * torch.Size(size).numel()),
+        dtype=draw(st.sampled_from(DTYPES)),
+        seed=draw(st.integers(0, 1000)),
+    )
+    restride = st.sampled_from(sorted(RESTRIDE))
+    B = RESTRIDE[draw(restride)](dense_for(A, p))
+    G = RESTRIDE[draw(restride)](output_gradient_for(A, p))
+    return A, B, G
+
+
+@PROFILE
+@given(operands(), st.sampled_from(["A", "B", "AB"]))
+def test_product_and_gradients_are_those_of_the_dense_matrices(case, wanted):
+    A, B, G = case
+    A.requires_grad_("A" in wanted)
+    B.requires_grad_("B" in wanted)
+    C = spgrad.sparse_mm(A, B)
+    assert_dense(C, product(A, B))
+    C.backward(G)
+    if wanted == "AB":
+        assert_gradients(A, B, G)
+        return
+    alone = A.grad if wanted == "A" else B.grad
+    assert (B if wanted == "A" else A).grad is None
+    A.requires_grad_()
+    B.requires_grad_()
+    A.grad = B.grad = None
+    spgrad.sparse_mm(A, B).backward(G)
+    assert_gradients(A, B, G)
+    if wanted == "A":
+        assert torch.equal(values_of(alone), values_of(A.grad))
+    else:
+        assert torch.equal(alone, B.grad)
+
+
+@PROFILE
+@given(operands())
+def test_the_gradients_are_adjoint_to_the_product(case):
+    A, B, G = case
+    A.requires_grad_()
+    B.requires_grad_()
+    C = spgrad.sparse_mm(A, B)
+    C.backward(G)
+    # ⟨G, A B⟩ is linear in each of A and B, so that Euler's identity holds for both.
+    energy = (G.double() * C.double()).sum()
+    assert torch.equal((values_of(A.grad).double() * values_of(A).double()).sum(), energy)
+    assert torch.equal((B.grad.double() * B.double()).sum(), energy)
+
+
+@PROFILE
+@given(operands(), st.integers(-3, 3))
+def test_the_product_is_linear_in_B(case, factor):
+    A, B, _ = case
+    other = dense_for(A, B.shape[-1], seed=99)
+    together = spgrad.sparse_mm(A, B + factor * other)
+    assert_dense(together, product(A, B) + factor * product(A, other))
+    assert torch.equal(together, spgrad.sparse_mm(A, B) + factor * spgrad.sparse_mm(A, other))

@@ -1,0 +1,192 @@
+"""torch.func, torch.compile and meta tensors over the products of plain tensors."""
+
+import pytest
+import spgrad
+import torch
+from oracle import (
+    BATCHED,
+    PLAIN,
+    assert_dense,
+    dense_for,
+    gradient_of_B,
+    gradient_of_values,
+    integers,
+    make_sparse,
+    output_gradient_for,
+    positions_of,
+    product,
+    values_of,
+)
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+
+pytestmark = [
+    # PyTorch loops over the items of operators without a batching rule, and says so once.
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
+    # PyTorch's own forward mode is made with it.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+]
+
+BOTH_FORMS = pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
+SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
+
+
+def function_of(A):
+    """Return the product with A's structure as a function of values and B."""
+    if A.layout == torch.sparse_coo:
+        indices, size = A._indices(), tuple(A.shape)
+        return lambda values, B: spgrad.coo_mm(indices, values, size, B)
+    crow, col = A.crow_indices(), A.col_indices()
+    return lambda values, B: spgrad.csr_mm(crow, col, values, B)
+
+
+def writer_of(A):
+    """Return a function that writes out, as a dense matrix, A with other values."""
+    positions = positions_of(A)
+    zeros = torch.zeros(A.shape, dtype=torch.float64)
+    return lambda values: zeros.index_put(positions, values.flatten(), accumulate=True)
+
+
+@SIZES
+@BOTH_FORMS
+def test_grad_gives_both_gradients(kind, size):
+    A = make_sparse(kind, size)
+    B, G = dense_for(A), output_gradient_for(A)
+    f = function_of(A)
+    gradients = grad(lambda v, B: (f(v, B) * G).sum(), argnums=(0, 1))(values_of(A), B)
+    assert_dense(gradients[0], gradient_of_values(A, B, G))
+    assert_dense(gradients[1], gradient_of_B(A, G))
+
+
+@SIZES
+@BOTH_FORMS
+def test_vjp_gives_the_product_and_both_gradients(kind, size):
+    A = make_sparse(kind, size)
+    B, G = dense_for(A), output_gradient_for(A)
+    C, pull_back = vjp(function_of(A), values_of(A), B)
+    assert_dense(C, product(A, B))
+    gradients = pull_back(G)
+    assert_dense(gradients[0], gradient_of_values(A, B, G))
+    assert_dense(gradients[1], gradient_of_B(A, G))
+
+
+@SIZES
+@BOTH_FORMS
+def test_jvp_is_the_sum_of_the_two_changes(kind, size):
+    A = make_sparse(kind, size)
+    B = dense_for(A)
+    dv, dB = integers(*values_of(A).shape, seed=20), integers(*B.shape, seed=21)
+    C, change = jvp(function_of(A), (values_of(A), B), (dv, dB))
+    assert_dense(C, product(A, B))
+    assert_dense(change, writer_of(A)(dv) @ B + product(A, dB))
+
+
+@pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
+@BOTH_FORMS
+def test_jacobians_of_values_are_those_of_the_dense_product(jacobian, kind):
+    A = make_sparse(kind, PLAIN)
+    B = dense_for(A)
+    actual = jacobian(function_of(A))(values_of(A), B)
+    write = writer_of(A)
+    expected = jacrev(lambda v: write(v) @ B)(values_of(A))
+    assert_dense(actual, expected)
+
+
+@BOTH_FORMS
+def test_a_hessian_is_that_of_the_dense_product(kind):
+    A = make_sparse(kind, PLAIN)
+    B = dense_for(A)
+    f = function_of(A)
+    actual = jacfwd(jacrev(lambda v: f(v, B).pow(2).sum()))(values_of(A))
+    write = writer_of(A)
+    expected = jacfwd(jacrev(lambda v: (write(v) @ B).pow(2).sum()))(values_of(A))
+    assert_dense(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("value_dim", "B_dim"), [(0, None), (None, 0), (0, 0), (1, 2), (None, 1)], ids=str
+)
+@BOTH_FORMS
+def test_vmap_multiplies_item_by_item(kind, value_dim, B_dim):
+    A = make_sparse(kind, PLAIN)
+    values = torch.stack([values_of(A) * factor for factor in (1, 2, 3)])
+    Bs = torch.stack([dense_for(A, seed=seed) for seed in (1, 2, 3)])
+    C = vmap(function_of(A), (value_dim, B_dim))(
+        values[0] if value_dim is None else values.movedim(0, value_dim),
+        Bs[0] if B_dim is None else Bs.movedim(0, B_dim),
+    )
+    for i in range(3):
+        v, B = values[0 if value_dim is None else i], Bs[0 if B_dim is None else i]
+        assert_dense(C[i], writer_of(A)(v) @ B)
+
+
+@BOTH_FORMS
+def test_vmap_of_grad_gives_a_gradient_for_each_item(kind):
+    A = make_sparse(kind, PLAIN)
+    f, G = function_of(A), output_gradient_for(A)
+    Bs = torch.stack([dense_for(A, seed=seed) for seed in (1, 2, 3)])
+    gradients = vmap(grad(lambda v, B: (f(v, B) * G).sum()), (None, 0))(values_of(A), Bs)
+    for gradient, B in zip(gradients, Bs, strict=True):
+        assert_dense(gradient, gradient_of_values(A, B, G))
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@SIZES
+@BOTH_FORMS
+def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
+    torch.compiler.reset()
+    A = make_sparse(kind, size)
+    f = function_of(A)
+
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    def compiled(values, B):
+        return 2 * f(values, B)
+
+    for p in (3, 4, 6):
+        values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
+        G = output_gradient_for(A, p)
+        C = compiled(values, B)
+        assert_dense(C, 2 * product(A, B))
+        C.backward(G)
+        assert_dense(values.grad, 2 * gradient_of_values(A, B, G))
+        assert_dense(B.grad, 2 * gradient_of_B(A, G))
+
+
+@SIZES
+@BOTH_FORMS
+def test_meta_tensors_give_shapes_without_numbers(kind, size):
+    A = make_sparse(kind, size, dtype=torch.float32)
+    values, B = values_of(A).to("meta").requires_grad_(), dense_for(A).to("meta").requires_grad_()
+    if A.layout == torch.sparse_coo:
+        C = spgrad.coo_mm(A._indices().to("meta"), values, size, B)
+    else:
+        C = spgrad.csr_mm(A.crow_indices().to("meta"), A.col_indices().to("meta"), values, B)
+    C.sum().backward()
+    assert C.device.type == "meta"
+    assert C.shape == (*size[:-1], 3)
+    assert C.dtype == torch.float32
+    assert (values.grad.shape, B.grad.shape) == (values.shape, B.shape)
+
+
+def test_meta_tensors_are_checked_too():
+    crow, col = torch.zeros(4, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    crow, col, values, B = (x.to("meta") for x in (crow, col, torch.ones(1), torch.ones(2, 2)))
+    with pytest.raises(ValueError, match="one element for each entry"):
+        spgrad.csr_mm(crow, col, values, B)
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
+def test_pytorch_compiles_no_function_of_a_sparse_tensor_into_one_graph():
+    torch.compiler.reset()
+    compiled = torch.compile(spgrad.sparse_mm, fullgraph=True, backend="aot_eager")
+    A = make_sparse("csr32", PLAIN)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Attempted to wrap sparse Tensor"):
+        compiled(A, dense_for(A))
+
+
+def test_pytorch_makes_no_sparse_tensor_with_a_forward_derivative():
+    A = make_sparse("coalesced", PLAIN)
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(NotImplementedError, match="Cannot access storage of SparseTensorImpl"),
+    ):
+        torch.autograd.forward_ad.make_dual(A, A.clone())
