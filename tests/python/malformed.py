@@ -7,6 +7,7 @@ a program of its own. It prints a line for each attempt: its name, and the error
 import json
 
 import spgrad
+
 import torch
 
 ROWS, COLUMNS = 3, 4

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import spgrad
-import torch
 from oracle import (
     BATCHED,
     KINDS,
@@ -23,6 +22,8 @@ from oracle import (
     values_of,
 )
 from torch.autograd import gradcheck, gradgradcheck
+
+import torch
 
 SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
@@ -229,7 +230,7 @@ def test_the_anomaly_mode_of_pytorch_knows_no_csr_gradients():
 def test_anomaly_mode_finds_the_product_whose_gradient_is_not_a_number():
     A = make_sparse("csr64", PLAIN).requires_grad_()
     B = torch.full((PLAIN[1], 2), float("nan"), dtype=torch.float64)
-    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="CsrMm.*nan values"):
+    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match=r"CsrMm.*nan values"):
         spgrad.sparse_mm(A, B).sum().backward()
 
 

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import spgrad
-import torch
 from oracle import (
     DTYPES,
     KINDS,
@@ -18,6 +17,8 @@ from oracle import (
     product,
     values_of,
 )
+
+import torch
 
 
 def test_the_list_of_instruction_sets_ends_with_the_baseline():

@@ -8,7 +8,6 @@ import sys
 import malformed
 import pytest
 import spgrad
-import torch
 from oracle import (
     assert_dense,
     assert_gradients,
@@ -17,6 +16,8 @@ from oracle import (
     output_gradient_for,
     product,
 )
+
+import torch
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +70,11 @@ def test_the_item_of_a_malformed_batch_is_named():
 @pytest.mark.parametrize("size", [(0, 4), (3, 0), (0, 0)], ids=["no rows", "no columns", "neither"])
 def test_entries_of_a_matrix_without_places_for_them_are_refused(size):
     B = torch.ones(size[1], 2)
-    with pytest.raises(RuntimeError, match="must be in|must end with"):
+    with pytest.raises(RuntimeError, match=r"must be in|must end with"):
         spgrad.coo_mm(torch.tensor([[0], [0]]), torch.ones(1), size, B)
     crow = torch.zeros(size[0] + 1, dtype=torch.int64)
     crow[-1] = 1 if size[0] else 0
-    with pytest.raises(RuntimeError, match="must be in|must end with"):
+    with pytest.raises(RuntimeError, match=r"must be in|must end with"):
         spgrad.csr_mm(crow, torch.tensor([0]), torch.ones(1), B)
 
 

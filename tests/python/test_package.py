@@ -6,8 +6,9 @@ import pkgutil
 
 import pytest
 import spgrad
-import torch
 from spgrad import _library
+
+import torch
 
 MODULES = sorted(f"spgrad.{module.name}" for module in pkgutil.iter_modules(spgrad.__path__))
 
@@ -34,7 +35,7 @@ def test_everything_public_exists():
 
 def test_another_series_of_pytorch_is_refused_before_the_library_is_loaded(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.13.1")
-    with pytest.raises(ImportError, match="but found PyTorch 1.13.1; install spgrad again"):
+    with pytest.raises(ImportError, match=r"but found PyTorch 1\.13\.1; install spgrad again"):
         _library.load_library()
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import spgrad
-import torch
 from oracle import (
     BATCHED,
     KINDS,
@@ -18,6 +17,8 @@ from oracle import (
     values_of,
 )
 from torch.optim import SGD, Adam, SparseAdam
+
+import torch
 
 COO_KINDS = [kind for kind in KINDS if not is_csr(kind)]
 # Every matrix that PyTorch's own in-place addition, of which SGD is made, can change.

@@ -2,7 +2,6 @@
 
 import pytest
 import spgrad
-import torch
 from oracle import (
     BATCHED,
     PLAIN,
@@ -18,6 +17,8 @@ from oracle import (
     values_of,
 )
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+
+import torch
 
 pytestmark = [
     # PyTorch loops over the items of operators without a batching rule, and says so once.
