@@ -328,3 +328,22 @@ def test_backward_through_checkpoint_is_the_same():
     torch.utils.checkpoint.checkpoint(spgrad.sparse_mm, A, B, use_reentrant=False).backward(G)
     assert_sparse(A.grad, A, gradient_of_values(A, B, G))
     assert_dense(B.grad, gradient_of_B(A, G))
+
+
+@ALL_KINDS
+def test_a_post_accumulate_hook_runs_once_a_pass_and_may_take_the_gradient(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    taken = []
+
+    def take(leaf):
+        taken.append(leaf.grad)
+        leaf.grad = None
+
+    A.register_post_accumulate_grad_hook(take)
+    for passes in (1, 2, 3):
+        spgrad.sparse_mm(A, B).backward(G)
+        assert len(taken) == passes
+        assert A.grad is None
+    for gradient in taken:
+        assert_sparse(gradient, A, gradient_of_values(A, B, G))

@@ -236,3 +236,22 @@ def test_plain_tensors_that_do_not_fit_are_refused(make, changes, message):
     call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
     with pytest.raises((ValueError, RuntimeError), match=re.escape(message)):
         call()
+
+
+SPARSE_ARGUMENTS = [
+    (csr_arguments, {"crow_indices": crow.to_sparse()}, "crow_indices"),
+    (csr_arguments, {"col_indices": col.to_sparse()}, "col_indices"),
+    (csr_arguments, {"values": coo(3)}, "values"),
+    (csr_arguments, {"B": coo(3, 2)}, "B"),
+    (csr_arguments, {"B": csr(3, 2)}, "B"),
+    (coo_arguments, {"indices": indices.to_sparse()}, "indices"),
+    (coo_arguments, {"values": coo(3)}, "values"),
+    (coo_arguments, {"B": coo(3, 2)}, "B"),
+]
+
+
+@pytest.mark.parametrize(("make", "changes", "name"), SPARSE_ARGUMENTS)
+def test_plain_tensors_that_are_sparse_are_refused(make, changes, name):
+    call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
+    with pytest.raises(ValueError, match=rf"^{name} must be a dense \(strided\) tensor"):
+        call()

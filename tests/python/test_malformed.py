@@ -99,3 +99,11 @@ def test_nothing_relies_on_a_coalesced_flag_that_lies(indices):
     assert_dense(C, product(A, B))
     C.backward(G)
     assert_gradients(A, B, G)
+
+
+def test_malformed_indices_are_refused_even_where_there_is_nothing_to_compute():
+    with pytest.raises(RuntimeError, match="must be in"):
+        spgrad.coo_mm(torch.tensor([[0], [4]]), torch.ones(1), (3, 4), torch.ones(4, 0))
+    crow, col = torch.tensor([0, 1]), torch.tensor([4])
+    with pytest.raises(RuntimeError, match="must be in"):
+        spgrad.csr_mm(crow, col, torch.ones(1), torch.ones(4, 0))
