@@ -9,11 +9,13 @@ from oracle import (
     KINDS,
     PLAIN,
     assert_pattern,
+    assert_sparse,
     dense_for,
     gradient_of_values,
     is_csr,
     make_sparse,
     output_gradient_for,
+    to_dense,
     values_of,
 )
 from torch.optim import SGD, Adam, SparseAdam
@@ -23,6 +25,7 @@ import torch
 COO_KINDS = [kind for kind in KINDS if not is_csr(kind)]
 # Every matrix that PyTorch's own in-place addition, of which SGD is made, can change.
 TRAINABLE = [(kind, PLAIN) for kind in KINDS] + [(kind, BATCHED) for kind in COO_KINDS]
+SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
 LEARNING_RATE = 0.125  # a power of two, so that small integers stay exact
 
 
@@ -132,6 +135,23 @@ def test_sgd_fits_a_sparse_matrix_to_a_target(kind):
         (spgrad.sparse_mm(A, B) - goal.to_dense()).pow(2).sum().backward()
         optimizer.step()
     torch.testing.assert_close(A.detach().to_dense(), goal.to_dense(), atol=1e-6, rtol=0)
+
+
+@SIZES
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_set_to_zero_in_place_leaves_the_matrix_as_it_is(kind, size):
+    A = make_sparse(kind, size).requires_grad_()
+    pattern = make_sparse(kind, size)
+    B, G = dense_for(A), output_gradient_for(A)
+    expected = make_sparse(kind, size)
+    values_of(expected).copy_(gradient_of_values(A, B, G))
+    expected = to_dense(expected)
+    for _ in range(3):
+        spgrad.sparse_mm(A, B).backward(G)
+        assert torch.equal(to_dense(A.grad), expected)
+        assert_sparse(A.detach(), pattern, values_of(pattern))
+        A.grad.zero_()
+        assert_sparse(A.detach(), pattern, values_of(pattern))
 
 
 def resident_bytes():
