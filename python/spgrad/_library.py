@@ -27,9 +27,7 @@ def load_library() -> None:
             f"built with, but found PyTorch {torch.__version__}; install spgrad again"
         )
         raise ImportError(message)
-    torch.ops.load_library(  # type: ignore[no-untyped-call]
-        Path(__file__).parent / "lib" / "libspgrad.so"
-    )
+    torch.ops.load_library(Path(__file__).parent / "lib" / "libspgrad.so")
 
 
 load_library()

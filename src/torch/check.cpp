@@ -192,14 +192,14 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
 SPGRAD_INSTANTIATE(CsrStructure)
 SPGRAD_INSTANTIATE(CooStructure)
 
-void report_malformed(const CsrStructure& s) {
+void check_indices(const CsrStructure& s) {
   const at::Tensor crow_indices = s.crow_indices.contiguous();
   const at::Tensor col_indices = s.col_indices.contiguous();
   const int64_t items = s.items().expect_int();
   const int64_t rows = s.rows().expect_int();
   const int64_t columns = s.columns().expect_int();
   const int64_t nnz = col_indices.size(-1);
-  AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "report_malformed", [&] {
+  AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "spgrad_check_indices", [&] {
     for (int64_t item = 0; item < items; ++item) {
       const std::string name = s.batched() ? c10::str(" of item ", item) : "";
       report_crow_indices(crow_indices.const_data_ptr<index_t>() + item * (rows + 1), rows, nnz,
@@ -208,10 +208,9 @@ void report_malformed(const CsrStructure& s) {
       for (int64_t k = 0; k < nnz; ++k) check_range(col[k], columns, "col_indices", k, name);
     }
   });
-  report_race();
 }
 
-void report_malformed(const CooStructure& s) {
+void check_indices(const CooStructure& s) {
   const at::Tensor indices = s.indices.contiguous();
   const int64_t nnz = indices.size(1);
   constexpr const char* names[] = {"indices of the batch", "indices of rows", "indices of columns"};
@@ -222,6 +221,15 @@ void report_malformed(const CooStructure& s) {
                   s.size[static_cast<size_t>(dim)].expect_int(), names[first_name + dim], k, "");
     }
   }
+}
+
+void report_malformed(const CsrStructure& s) {
+  check_indices(s);
+  report_race();
+}
+
+void report_malformed(const CooStructure& s) {
+  check_indices(s);
   report_race();
 }
 

@@ -21,8 +21,12 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad);
 
-// Throws the error for a structure in which a kernel met an offset or index out of bounds: names
-// the argument, the rule and the first place that breaks it.
+// Throws where an offset or index is out of bounds: names the argument, the rule and the first
+// place that breaks it. For what no kernel looks at; kernels check what they use, and faster.
+void check_indices(const CsrStructure& structure);
+void check_indices(const CooStructure& structure);
+
+// Throws the error for a structure in which a kernel met an offset or index out of bounds.
 [[noreturn]] void report_malformed(const CsrStructure& structure);
 [[noreturn]] void report_malformed(const CooStructure& structure);
 

@@ -91,6 +91,14 @@ bool multiply(const Grouped<Index, Entry>& a, const at::Tensor& values, const at
   return valid;
 }
 
+// The kernels check the indices that they use, and without columns in `dense` they use none.
+// (Sorting by column uses all.)
+template <class Structure>
+GroupedByRow group_rows(const Structure& structure, const at::Tensor& dense) {
+  if (dense.size(-1) == 0) check_indices(structure);
+  return group_by_row(structure);
+}
+
 // The product with entries grouped by row (A) or by column (Aᵀ).
 template <class Structure, class GroupedVariant>
 at::Tensor multiply_grouped(const Structure& structure, const GroupedVariant& grouped,
@@ -121,7 +129,7 @@ struct Cpu {
   static at::Tensor mm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& values,
                        const at::Tensor& B) {
     check_mm(structure, values, B);
-    return multiply_grouped(structure, group_by_row(structure), structure.rows(), values, B);
+    return multiply_grouped(structure, group_rows(structure, B), structure.rows(), values, B);
   }
 
   template <class Structure>
@@ -135,7 +143,7 @@ struct Cpu {
   static at::Tensor sddmm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
                           const at::Tensor& Y) {
     check_sddmm(structure, X, Y);
-    const GroupedByRow grouped = group_by_row(structure);
+    const GroupedByRow grouped = group_rows(structure, Y);
     const at::Tensor x = with_contiguous_columns(X);
     const at::Tensor y = with_contiguous_columns(Y);
     const int64_t p = x.size(-1);
@@ -205,6 +213,9 @@ struct Cpu {
 };
 
 TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_backend<Cpu>(m); }
+// Sparse tensors where plain ones are wanted get the answer of the checks.
+TORCH_LIBRARY_IMPL(spgrad, SparseCPU, m) { register_backend<Cpu>(m); }
+TORCH_LIBRARY_IMPL(spgrad, SparseCsrCPU, m) { register_backend<Cpu>(m); }
 
 }  // namespace
 }  // namespace spgrad

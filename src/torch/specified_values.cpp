@@ -167,9 +167,8 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
     if (accumulator_ == nullptr || !grads[0].defined()) return grads;
     const Tensor& A = accumulator_->variable;
     if (!A.requires_grad() || grads[0].layout() != A.layout()) return grads;
-    if (!accumulate(A, grads[0])) return grads;
-    if (const auto& hook = torch::autograd::impl::post_acc_grad_hooks(A)) (*hook)(A);
-    return {Tensor()};
+    // Hooks after accumulation run for an undefined gradient, too.
+    return accumulate(A, grads[0]) ? variable_list{Tensor()} : grads;
   }
 
  private:

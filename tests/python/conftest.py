@@ -1,9 +1,9 @@
 """What all tests share: settings of PyTorch, and fixtures that put global state back."""
 
 import pytest
-import spgrad
-
 import torch
+
+import spgrad
 
 # The tests make malformed tensors on purpose. PyTorch warns unless one says so or asks for checks.
 torch.sparse.check_sparse_tensor_invariants.disable()

@@ -6,9 +6,9 @@ a program of its own. It prints a line for each attempt: its name, and the error
 
 import json
 
-import spgrad
-
 import torch
+
+import spgrad
 
 ROWS, COLUMNS = 3, 4
 HUGE = 2**40  # far outside anything that is mapped

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     KINDS,
@@ -23,7 +23,7 @@ from oracle import (
 )
 from torch.autograd import gradcheck, gradgradcheck
 
-import torch
+import spgrad
 
 SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)

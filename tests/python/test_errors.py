@@ -4,9 +4,9 @@ import re
 from functools import partial
 
 import pytest
-import spgrad
-
 import torch
+
+import spgrad
 
 NOT_TENSORS = "Both A and B should be instances of torch.Tensor"
 LOW_RANK = "Both A and B should be at least 2-dimensional tensors"

@@ -1,7 +1,7 @@
 """Gradients of the product: their values, and the pattern of the sparse one."""
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     DTYPES,
@@ -20,7 +20,7 @@ from oracle import (
 )
 from test_product import EMPTY
 
-import torch
+import spgrad
 
 SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     DTYPES,
     KINDS,
@@ -18,7 +18,7 @@ from oracle import (
     values_of,
 )
 
-import torch
+import spgrad
 
 
 def test_the_list_of_instruction_sets_ends_with_the_baseline():

@@ -1,7 +1,7 @@
 """Operands of any strides: B, the gradient of the product, and plain tensors of a structure."""
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     PLAIN,
@@ -16,7 +16,7 @@ from oracle import (
     product,
 )
 
-import torch
+import spgrad
 
 SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
 ALL_KINDS = pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])

@@ -7,7 +7,7 @@ import sys
 
 import malformed
 import pytest
-import spgrad
+import torch
 from oracle import (
     assert_dense,
     assert_gradients,
@@ -17,7 +17,7 @@ from oracle import (
     product,
 )
 
-import torch
+import spgrad
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The registered operators: their contracts with PyTorch, and the products that are gradients."""
 
 import pytest
+import torch
 from oracle import (
     BATCHED,
     PLAIN,
@@ -15,8 +16,6 @@ from oracle import (
 )
 from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
-
-import torch
 
 ops = torch.ops.spgrad
 

@@ -5,10 +5,10 @@ import importlib
 import pkgutil
 
 import pytest
+import torch
+
 import spgrad
 from spgrad import _library
-
-import torch
 
 MODULES = sorted(f"spgrad.{module.name}" for module in pkgutil.iter_modules(spgrad.__path__))
 

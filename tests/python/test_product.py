@@ -1,7 +1,7 @@
 """The product itself."""
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     DTYPES,
@@ -16,7 +16,7 @@ from oracle import (
     values_of,
 )
 
-import torch
+import spgrad
 
 EMPTY = [
     pytest.param((0, 5), 0, 3, id="no rows"),

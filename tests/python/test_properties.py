@@ -1,6 +1,6 @@
 """Properties that hold for all matrices, over those that hypothesis thinks of."""
 
-import spgrad
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import (
@@ -15,7 +15,7 @@ from oracle import (
     values_of,
 )
 
-import torch
+import spgrad
 
 # Reproducible, and without deadlines: the machine may be busy.
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     KINDS,
@@ -20,7 +20,7 @@ from oracle import (
 )
 from torch.optim import SGD, Adam, SparseAdam
 
-import torch
+import spgrad
 
 COO_KINDS = [kind for kind in KINDS if not is_csr(kind)]
 # Every matrix that PyTorch's own in-place addition, of which SGD is made, can change.

@@ -1,7 +1,7 @@
 """torch.func, torch.compile and meta tensors over the products of plain tensors."""
 
 import pytest
-import spgrad
+import torch
 from oracle import (
     BATCHED,
     PLAIN,
@@ -18,7 +18,7 @@ from oracle import (
 )
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
-import torch
+import spgrad
 
 pytestmark = [
     # PyTorch loops over the items of operators without a batching rule, and says so once.
