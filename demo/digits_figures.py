@@ -97,7 +97,7 @@ def save_patterns(path: Path, weights: Sequence[Tensor]) -> None:
 
 def stored_values(weight: Tensor) -> NDArray[np.float32]:
     """Return the matrix with NaN for the entries that do not exist."""
-    stored = weight.to_sparse().coalesce()
+    stored = weight.coalesce()
     values = np.full(tuple(weight.shape), np.nan, dtype=np.float32)
     rows, columns = stored.indices().numpy()
     values[rows, columns] = stored.values().numpy()

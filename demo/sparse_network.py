@@ -19,12 +19,15 @@ class SparseLinear(nn.Module):
         columns = torch.rand(outputs, inputs, generator=generator).topk(fan_in).indices
         # He initialisation with the inputs that exist, not the width of the matrix.
         values = torch.randn(outputs * fan_in, generator=generator) * math.sqrt(2 / fan_in)
+        rows = torch.arange(outputs).repeat_interleave(fan_in)
+        # COO rather than CSR: PyTorch's addition of CSR tensors, which the optimiser calls, loses
+        # memory in every step (2.15).
         self.weight = nn.Parameter(
-            torch.sparse_csr_tensor(
-                torch.arange(0, outputs * fan_in + 1, fan_in),
-                columns.sort(dim=1).values.flatten(),
+            torch.sparse_coo_tensor(
+                torch.stack([rows, columns.sort(dim=1).values.flatten()]),
                 values,
                 (outputs, inputs),
+                is_coalesced=True,
                 check_invariants=True,
             )
         )
@@ -52,5 +55,9 @@ class SparseNetwork(nn.Module):
         return logits.T
 
     def weights(self) -> list[Tensor]:
-        """Return the weight matrices, in CSR."""
-        return [layer.weight.detach() for layer in self.layers if isinstance(layer, SparseLinear)]
+        """Return the weight matrices, in COO, with the flag that SGD with momentum drops."""
+        return [
+            layer.weight.detach().coalesce()
+            for layer in self.layers
+            if isinstance(layer, SparseLinear)
+        ]

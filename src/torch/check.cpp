@@ -96,6 +96,16 @@ void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt&
                     " rows, but received shape ", dense.sym_sizes());
 }
 
+// A product with a dense operand of `rows` rows.
+template <class Structure>
+void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                   const c10::SymInt& rows) {
+  check_structure(s);
+  check_values(s, values);
+  check_dense(s, B, rows, "B");
+  check_dtype_and_device(values, "values", B, "B", s.device());
+}
+
 template <class Index>
 void report_crow_indices(const Index* crow, int64_t rows, int64_t nnz, const std::string& item) {
   TORCH_CHECK(crow[0] == 0, "crow_indices", item, " must start with 0, but received ", crow[0]);
@@ -147,18 +157,12 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
 
 template <class Structure>
 void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_structure(s);
-  check_values(s, values);
-  check_dense(s, B, s.columns(), "B");
-  check_dtype_and_device(values, "values", B, "B", s.device());
+  check_product(s, values, B, s.columns());
 }
 
 template <class Structure>
 void check_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_structure(s);
-  check_values(s, values);
-  check_dense(s, B, s.rows(), "B");
-  check_dtype_and_device(values, "values", B, "B", s.device());
+  check_product(s, values, B, s.rows());
 }
 
 template <class Structure>

@@ -52,6 +52,12 @@ Tensor take_over(const Tensor& gradient) {
                     gradient.values(), gradient.sizes());
 }
 
+bool same_pattern(const Tensor& first, const Tensor& second) {
+  return first.sizes() == second.sizes() &&
+         at::equal(first.crow_indices(), second.crow_indices()) &&
+         at::equal(first.col_indices(), second.col_indices());
+}
+
 // Gradient of the entries of an uncoalesced matrix as a gradient of the matrix.
 //
 // A matrix element that is stored twice has one derivative g, which both entries have. A sparse
@@ -136,8 +142,8 @@ class SpecifiedValuesBackward final : public Node {
 // addition silently spoils (2.15: the sum has the wrong number of values).
 //
 // Where A is a leaf, the hook puts the first gradient into A.grad, since PyTorch's AccumulateGrad
-// drops the coalesced flag of COO. It also adds further gradients of batched CSR; for the rest
-// PyTorch's addition is right.
+// drops the coalesced flag of COO. It also adds further gradients of CSR entry by entry, since
+// PyTorch's addition of CSR loses memory (2.15: some 23 bytes for each entry and call).
 class GradientOfSparse final : public torch::autograd::FunctionPreHook {
  public:
   using Pointer = NodePointer<SpecifiedValuesBackward>;
@@ -188,25 +194,25 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
     static std::mutex mutex;
     std::lock_guard<std::mutex> lock(mutex);
     Tensor& total = A.mutable_grad();
-    const bool batched_csr = A.layout() == at::kSparseCsr && A.dim() > 2;
+    const bool csr = A.layout() == at::kSparseCsr;
     // zero_() leaves a CSR tensor without entries.
-    if (!total.defined() ||
-        (batched_csr && total.layout() == at::kSparseCsr && total._nnz() == 0)) {
+    if (!total.defined() || (csr && total.layout() == at::kSparseCsr && total._nnz() == 0)) {
       // With create_graph the gradient has a history, which a clone keeps. A gradient that somebody
       // else holds (a hook, say) must not change when more is added.
       const bool ours = !at::GradMode::is_enabled() && gradient.use_count() <= 1;
       total = ours ? take_over(gradient) : gradient.clone();
       return true;
     }
-    if (!batched_csr) return false;
-    TORCH_CHECK(total.layout() == at::kSparseCsr && total.sizes() == gradient.sizes() &&
-                    at::equal(total.crow_indices(), gradient.crow_indices()) &&
-                    at::equal(total.col_indices(), gradient.col_indices()),
+    if (!csr) return false;
+    if (total.layout() == at::kSparseCsr && same_pattern(total, gradient)) {
+      total = csr_tensor(total.crow_indices(), total.col_indices(),
+                         total.values().add(gradient.values()), total.sizes());
+      return true;
+    }
+    TORCH_CHECK(A.dim() == 2,
                 "the gradient of a batched CSR tensor can only be added to one with the same "
                 "pattern, but .grad has another one; set it to None first");
-    total = csr_tensor(total.crow_indices(), total.col_indices(),
-                       total.values().add(gradient.values()), total.sizes());
-    return true;
+    return false;
   }
 
   torch::autograd::AccumulateGrad* accumulator_;  // owns this hook; null where A is no leaf

@@ -64,11 +64,10 @@ def test_training_keeps_the_patterns_and_changes_the_values():
     before = [weight.clone() for weight in network.weights()]
     list(digits.train(network, digits.load(), 1, generator))
     for old, new in zip(before, network.weights(), strict=True):
-        assert new.layout == torch.sparse_csr
+        assert new.layout == torch.sparse_coo
         assert new.values().numel() <= 0.05 * new.numel()
-        assert torch.equal(old.crow_indices(), new.crow_indices())
-        assert torch.equal(old.col_indices(), new.col_indices())
-        assert (old.crow_indices().diff() > 0).all()
+        assert torch.equal(old.indices(), new.indices())
+        assert len(old.indices()[0].unique()) == len(old)
         assert not torch.equal(old.values(), new.values())
 
 
