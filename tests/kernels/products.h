@@ -213,6 +213,21 @@ class ProductTest : public testing::Test {
     });
   }
 
+  // Each way to cut the rows in two gives what one call gives.
+  void expect_same_bits_cut(const A& a, int64_t p) {
+    Problem<Product> problem(a, p, random);
+    for_each_instruction_set([&] {
+      problem.clear();
+      ASSERT_TRUE(problem.run());
+      const auto whole = problem.results();
+      for (int64_t cut = 0; cut <= a.all_rows(); ++cut) {
+        problem.clear();
+        ASSERT_TRUE(problem.run(cut, a.all_rows()) && problem.run(0, cut));
+        ASSERT_TRUE(same_bits(problem.results(), whole)) << "p = " << p << ", cut at " << cut;
+      }
+    });
+  }
+
   std::mt19937_64 random{20240229};
 };
 
@@ -296,17 +311,15 @@ TYPED_TEST_P(ProductTest, LeavesRowsOutsideTheRangeAlone) {
 
 TYPED_TEST_P(ProductTest, GivesTheSameBitsWhereverTheRowsAreCut) {
   const auto a = this->small_batch();
-  for (const int64_t p : kFewSizes) {
-    Problem<TypeParam> problem(a, p, this->random);
-    for_each_instruction_set([&] {
-      ASSERT_TRUE(problem.run());
-      const auto whole = problem.results();
-      for (int64_t cut = 0; cut <= a.all_rows(); ++cut) {
-        problem.clear();
-        ASSERT_TRUE(problem.run(cut, a.all_rows()) && problem.run(0, cut));
-        ASSERT_TRUE(same_bits(problem.results(), whole)) << "p = " << p << ", cut at " << cut;
-      }
-    });
+  for (const int64_t p : kFewSizes) ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
+}
+
+// More rows than the kernels do at a time where p takes more than one tile.
+TYPED_TEST_P(ProductTest, WorksOnManyRowsOfSeveralTiles) {
+  const auto a = this->with_lengths(2, 21, 9, RowLengths(42, 2));
+  for (const int64_t p : {int64_t{129}, int64_t{300}}) {
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+    ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
   }
 }
 
@@ -452,7 +465,7 @@ REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColu
                             TakesNegativeItemStrides, TakesMatricesWithoutEntries,
                             TakesManyRowsOfOneEntryAndOneRowOfMany,
                             WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
-                            GivesTheSameBitsWhereverTheRowsAreCut,
+                            GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles,
                             GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
                             KeepsInfinityAndNanToWhatMeetsThem,
                             KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,

@@ -120,22 +120,26 @@ TYPED_TEST(ProductsTest, DeriveTwice) {
 
 TYPED_TEST(ProductsTest, KeepOnlyWhatTheGradientNeeds) {
   this->for_each_product([](const auto& slots, size_t output) {
+    const std::vector<at::Tensor> leaves = slots.inputs(output);
     for (const size_t wanted : {size_t{0}, size_t{1}}) {
-      auto alone = slots;
-      size_t input = 0;
-      for (size_t i = 0; i < 3; ++i) {
-        if (i == output) continue;
-        alone.leaves[i] = slots.leaves[i].detach().clone().requires_grad_(input++ == wanted);
-      }
-      const auto inputs = alone.inputs(output);
-      const at::Tensor product = alone.sparse_product(output);
+      // Inputs that nobody but the product may hold, one of which needs a gradient.
+      std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> memory;
+      at::Tensor product;
       {
-        const at::NoGradGuard no_grad;
-        inputs[wanted].zero_();  // its own gradient does not need it
+        auto alone = slots;
+        for (size_t i = 0; i < 3; ++i) {
+          if (i == output) continue;
+          const at::Tensor& leaf = leaves[memory.size()];
+          alone.leaves[i] = (memory.size() == wanted ? leaf : leaf.detach()) + 1;
+          memory.emplace_back(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(
+              alone.leaves[i].storage().unsafeGetStorageImpl()));
+        }
+        product = alone.sparse_product(output);
       }
+      EXPECT_TRUE(memory[wanted].expired()) << "kept for a gradient that is not needed";
+      EXPECT_FALSE(memory[1 - wanted].expired());
       product.sum().backward();
-      EXPECT_TRUE(inputs[wanted].grad().defined());
-      EXPECT_FALSE(inputs[1 - wanted].grad().defined());
+      EXPECT_TRUE(memory[1 - wanted].expired()) << "kept after the gradient was there";
     }
   });
 }
@@ -205,6 +209,10 @@ TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
             "values and B must have the same dtype, but received Float and Double");
   EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kInt), Y.to(at::kInt)); }),
             "values and B must be float32 or float64, but received Int");
+  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y.to_sparse()); }),
+            "B must be a dense (strided) tensor, but received layout Sparse");
+  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.sddmm(X.to_sparse_csr(), Y); }),
+            "X must be a dense (strided) tensor, but received layout SparseCsr");
 }
 
 }  // namespace

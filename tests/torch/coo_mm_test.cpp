@@ -57,6 +57,13 @@ TEST_F(CooMm, NamesIndicesOutOfRange) {
   }
 }
 
+TEST_F(CooMm, NamesIndicesOutOfRangeWhereBHasNoColumns) {
+  indices[1][2] = 3;
+  B = at::ones({3, 0}, at::kDouble);
+  EXPECT_EQ(error<c10::Error>(),
+            "indices of columns must be in [0, 3), but received 3 at position 2");
+}
+
 TEST_F(CooMm, NamesItemsOfTheBatchOutOfRange) {
   indices = at::cat({longs({0, 1, 1, 2}).view({1, 4}), indices});
   size = {2, 2, 3};

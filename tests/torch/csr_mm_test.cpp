@@ -77,6 +77,12 @@ TEST_F(CsrMm, NamesColumnsOutOfRange) {
   }
 }
 
+TEST_F(CsrMm, NamesColumnsOutOfRangeWhereBHasNone) {
+  col[2] = 3;
+  B = at::ones({3, 0}, at::kDouble);
+  EXPECT_EQ(error<c10::Error>(), "col_indices must be in [0, 3), but received 3 at position 2");
+}
+
 TEST_F(CsrMm, NamesTheItemOfABatch) {
   crow = longs({0, 2, 4, 0, 1, 4}).view({2, 3});
   col = longs({0, 2, 1, 2, 0, 1, 7, 1}).view({2, 4});
