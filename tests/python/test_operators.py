@@ -131,7 +131,7 @@ def test_a_transposed_product_of_a_negative_number_of_columns_is_refused():
 @PRODUCTS
 def test_the_profiler_sees_the_operators_by_name(name):
     operator, arguments = operator_and_arguments(name, make_sparse("csr64", PLAIN))
-    with torch.no_grad(), torch.profiler.profile() as profile:
+    with torch.no_grad(), torch.profiler.profile(acc_events=True) as profile:
         operator(*arguments)
     assert f"spgrad::csr_{name}" in {event.key for event in profile.key_averages()}
 
@@ -147,7 +147,7 @@ def test_the_profiler_sees_the_operators_by_name(name):
 def test_backward_computes_only_what_is_wanted(wanted, names):
     A = make_sparse("csr64", PLAIN).requires_grad_("A" in wanted)
     B = dense_for(A).requires_grad_("B" in wanted)
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:
         ops.sparse_mm(A, B).sum().backward()
     seen = {event.key.removeprefix("spgrad::") for event in profile.key_averages()}
     assert {name for name in seen if name.startswith("csr_")} == names
