@@ -6,8 +6,7 @@ BUILD := build/release
 bin := $(VENV)/bin
 stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
-sources := $(shell find CMakeLists.txt CMakePresets.json cmake include src python tests/CMakeLists.txt \
-             tests/kernels tests/torch -type f -not -name '*.pyc')
+sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
 .PHONY: help demo test lint format clean install
 
@@ -27,7 +26,7 @@ $(stamp)-environment: pyproject.toml
 $(stamp)-installed: $(stamp)-environment $(sources)
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python -m pip install --verbose --no-deps \
 	  --no-build-isolation --force-reinstall \
-	  -C build-dir=$(BUILD) -C cmake.define.SPGRAD_TESTS=ON -C cmake.define.SPGRAD_WERROR=ON .
+	  -C build-dir=$(BUILD) -C cmake.define.SPGRAD_WERROR=ON .
 	touch $@
 
 install: $(stamp)-installed
@@ -47,4 +46,4 @@ format: $(stamp)-environment
 	$(bin)/ruff format
 
 clean:
-	rm -rf build demo-output
+	rm -rf build demo-output $(stamp)-installed

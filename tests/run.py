@@ -77,21 +77,16 @@ def lint() -> Counts:
     return Counts(passed=sum(outcomes), failed=len(outcomes) - sum(outcomes))
 
 
-def ctest(build: str) -> Counts:
-    """Run the C++ tests of a build."""
-    report = REPORTS / f"{build}.xml"
-    report.unlink(missing_ok=True)
-    command = ["ctest", "--test-dir", f"build/{build}", "--output-on-failure"]
-    command += ["--parallel", str(os.cpu_count()), "--no-tests=error"]
-    return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
-
-
-def sanitizer(preset: str) -> Counts:
-    """Build a sanitizer preset and run its C++ tests."""
+def ctest(preset: str) -> Counts:
+    """Build a preset and run its C++ tests."""
     configured = run(["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}"])
     if not (configured and run(["cmake", "--build", "--preset", preset])):
         return Counts(failed=1)
-    return ctest(preset)
+    report = REPORTS / f"{preset}.xml"
+    report.unlink(missing_ok=True)
+    command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure"]
+    command += ["--parallel", str(os.cpu_count()), "--no-tests=error"]
+    return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
 
 
 def python() -> Counts:
@@ -106,8 +101,8 @@ def python() -> Counts:
 STEPS = {
     "lint": lint,
     "release": lambda: ctest("release"),
-    "asan": lambda: sanitizer("asan"),
-    "ubsan": lambda: sanitizer("ubsan"),
+    "asan": lambda: ctest("asan"),
+    "ubsan": lambda: ctest("ubsan"),
     "python": python,
 }
 

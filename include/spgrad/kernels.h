@@ -7,12 +7,14 @@
 ///     sddmm      d_ij = X_i · Y_j                 at the specified entries of A only
 ///     backward   C_i  = Σ_k a_ik X_k  and  d_ik = Y_i · X_k, in one pass over X
 ///
-/// Each call works on a range of rows in the calling thread, allocates nothing and throws nothing.
-/// Calls on disjoint ranges may run at the same time. Results do not depend on the ranges.
+/// Each call works on a range of rows in the calling thread, allocates nothing and throws nothing
+/// (but see isa.h for a wrong SPGRAD_INSTRUCTION_SET). Calls on disjoint ranges may run at the same
+/// time. Results do not depend on the ranges.
 ///
 /// Trust: index arrays are read once, checked, and only then used as addresses. A call returns
 /// false as soon as an offset or an index leaves its bounds; its output is then unspecified, and no
-/// memory outside the arrays described by the views was touched, whatever the indices hold.
+/// memory outside the arrays described by the views was touched, whatever the indices hold. Sizes
+/// and strides are the caller's word, and items * rows and items * columns must fit in int64_t.
 ///
 ///     // C = A B with A of 2 × 3, entries (0,0)=1 (0,2)=2 (1,1)=3, and B of 3 × 4
 ///     int32_t offsets[] = {0, 2, 3}, columns[] = {0, 2, 1};

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from spgrad import _build
 from spgrad._build import TORCH_VERSION
 
 
@@ -27,7 +28,7 @@ def load_library() -> None:
             f"built with, but found PyTorch {torch.__version__}; install spgrad again"
         )
         raise ImportError(message)
-    torch.ops.load_library(Path(__file__).parent / "lib" / "libspgrad.so")
+    torch.ops.load_library(Path(_build.__file__).parent / "lib" / "libspgrad.so")
 
 
 load_library()

@@ -96,13 +96,13 @@ void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt&
                     " rows, but received shape ", dense.sym_sizes());
 }
 
-// A product with a dense operand of `rows` rows.
+// A product with a dense operand of (s.*rows)() rows; a malformed structure has none to ask for.
 template <class Structure>
 void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B,
-                   const c10::SymInt& rows) {
+                   c10::SymInt (Structure::*rows)() const) {
   check_structure(s);
   check_values(s, values);
-  check_dense(s, B, rows, "B");
+  check_dense(s, B, (s.*rows)(), "B");
   check_dtype_and_device(values, "values", B, "B", s.device());
 }
 
@@ -157,12 +157,12 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
 
 template <class Structure>
 void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_product(s, values, B, s.columns());
+  check_product(s, values, B, &Structure::columns);
 }
 
 template <class Structure>
 void check_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_product(s, values, B, s.rows());
+  check_product(s, values, B, &Structure::rows);
 }
 
 template <class Structure>
@@ -195,6 +195,18 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
                                   const at::Tensor&);
 SPGRAD_INSTANTIATE(CsrStructure)
 SPGRAD_INSTANTIATE(CooStructure)
+
+void check_extent(int64_t items, int64_t rows, int64_t columns) {
+  for (const int64_t extent : {rows, columns}) {
+    int64_t bytes = 0;
+    TORCH_CHECK_VALUE(!__builtin_mul_overflow(items, extent, &bytes) &&
+                          !__builtin_add_overflow(bytes, 1, &bytes) &&
+                          !__builtin_mul_overflow(bytes, int64_t{sizeof(int64_t)}, &bytes),
+                      "the rows and the columns of all matrices must be fewer than 2^60 each, but "
+                      "received ",
+                      items, " matrices of ", rows, " x ", columns);
+  }
+}
 
 void check_indices(const CsrStructure& s) {
   const at::Tensor crow_indices = s.crow_indices.contiguous();

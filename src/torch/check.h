@@ -21,6 +21,10 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad);
 
+// Throws where the rows or columns of a batch, numbered through, or an array with one number for
+// each of them, would be more than int64 counts. The kernels rely on it.
+void check_extent(int64_t items, int64_t rows, int64_t columns);
+
 // Throws where an offset or index is out of bounds: names the argument, the rule and the first
 // place that breaks it. For what no kernel looks at; kernels check what they use, and faster.
 void check_indices(const CsrStructure& structure);

@@ -54,6 +54,7 @@ InPlace<Index> view_csr(const CsrStructure& s) {
   const int64_t nnz = grouped.entries.size(-1);
   const int64_t items = s.items().expect_int();
   const int64_t rows = s.rows().expect_int();
+  check_extent(items, rows, s.columns().expect_int());
   grouped.view = {.items = items,
                   .rows = rows,
                   .columns = s.columns().expect_int(),
@@ -71,6 +72,7 @@ InPlace<Index> view_csr(const CsrStructure& s) {
 
 // The coordinates of a COO structure; `indices` is contiguous and keeps them.
 CoordinateView<int64_t> view_coo(const CooStructure& s, const at::Tensor& indices) {
+  check_extent(s.items().expect_int(), s.rows().expect_int(), s.columns().expect_int());
   const int64_t nnz = indices.size(1);
   const auto* data = indices.const_data_ptr<int64_t>();
   const int64_t* row = s.batched() ? data + nnz : data;

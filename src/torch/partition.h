@@ -12,8 +12,8 @@
 
 namespace spgrad {
 
-// Multiply-adds of the smallest task, about 20 µs: handing it to a thread takes up to 10 µs on an idle
-// machine, and on a busy one much longer, so small products stay on one thread.
+// Multiply-adds of the smallest task, about 20 µs: handing it to a thread takes up to 10 µs on an
+// idle machine, and on a busy one much longer, so small products stay on one thread.
 inline constexpr int64_t kLeastTask = 1 << 18;
 // Tasks for each thread: enough that the last ones to finish differ by little.
 inline constexpr int64_t kTasksPerThread = 8;

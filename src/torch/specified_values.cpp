@@ -9,6 +9,7 @@
 #include <ATen/ops/_unique2.h>
 #include <ATen/ops/_values.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/sparse_compressed_tensor.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/library.h>
 
@@ -30,6 +31,11 @@ Tensor specified_values(const Tensor& A) {
 
 Tensor csr_tensor(const Tensor& crow_indices, const Tensor& col_indices, const Tensor& values,
                   at::IntArrayRef size) {
+  if (at::GradMode::is_enabled() && values.requires_grad()) {
+    // The constructor with a derivative, which the other one lacks.
+    return at::sparse_compressed_tensor(crow_indices, col_indices, values, size,
+                                        values.options().layout(at::kSparseCsr));
+  }
   return at::_sparse_csr_tensor_unsafe(crow_indices, col_indices, values, size,
                                        values.options().layout(at::kSparseCsr));
 }
@@ -151,8 +157,8 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
   GradientOfSparse(Node* receiver, uint32_t input)
       : accumulator_(dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)), input_(input) {}
 
-  // The node that values of A have as their history.
-  static Pointer::Strong node_for(const Tensor& A) {
+  // The node that `values` of A get as their history.
+  static Pointer::Strong node_for(const Tensor& A, const Tensor& values) {
     // One lock for all tensors: it is held for less than a µs, and forward passes in several
     // threads may meet at the same leaf.
     static std::mutex mutex;
@@ -164,6 +170,7 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
       node = Pointer::make();
       node->set_next_edges({edge});
       node->save(A);
+      node->add_input_metadata(values);
       hook.node_ = typename Pointer::Weak(node);
     }
     return node;
@@ -195,6 +202,9 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
     std::lock_guard<std::mutex> lock(mutex);
     Tensor& total = A.mutable_grad();
     const bool csr = A.layout() == at::kSparseCsr;
+    TORCH_CHECK(!csr || gradient.values().sizes() == A.values().sizes(),
+                "PyTorch added up the gradients of several uses of a batched CSR tensor, which it "
+                "does wrongly; use the tensor in sparse_mm only, or csr_mm with its values");
     // zero_() leaves a CSR tensor without entries.
     if (!total.defined() || (csr && total.layout() == at::kSparseCsr && total._nnz() == 0)) {
       // With create_graph the gradient has a history, which a clone keeps. A gradient that somebody
@@ -205,8 +215,12 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
     }
     if (!csr) return false;
     if (total.layout() == at::kSparseCsr && same_pattern(total, gradient)) {
-      total = csr_tensor(total.crow_indices(), total.col_indices(),
-                         total.values().add(gradient.values()), total.sizes());
+      if (at::GradMode::is_enabled() || total.requires_grad()) {
+        total = csr_tensor(total.crow_indices(), total.col_indices(),
+                           total.values().add(gradient.values()), total.sizes());
+      } else {
+        total.values().add_(gradient.values());
+      }
       return true;
     }
     TORCH_CHECK(A.dim() == 2,
@@ -229,9 +243,7 @@ Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
     return call_specified_values(A, keys & c10::after_autograd_keyset);
   }();
   if (torch::autograd::compute_requires_grad(A)) {
-    const auto node = GradientOfSparse::node_for(A);
-    if (node->num_inputs() == 0) node->add_input_metadata(values);
-    torch::autograd::impl::set_gradient_edge(values, {node, 0});
+    torch::autograd::impl::set_gradient_edge(values, {GradientOfSparse::node_for(A, values), 0});
   }
   return values;
 }

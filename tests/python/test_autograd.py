@@ -94,15 +94,15 @@ def test_the_sparse_product_passes_gradcheck_as_a_function_of_its_values(kind, s
     assert gradcheck(f, plain_leaves(pattern))
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged"])
-def test_the_sparse_product_has_second_derivatives_through_a_coo_leaf(kind):
+@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+def test_the_sparse_product_has_second_derivatives_through_a_leaf(kind):
     A = make_sparse(kind, PLAIN).requires_grad_()
     B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
     (first,) = torch.autograd.grad(spgrad.sparse_mm(A, B), A, G, create_graph=True)
     weights = integers(*PLAIN, seed=9)
-    (second,) = torch.autograd.grad((first.to_dense() * weights).sum(), B)
+    (second,) = torch.autograd.grad((values_of(first) * weights[positions_of(A)]).sum(), B)
     mask = torch.zeros(PLAIN, dtype=torch.float64)
-    mask[tuple(A._indices())] = 1
+    mask[positions_of(A)] = 1
     assert_dense(second, (weights * mask).T @ G)
 
 
@@ -347,3 +347,21 @@ def test_a_post_accumulate_hook_runs_once_a_pass_and_may_take_the_gradient(kind)
         assert A.grad is None
     for gradient in taken:
         assert_sparse(gradient, A, gradient_of_values(A, B, G))
+
+
+@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+def test_gradients_are_added_to_the_tensor_that_is_there(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    spgrad.sparse_mm(A, B).backward(G)
+    gradient = A.grad
+    spgrad.sparse_mm(A, B).backward(G)
+    assert A.grad is gradient
+    assert_sparse(gradient, A, 2 * gradient_of_values(A, B, G))
+
+
+def test_uses_of_batched_csr_that_pytorch_adds_up_wrongly_are_refused():
+    A = make_sparse("csr64", BATCHED).requires_grad_()
+    total = spgrad.sparse_mm(A, dense_for(A)).sum() + A.values().sum()
+    with pytest.raises(RuntimeError, match="use the tensor in sparse_mm only"):
+        total.backward()

@@ -107,3 +107,30 @@ def test_malformed_indices_are_refused_even_where_there_is_nothing_to_compute():
     crow, col = torch.tensor([0, 1]), torch.tensor([4])
     with pytest.raises(RuntimeError, match="must be in"):
         spgrad.csr_mm(crow, col, torch.ones(1), torch.ones(4, 0))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("size", [(), (5,), (1, 2, 3, 4), (-1, 3)])
+def test_sizes_that_are_no_matrix_are_refused(size, device):
+    indices = torch.zeros(2, 0, dtype=torch.int64, device=device)
+    values, B = torch.ones(0, device=device), torch.ones(3, 1, device=device)
+    operators = torch.ops.spgrad
+    for call in (
+        lambda: operators.coo_mm(indices, values, size, B),
+        lambda: operators.coo_mm_transposed(indices, values, size, B),
+        lambda: operators.coo_sddmm(indices, size, B, B),
+        lambda: operators.coo_mm_backward(indices, values, size, B, B),
+    ):
+        with pytest.raises(ValueError, match=r"^size must"):
+            call()
+
+
+@pytest.mark.parametrize("size", [(4, 2**62, 3), (4, 3, 2**62), (1, 2**63 - 1, 3)])
+def test_sizes_that_overflow_are_refused(size):
+    items, rows, columns = size
+    indices = torch.tensor([[0], [10**9], [1]])
+    operator, height = torch.ops.spgrad.coo_mm, columns
+    if columns > rows:
+        operator, height = torch.ops.spgrad.coo_mm_transposed, rows
+    with pytest.raises(ValueError, match=r"must be fewer than 2\^60"):
+        operator(indices, torch.ones(1), size, torch.ones(items, height, 1))
