@@ -198,7 +198,7 @@ TEST_F(RunRows, SharesTheWorkOutEvenly) {
   std::vector<int64_t> lengths(10000, 0);  // most of the work in few rows
   for (size_t row = 4000; row < 4500; ++row) lengths[row] = 400;
   const Batch batch(1, lengths, false);
-  const auto ranges = ranges_of(batch.view, 64, {});
+  const auto ranges = ranges_of(batch.view, 256, {});
   EXPECT_EQ(static_cast<int64_t>(ranges.size()), 8 * kTasksPerThread);
   const int64_t share = (batch.total + 10000) / (8 * kTasksPerThread);
   for (const auto& [first, last] : ranges) {
