@@ -1,0 +1,1 @@
+"""Benchmarks of the operator (Python) and of the kernels (C++)."""

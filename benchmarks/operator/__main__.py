@@ -1,0 +1,107 @@
+"""The command line: ``python -m benchmarks.operator --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.operator.bandwidth import ELEMENTS
+from benchmarks.operator.contenders import Limits
+from benchmarks.operator.machine import available_memory, describe
+from benchmarks.operator.plots import draw
+from benchmarks.operator.report import markdown
+from benchmarks.operator.results import Results
+from benchmarks.operator.session import Plan, Session
+from benchmarks.operator.timing import Pace
+from benchmarks.operator.workloads import SIZES, workloads
+
+PACES = {
+    "full": Pace(seconds=4.0, least_rounds=5, most_rounds=50),
+    "quick": Pace(seconds=0.4, least_rounds=3, most_rounds=20),
+    "tiny": Pace(seconds=0.0, least_rounds=2, most_rounds=2, sample=0.0),
+}
+DTYPES = {
+    "full": [torch.float32, torch.float64],
+    "quick": [torch.float32],
+    "tiny": [torch.float32, torch.float64],
+}
+
+
+def _arguments() -> argparse.Namespace:
+    groups = list(dict.fromkeys(workload.group for workload in workloads("tiny")))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.operator",
+        description="Times and peak memory of spgrad beside other libraries.",
+    )
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size")
+    parser.add_argument("--size", choices=SIZES, default="full", help="of the matrices")
+    parser.add_argument("--matrix", type=Path, help="Matrix Market file in place of fem")
+    parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", metavar="N", help="numbers of threads (1 and all)"
+    )
+    parser.add_argument(
+        "--workloads", nargs="+", choices=groups, default=groups, metavar="NAME", help=str(groups)
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument("--dense-limit", type=float, default=2e9, help="bytes of a dense matrix")
+    return parser.parse_args()
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    every = torch.get_num_threads()
+    threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
+    chosen = workloads(arguments.size, arguments.matrix)
+    return Plan(
+        workloads=[workload for workload in chosen if workload.group in arguments.workloads],
+        dtypes=DTYPES[arguments.size],
+        threads=list(dict.fromkeys(arguments.threads or threads)),
+        pace=PACES[arguments.size],
+        limits=Limits(dense=arguments.dense_limit, temporary=available_memory() / 2),
+        memory=not arguments.no_memory,
+        bandwidth_elements=ELEMENTS if arguments.size != "tiny" else 1 << 16,
+    )
+
+
+def main() -> None:
+    """Run the benchmark and write its results."""
+    arguments = _arguments()
+    plan = _plan(arguments)
+    options = {name: str(value) for name, value in vars(arguments).items()}
+    results = Results(describe(), options)
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=plan.steps)
+
+        def report(description: str) -> None:
+            progress.update(task, description=description)
+            progress.advance(task)
+
+        Session(plan, results, report).run()
+        progress.update(task, description="done")
+
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    results.write(output / "results.json")
+    pictures = draw(results, output)
+    (output / "results.md").write_text(markdown(results, pictures), encoding="utf-8")
+    for path in (output / "results.md", output / "results.json", *pictures):
+        console.print(f"wrote {path}")
+    for error in results.errors:
+        console.print(f"[red]error:[/red] {error}")
+    sys.exit(1 if results.errors else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What the figures depend on: processor, versions, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+import spgrad
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("spgrad", "torch", "torchsparsegradutils", "torch_sparse", "scipy", "numpy")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str | None:
+    program = shutil.which("git")
+    if program is None:
+        return None
+    command = [program, "-C", str(ROOT), *arguments]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _commit() -> str:
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return "unknown"
+    return f"{commit} with changes" if _git("status", "--porcelain") else commit
+
+
+def available_memory() -> int:
+    """Read how many bytes are available."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def describe() -> dict[str, str]:
+    """Describe the machine and the software, as pairs of what and which."""
+    described = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "instruction set": spgrad.instruction_set(),
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "commit": _commit(),
+    }
+    return described | {package: _version(package) for package in PACKAGES} | {
+        "threads of PyTorch": str(torch.get_num_threads())
+    }

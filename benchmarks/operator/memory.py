@@ -1,0 +1,119 @@
+"""Peak memory of one call, above operands and results, in a process of its own.
+
+A server process imports the libraries once and never computes anything; each measurement is a fresh
+fork of it. There the operands are loaded, a small problem is run so that threads and libraries are
+set up, the kernel's high-water mark of resident memory is reset, and the call is made once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from benchmarks.operator.contenders import explain, find
+from benchmarks.operator.modes import Mode, make_call
+from benchmarks.operator.problem import Problem
+from benchmarks.operator.workloads import stencil
+
+PRELOADED = ("benchmarks.operator.memory", "scipy.sparse", "torchsparsegradutils", "torch_sparse")
+TIMEOUT = 300.0
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes above operands and results at the peak of one call."""
+
+    bytes: int
+    bytes_per_entry: float
+
+
+def _status(field: str) -> int:
+    """Read a field of /proc/self/status in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    message = f"/proc/self/status has no {field}"
+    raise OSError(message)
+
+
+def _results(problem: Problem, mode: Mode) -> int:
+    """Count the bytes of the results that a call makes: C, values of dA, dB."""
+    count = problem.G.nbytes if mode in {Mode.FORWARD, Mode.BOTH, Mode.STEP} else 0
+    count += problem.values.nbytes if mode.wants_a else 0
+    return count + (problem.B.nbytes if mode.wants_b else 0)
+
+
+def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
+    """Make one call and measure its peak; for a process that does nothing else."""
+    small = stencil((3, 3, 3), problem.columns).to(problem.dtype)
+    make_call(find(contender).prepare(small), small, mode)()
+
+    call = make_call(find(contender).prepare(problem), problem, mode)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    outcome = call()
+    peak = _status("VmHWM")
+    del outcome
+    above = max(0, peak - before - _results(problem, mode))
+    return Peak(above, above / problem.entries)
+
+
+def _child(
+    connection: Connection, path: Path, contender: str, mode: Mode, threads: int
+) -> None:
+    # Allocations from this size on are mapped and unmapped, so that none hides in freed memory.
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)
+    torch.set_num_threads(threads)
+    try:
+        connection.send(measure_here(Problem.load(path), contender, mode))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+        connection.send(explain(error, find(contender)))
+
+
+class MemoryMeter:
+    """Starts a process for each measurement."""
+
+    def __init__(self, problem_file: Path, threads: int) -> None:
+        """Choose the file in which the problem is saved, and the number of threads."""
+        self._file = problem_file
+        self._threads = threads
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
+
+    def measure(self, contender: str, mode: Mode) -> Peak | str:
+        """Measure the peak of one call, or say why that failed."""
+        with self._child_process(contender, mode) as (process, receiver):
+            try:
+                if receiver.poll(TIMEOUT):
+                    answer: Peak | str = receiver.recv()
+                    return answer
+            except EOFError:
+                process.join()
+                return f"the process ended with status {process.exitcode}"
+            process.kill()
+            return f"took longer than {TIMEOUT:.0f} s"
+
+    @contextlib.contextmanager
+    def _child_process(
+        self, contender: str, mode: Mode
+    ) -> Iterator[tuple[multiprocessing.process.BaseProcess, Connection]]:
+        receiver, sender = self._context.Pipe(duplex=False)
+        arguments = (sender, self._file, contender, mode, self._threads)
+        process = self._context.Process(target=_child, args=arguments)
+        process.start()
+        sender.close()
+        try:
+            yield process, receiver
+        finally:
+            process.join()
+            receiver.close()

@@ -1,0 +1,100 @@
+"""One product to compute: the matrix, both operands and the cotangent, as plain tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A CSR matrix (n, m) or a batch (b, n, m) of them, B, and the cotangent G of the product.
+
+    Columns are sorted within rows and no entry is there twice, so that every layout can represent
+    the matrix as it is. Indices are int64; each contender converts them before it is timed.
+    """
+
+    size: tuple[int, int]
+    crow_indices: Tensor
+    col_indices: Tensor
+    values: Tensor
+    B: Tensor
+    G: Tensor
+
+    @cached_property
+    def batch(self) -> int | None:
+        """Number of matrices, or None for a single matrix."""
+        return self.crow_indices.size(0) if self.crow_indices.dim() == 2 else None  # noqa: PLR2004
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of A."""
+        return self.size if self.batch is None else (self.batch, *self.size)
+
+    @property
+    def entries(self) -> int:
+        """Number of specified entries, in all items together."""
+        return self.values.numel()
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of B, called p elsewhere."""
+        return self.B.size(-1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of all values."""
+        return self.values.dtype
+
+    def items(self) -> list[Problem]:
+        """List the matrices of a batch, or the matrix alone."""
+        if self.batch is None:
+            return [self]
+        fields = (self.crow_indices, self.col_indices, self.values, self.B, self.G)
+        return [Problem(self.size, *tensors) for tensors in zip(*fields, strict=True)]
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        """Give the same problem with values of another dtype."""
+        dense = (tensor.to(dtype) for tensor in (self.values, self.B, self.G))
+        return Problem(self.size, self.crow_indices, self.col_indices, *dense)
+
+    def absolute(self) -> Problem:
+        """Give the problem of absolute values: its results bound the size of rounding errors."""
+        dense = (tensor.abs() for tensor in (self.values, self.B, self.G))
+        return Problem(self.size, self.crow_indices, self.col_indices, *dense)
+
+    def row_indices(self) -> Tensor:
+        """Row of each entry, (nnz); for one matrix."""
+        return torch.repeat_interleave(torch.arange(self.size[0]), self.crow_indices.diff())
+
+    def save(self, path: Path) -> None:
+        """Write the problem to a file."""
+        fields = (self.crow_indices, self.col_indices, self.values, self.B, self.G)
+        torch.save((self.size, *(field.clone() for field in fields)), path)
+
+    @staticmethod
+    def load(path: Path) -> Problem:
+        """Read a problem that was saved."""
+        return Problem(*torch.load(path))
+
+
+def make_problem(
+    size: tuple[int, int], crow_indices: Tensor, col_indices: Tensor, columns: int, seed: int = 0
+) -> Problem:
+    """Fill a pattern with values, and make B and G, from the normal distribution."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = crow_indices.shape[:-1]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*batch, *shape, dtype=torch.float64, generator=generator)
+
+    values = normal(col_indices.size(-1))
+    B, G = normal(size[1], columns), normal(size[0], columns)
+    return Problem(size, crow_indices, col_indices, values, B, G)

@@ -1,0 +1,90 @@
+"""Times of several calls, taken round by round so that all meet the same disturbances."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.operator.modes import Call, Outcome
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure."""
+
+    seconds: float
+    """Aim for all contenders of one mode together."""
+    least_rounds: int
+    most_rounds: int
+    sample: float = 1e-3
+    """Calls are repeated within a sample until it takes about this many seconds."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times of one call, in seconds."""
+
+    first: float
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    rounds: int
+    calls_per_round: int
+
+
+def time_first(call: Call) -> tuple[float, Outcome]:
+    """Time a call that was never made before, and give its outcome."""
+    start = time.perf_counter()
+    outcome = call()
+    return time.perf_counter() - start, outcome
+
+
+def _sample(call: Call, calls: int) -> float:
+    outcome = None
+    start = time.perf_counter()
+    for _ in range(calls):
+        outcome = call()
+    seconds = (time.perf_counter() - start) / calls
+    del outcome
+    return seconds
+
+
+def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> dict[str, Times]:
+    """Time calls in rounds, each of which makes all calls in another random order.
+
+    Args:
+        calls: The calls by name.
+        first: Seconds that the first one of each took.
+        pace: How long to measure.
+
+    Returns:
+        The times by name.
+
+    """
+    order = list(calls)
+    shuffle = random.Random(0).shuffle  # noqa: S311 - nothing secret
+    repeats = {}
+    for name in order:  # the second call says how long the others will take
+        seconds = _sample(calls[name], 1)
+        repeats[name] = max(1, math.ceil(pace.sample / seconds))
+
+    samples: dict[str, list[float]] = {name: [] for name in order}
+    start = time.perf_counter()
+    for done in range(pace.most_rounds):
+        if done >= pace.least_rounds and time.perf_counter() - start > pace.seconds:
+            break
+        shuffle(order)
+        for name in order:
+            samples[name].append(_sample(calls[name], repeats[name]))
+
+    times = {}
+    for name, seconds_of_rounds in samples.items():
+        lower, median, upper = statistics.quantiles(seconds_of_rounds, n=4, method="inclusive")
+        rounds = len(seconds_of_rounds)
+        times[name] = Times(first[name], median, lower, upper, rounds, repeats[name])
+    return times
