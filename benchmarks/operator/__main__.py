@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.operator.bandwidth import ELEMENTS
 from benchmarks.operator.contenders import Limits
 from benchmarks.operator.machine import available_memory, describe
+from benchmarks.operator.modes import Mode
 from benchmarks.operator.plots import draw
 from benchmarks.operator.report import markdown
 from benchmarks.operator.results import Results
@@ -57,13 +58,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     every = torch.get_num_threads()
     threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
     chosen = workloads(arguments.size, arguments.matrix)
+    memory = (Mode.BOTH,) if arguments.size != "full" else tuple(mode for mode in Mode if mode is not Mode.STEP)
     return Plan(
         workloads=[workload for workload in chosen if workload.group in arguments.workloads],
         dtypes=DTYPES[arguments.size],
         threads=list(dict.fromkeys(arguments.threads or threads)),
         pace=PACES[arguments.size],
         limits=Limits(dense=arguments.dense_limit, temporary=available_memory() / 2),
-        memory=not arguments.no_memory,
+        memory=() if arguments.no_memory else memory,
         bandwidth_elements=ELEMENTS if arguments.size != "tiny" else 1 << 16,
     )
 

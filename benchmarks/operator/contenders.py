@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,9 +54,17 @@ class Contender(ABC):
 
     name: str
     family: str
+    package: str | None = None
+    """What has to be installed."""
+
+    def why_not(self, problem: Problem, mode: Mode, limits: Limits) -> str | None:
+        """Say why the contender cannot run; None if it can be tried."""
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed"
+        return self.obstacle(problem, mode, limits)
 
     def obstacle(self, problem: Problem, mode: Mode, limits: Limits) -> str | None:
-        """Say why the problem cannot be run in this mode; None if it can."""
+        """Say why the problem is out of reach in this mode; None if it is not."""
         del problem, mode, limits
         return None
 
@@ -148,7 +158,7 @@ class TorchSparse(Contender):
 class TorchSparseGradUtils(Contender):
     """``torchsparsegradutils.sparse_mm``: gather and multiply, in Python."""
 
-    family = "torchsparsegradutils"
+    family = package = "torchsparsegradutils"
 
     def __init__(self, layout: Layout) -> None:
         """Choose the layout of A."""
@@ -173,7 +183,7 @@ class PygTorchSparse(Contender):
     for that.
     """
 
-    family = name = "torch_sparse"
+    family = name = package = "torch_sparse"
 
     def prepare(self, problem: Problem) -> Case:  # noqa: D102
         library: Any = importlib.import_module("torch_sparse")
@@ -290,10 +300,14 @@ def find(name: str) -> Contender:
     return next(contender for contender in CONTENDERS if contender.name == name)
 
 
+def silence_warnings() -> None:
+    """Ignore what PyTorch says about any sparse tensor that anybody makes."""
+    for message in ("Sparse CSR tensor support is in beta", "Sparse invariant checks are implicit"):
+        warnings.filterwarnings("ignore", message, UserWarning)
+
+
 def explain(error: Exception, contender: Contender) -> str:
     """Say in one line why a contender failed."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed"
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else "no message"
     return f"{contender.family} raised {type(error).__name__}: {text[:200]}"

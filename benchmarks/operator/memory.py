@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.operator.contenders import explain, find
+from benchmarks.operator.contenders import explain, find, silence_warnings
 from benchmarks.operator.modes import Mode, make_call
 from benchmarks.operator.problem import Problem
 from benchmarks.operator.workloads import stencil
 
-PRELOADED = ("benchmarks.operator.memory", "scipy.sparse", "torchsparsegradutils", "torch_sparse")
+PRELOADED = ("benchmarks.operator.__main__", "scipy.sparse", "torchsparsegradutils", "torch_sparse")
 TIMEOUT = 300.0
 
 
@@ -74,6 +74,7 @@ def _child(
     # Allocations from this size on are mapped and unmapped, so that none hides in freed memory.
     ctypes.CDLL(None).mallopt(-3, 1 << 16)
     torch.set_num_threads(threads)
+    silence_warnings()
     try:
         connection.send(measure_here(Problem.load(path), contender, mode))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported

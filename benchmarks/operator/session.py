@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 
 from benchmarks.operator.bandwidth import Memory, physical_limit
 from benchmarks.operator.check import Checker, DisagreementError
-from benchmarks.operator.contenders import CONTENDERS, Case, Limits, explain
+from benchmarks.operator.contenders import CONTENDERS, Case, Limits, explain, silence_warnings
 from benchmarks.operator.memory import MemoryMeter
 from benchmarks.operator.modes import Call, Mode, make_call
 from benchmarks.operator.results import (
@@ -44,7 +43,8 @@ class Plan:
     threads: list[int]
     pace: Pace
     limits: Limits
-    memory: bool
+    memory: tuple[Mode, ...]
+    """Modes in which peak memory is measured."""
     bandwidth_elements: int
 
     def settings(self, workload: Workload) -> Iterator[tuple[torch.dtype, int, Mode]]:
@@ -58,8 +58,7 @@ class Plan:
     def steps(self) -> int:
         """Number of steps of which the session reports progress."""
         timed = sum(len(list(self.settings(workload))) for workload in self.workloads)
-        measured = sum(len(modes(workload)) for workload in self.workloads)
-        return timed + (measured if self.memory else 0)
+        return timed + len(self.workloads) * len(self.memory)
 
 
 def modes(workload: Workload) -> list[Mode]:
@@ -94,7 +93,7 @@ class Session:
 
     def run(self) -> None:
         """Run everything."""
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        silence_warnings()
         for workload in self._plan.workloads:
             problem = workload.make()
             checked = False
@@ -138,7 +137,7 @@ class Session:
         first: dict[str, float] = {}
         reasons: dict[str, str] = {}
         for contender in CONTENDERS:
-            reason = contender.obstacle(problem, mode, self._plan.limits)
+            reason = contender.why_not(problem, mode, self._plan.limits)
             if reason is not None:
                 reasons[contender.name] = reason
                 continue
@@ -171,10 +170,10 @@ class Session:
             path = Path(folder) / "problem.pt"
             problem.save(path)
             meter = MemoryMeter(path, max(self._plan.threads))
-            for mode in modes(workload):
+            for mode in self._plan.memory:
                 self._report(f"{workload.name}: {mode.value}, peak memory")
                 for contender in CONTENDERS:
-                    reason = contender.obstacle(problem, mode, self._plan.limits)
+                    reason = contender.why_not(problem, mode, self._plan.limits)
                     answer = reason or meter.measure(contender.name, mode)
                     record = (workload.name, dtype, mode.value, contender.name, contender.family)
                     failed = isinstance(answer, str)

@@ -152,7 +152,7 @@ def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
         ),
         *(
             Workload(f"narrow_{p}", "narrow", f"{fem_description}, few columns in B", partial(fem, p))
-            for p in ((1, 3, 16, 33), (1, 3, 16, 33), (3,))[chosen]
+            for p in ((1, 3, 16, 33), (1, 16), (3,))[chosen]
         ),
         Workload(
             "hub", "hub", "one row and one column are full", partial(hub, pick(100_000, 20_000, 100), 64)
