@@ -8,10 +8,12 @@ stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo test lint format clean install
+.PHONY: help demo bench bench-quick test lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
+	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
+	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make test               build, check and test everything"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
@@ -34,6 +36,12 @@ install: $(stamp)-installed
 demo: install
 	$(bin)/python -m demo $(if $(MATRIX),--matrix "$(MATRIX)")
 
+bench: install
+	$(bin)/python -m benchmarks.operator $(if $(MATRIX),--matrix "$(MATRIX)")
+
+bench-quick: install
+	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
+
 test: install
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py
 
@@ -46,4 +54,4 @@ format: $(stamp)-environment
 	$(bin)/ruff format
 
 clean:
-	rm -rf build demo-output $(stamp)-installed
+	rm -rf build demo-output benchmark-output $(stamp)-installed

@@ -1,1 +1,1 @@
-"""Times and peak memory of the operator beside other libraries: ``python -m benchmarks.operator``."""
+"""Times and peak memory beside other libraries: ``python -m benchmarks.operator``."""

@@ -58,7 +58,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     every = torch.get_num_threads()
     threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
     chosen = workloads(arguments.size, arguments.matrix)
-    memory = (Mode.BOTH,) if arguments.size != "full" else tuple(mode for mode in Mode if mode is not Mode.STEP)
+    memory = (
+        (Mode.BOTH,)
+        if arguments.size != "full"
+        else tuple(mode for mode in Mode if mode is not Mode.STEP)
+    )
     return Plan(
         workloads=[workload for workload in chosen if workload.group in arguments.workloads],
         dtypes=DTYPES[arguments.size],

@@ -6,17 +6,20 @@ import importlib
 import importlib.util
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 import spgrad
 from benchmarks.operator.layouts import coo_tensor, csr_tensor, entries_of, specified
-from benchmarks.operator.modes import Mode
-from benchmarks.operator.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.operator.modes import Mode
+    from benchmarks.operator.problem import Problem
 
 Leaves = tuple[Tensor, ...]
 
@@ -77,7 +80,9 @@ def _one_by_one(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Leaves
     def multiply(leaves: Leaves, B: Tensor) -> Tensor:
         if B.dim() == 2:  # noqa: PLR2004
             return product(leaves[0], B)
-        return torch.stack([product(*operands) for operands in zip(leaves, B.unbind(), strict=True)])
+        return torch.stack(
+            [product(*operands) for operands in zip(leaves, B.unbind(), strict=True)]
+        )
 
     return multiply
 

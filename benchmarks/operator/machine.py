@@ -67,6 +67,8 @@ def describe() -> dict[str, str]:
         "Python": platform.python_version(),
         "commit": _commit(),
     }
-    return described | {package: _version(package) for package in PACKAGES} | {
-        "threads of PyTorch": str(torch.get_num_threads())
-    }
+    return (
+        described
+        | {package: _version(package) for package in PACKAGES}
+        | {"threads of PyTorch": str(torch.get_num_threads())}
+    )

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,7 +21,18 @@ from benchmarks.operator.modes import Mode, make_call
 from benchmarks.operator.problem import Problem
 from benchmarks.operator.workloads import stencil
 
-PRELOADED = ("benchmarks.operator.__main__", "scipy.sparse", "torchsparsegradutils", "torch_sparse")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+PRELOADED = (
+    "benchmarks.operator.__main__",
+    "scipy.sparse",
+    "torch.fx.experimental.symbolic_shapes",  # PyTorch's first backward pass imports it, for 0.5 s
+    "torch.nested._internal.nested_tensor",  # and this
+    "torchsparsegradutils",
+    "torch_sparse",
+)
 TIMEOUT = 300.0
 
 
@@ -57,7 +66,6 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
     make_call(find(contender).prepare(small), small, mode)()
 
     call = make_call(find(contender).prepare(problem), problem, mode)
-    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
@@ -68,9 +76,7 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
     return Peak(above, above / problem.entries)
 
 
-def _child(
-    connection: Connection, path: Path, contender: str, mode: Mode, threads: int
-) -> None:
+def _child(connection: Connection, path: Path, contender: str, mode: Mode, threads: int) -> None:
     # Allocations from this size on are mapped and unmapped, so that none hides in freed memory.
     ctypes.CDLL(None).mallopt(-3, 1 << 16)
     torch.set_num_threads(threads)

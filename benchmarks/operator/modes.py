@@ -48,8 +48,8 @@ class Outcome:
     """What a call computed; None for what it did not."""
 
     C: Tensor | None = None
-    dA: tuple[Tensor, ...] | None = None
-    dB: Tensor | None = None
+    dA: tuple[Tensor, ...] | None = None  # noqa: N815
+    dB: Tensor | None = None  # noqa: N815
 
 
 Call = Callable[[], Outcome]

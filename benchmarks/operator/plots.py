@@ -48,7 +48,7 @@ SHOWN = {
 
 def _colours(names: Mapping[str, str]) -> dict[str, str]:
     # Okabe and Ito's colours, which colour-blind readers can tell apart.
-    palette = "#0072B2 #56B4E9 #D55E00 #E69F00 #009E73 #CC79A7 #8C8C8C #000000".split()
+    palette = ["#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#999", "#000"]
     return dict(zip(names, palette, strict=False))
 
 
@@ -98,7 +98,7 @@ def _bytes(value: float, _: int) -> str:
     return size(value)
 
 
-def _save(
+def _save(  # noqa: PLR0913
     path: Path,
     points: Points,
     workloads: list[str],
@@ -182,7 +182,7 @@ def _limit(results: Results, folder: Path) -> Path:
         [workload.name for workload in results.workloads],
         SHOWN,
         title="Time of the forward product against the limit of the memory",
-        label="time / time to move A, B and C once: the line is the limit for what is not in a cache\n"
+        label="time / time to move A, B and C once; the line is the limit outside the caches\n"
         f"({setting.dtype}, {setting.threads} threads; medians)",
         format_x=_times,
         line=1,

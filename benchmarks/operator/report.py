@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from benchmarks.operator.results import Results, Setting, TimeRecord, WorkloadRecord
 
 READING = f"""\
-How to read this: all contenders ran on the same matrix in the same process, round by round in random
-order, and only the operator was timed. Times are medians with quartiles; compare them within one
-table only. **×** is the time divided by that of {REFERENCE}: above 1 is slower. *First* is the first
-call on new tensors. dA and dB are the gradients alone, of a product computed beforehand.
+How to read this: all contenders ran on the same matrix in the same process, round by round in
+random order, and only the operator was timed. Times are medians with quartiles; compare them within
+one table only. **×** is the time divided by that of {REFERENCE}: above 1 is slower. *First* is the
+first call on new tensors. dA and dB are the gradients alone, of a product computed beforehand.
 All results were compared with spgrad's before anything was timed."""
+
+LIMIT = """\
+The time in which the memory moves A (CSR, int32), B and C once, at the bandwidth measured beside
+the workload. It binds where these exceed the caches; below that, more than 1 is possible."""
 
 
 def seconds(value: float) -> str:
@@ -53,7 +57,9 @@ def _summary(results: Results) -> str:
         if ours is None or peer is None:
             continue
         name, theirs = peer
-        rows.append([*_names(setting), seconds(ours), name, seconds(theirs), f"{theirs / ours:.2f}"])
+        rows.append(
+            [*_names(setting), seconds(ours), name, seconds(theirs), f"{theirs / ours:.2f}"]
+        )
     head = ["workload", "what", "dtype", "threads", REFERENCE, "fastest peer", "its time", "ratio"]
     return table(head, rows)
 
@@ -82,16 +88,25 @@ def _limits(results: Results) -> str:
                 f"{limit.seconds / ours:.2f}",
             ]
         )
-    head = ["workload", "dtype", "threads", "bandwidth", "A, B and C", "limit", REFERENCE, "limit / time"]
+    head = [
+        "workload",
+        "dtype",
+        "threads",
+        "bandwidth",
+        "A, B and C",
+        "limit",
+        REFERENCE,
+        "limit / time",
+    ]
     return table(head, rows)
 
 
 def _cell(record: TimeRecord | None, reference: float | None) -> str:
     if record is None or record.times is None:
-        return "–"
+        return "-"
     times = record.times
     ratio = f" ×{times.median / reference:.2f}" if reference else ""
-    spread = f"{seconds(times.lower_quartile)} – {seconds(times.upper_quartile)}"
+    spread = f"{seconds(times.lower_quartile)} to {seconds(times.upper_quartile)}"
     return f"**{seconds(times.median)}**{ratio}<br>{spread}<br>first {seconds(times.first)}"
 
 
@@ -132,7 +147,10 @@ def _memory(results: Results, workload: str) -> str:
             rows.append(
                 [
                     contender.name,
-                    *(f"{size(p.bytes)}, {p.bytes_per_entry:.3g} B/entry" if p else "–" for p in cells),
+                    *(
+                        f"{size(p.bytes)}, {p.bytes_per_entry:.3g} B/entry" if p else "-"
+                        for p in cells
+                    ),
                 ]
             )
     if not rows:
@@ -192,9 +210,7 @@ def markdown(results: Results, pictures: Sequence[Path]) -> str:
         "*ratio* is the fastest peer's time divided by spgrad's: above 1, spgrad is faster.\n",
         _summary(results),
         "## Physical limit of the forward product\n",
-        "The time in which the memory moves A (CSR, int32), B and C once, at the bandwidth measured "
-        "beside the workload. It binds where these exceed the caches; below that, more than 1 is "
-        "possible.\n",
+        LIMIT + "\n",
         _limits(results),
         "## Workloads\n",
         *(_workload(results, workload) for workload in results.workloads),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from benchmarks.operator.results import (
 from benchmarks.operator.timing import Pace, time_first, time_rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from benchmarks.operator.problem import Problem
     from benchmarks.operator.workloads import Workload
@@ -81,6 +80,12 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _warm_up() -> None:
+    """Let PyTorch import what its first backward pass needs, so that no contender pays for it."""
+    x = torch.ones(2, 2, requires_grad=True)
+    torch.autograd.grad(x @ x, x, torch.ones(2, 2))
+
+
 class Session:
     """One run of the benchmark."""
 
@@ -94,6 +99,7 @@ class Session:
     def run(self) -> None:
         """Run everything."""
         silence_warnings()
+        _warm_up()
         for workload in self._plan.workloads:
             problem = workload.make()
             checked = False
@@ -130,9 +136,7 @@ class Session:
                     self._time_mode(setting, problem, mode, checker)
         return checker.against_float64
 
-    def _time_mode(
-        self, setting: Setting, problem: Problem, mode: Mode, checker: Checker
-    ) -> None:
+    def _time_mode(self, setting: Setting, problem: Problem, mode: Mode, checker: Checker) -> None:
         calls: dict[str, Call] = {}
         first: dict[str, float] = {}
         reasons: dict[str, str] = {}
@@ -176,9 +180,5 @@ class Session:
                     reason = contender.why_not(problem, mode, self._plan.limits)
                     answer = reason or meter.measure(contender.name, mode)
                     record = (workload.name, dtype, mode.value, contender.name, contender.family)
-                    failed = isinstance(answer, str)
-                    self._results.memory.append(
-                        MemoryRecord(*record, None, answer)
-                        if failed
-                        else MemoryRecord(*record, answer)
-                    )
+                    peak, failure = (None, answer) if isinstance(answer, str) else (answer, None)
+                    self._results.memory.append(MemoryRecord(*record, peak, failure))

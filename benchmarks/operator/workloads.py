@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 from benchmarks.operator.problem import Problem, make_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 Integers = npt.NDArray[np.int64]
@@ -122,9 +122,11 @@ def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
     scale, draws = pick(17, 13, 6), pick(1_200_000, 75_000, 300)
     layer = pick(4096, 1024, 64)
     wide = pick(128, 64, 16)
-    found = [
+    return [
         Workload("fem", "fem", fem_description, partial(fem, wide)),
-        Workload("power_law", "power_law", f"R-MAT of scale {scale}", partial(rmat, scale, draws, wide)),
+        Workload(
+            "power_law", "power_law", f"R-MAT of scale {scale}", partial(rmat, scale, draws, wide)
+        ),
         *(
             Workload(
                 f"random_{name}",
@@ -142,20 +144,29 @@ def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
             "batched_many",
             "batched_many",
             "many small matrices with entries at random places",
-            partial(uniform_batch, pick(64, 16, 3), (2 ** pick(10, 9, 4),) * 2, 2 ** pick(13, 12, 5), 32),
+            partial(
+                uniform_batch, pick(64, 16, 3), (2 ** pick(10, 9, 4),) * 2, 2 ** pick(13, 12, 5), 32
+            ),
         ),
         Workload(
             "batched_large",
             "batched_large",
             "few large matrices with entries at random places",
-            partial(uniform_batch, pick(4, 2, 2), (2 ** pick(14, 12, 5),) * 2, 2 ** pick(17, 15, 6), 64),
+            partial(
+                uniform_batch, pick(4, 2, 2), (2 ** pick(14, 12, 5),) * 2, 2 ** pick(17, 15, 6), 64
+            ),
         ),
         *(
-            Workload(f"narrow_{p}", "narrow", f"{fem_description}, few columns in B", partial(fem, p))
+            Workload(
+                f"narrow_{p}", "narrow", f"{fem_description}, few columns in B", partial(fem, p)
+            )
             for p in ((1, 3, 16, 33), (1, 16), (3,))[chosen]
         ),
         Workload(
-            "hub", "hub", "one row and one column are full", partial(hub, pick(100_000, 20_000, 100), 64)
+            "hub",
+            "hub",
+            "one row and one column are full",
+            partial(hub, pick(100_000, 20_000, 100), 64),
         ),
         Workload(
             "sparse_layer",
@@ -165,4 +176,3 @@ def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
             trained=True,
         ),
     ]
-    return found
