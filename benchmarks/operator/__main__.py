@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.operator.bandwidth import ELEMENTS
 from benchmarks.operator.contenders import Limits
-from benchmarks.operator.machine import available_memory, describe
+from benchmarks.operator.machine import available_memory, busy, describe
 from benchmarks.operator.modes import Mode
 from benchmarks.operator.plots import draw
 from benchmarks.operator.report import markdown
@@ -50,7 +50,9 @@ def _arguments() -> argparse.Namespace:
         "--workloads", nargs="+", choices=groups, default=groups, metavar="NAME", help=str(groups)
     )
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
-    parser.add_argument("--dense-limit", type=float, default=2e9, help="bytes of a dense matrix")
+    parser.add_argument(
+        "--dense-limit", type=float, metavar="BYTES", help="of a dense matrix (2e9; quick: 3e8)"
+    )
     return parser.parse_args()
 
 
@@ -58,6 +60,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     every = torch.get_num_threads()
     threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
     chosen = workloads(arguments.size, arguments.matrix)
+    dense = arguments.dense_limit or (2e9 if arguments.size == "full" else 3e8)
     memory = (
         (Mode.BOTH,)
         if arguments.size != "full"
@@ -68,7 +71,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         dtypes=DTYPES[arguments.size],
         threads=list(dict.fromkeys(arguments.threads or threads)),
         pace=PACES[arguments.size],
-        limits=Limits(dense=arguments.dense_limit, temporary=available_memory() / 2),
+        limits=Limits(dense=dense, temporary=available_memory() / 2),
         memory=() if arguments.no_memory else memory,
         bandwidth_elements=ELEMENTS if arguments.size != "tiny" else 1 << 16,
     )
@@ -97,6 +100,8 @@ def main() -> None:
         Session(plan, results, report).run()
         progress.update(task, description="done")
 
+    if busy(results.machine):
+        console.print("[yellow]warning:[/yellow] the machine was busy; times are unreliable")
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     results.write(output / "results.json")

@@ -281,7 +281,9 @@ class Dense(Contender):
 
 
 REFERENCE = "spgrad CSR int32"
-"""The contender that all others are compared with."""
+"""The contender that all others are compared with, except in training steps."""
+LAYER_REFERENCE = "spgrad csr_mm"
+"""The one for training steps: the form for layers."""
 
 CONTENDERS: tuple[Contender, ...] = (
     Spgrad(CSR32),

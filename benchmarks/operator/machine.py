@@ -62,6 +62,7 @@ def describe() -> dict[str, str]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
+        "load before the run": f"{os.getloadavg()[0]:.2f}",
         "instruction set": spgrad.instruction_set(),
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
@@ -72,3 +73,8 @@ def describe() -> dict[str, str]:
         | {package: _version(package) for package in PACKAGES}
         | {"threads of PyTorch": str(torch.get_num_threads())}
     )
+
+
+def busy(described: dict[str, str]) -> bool:
+    """Say whether other programs took so much that times of several threads mean little."""
+    return float(described["load before the run"]) > 0.25 * int(described["cores"])

@@ -112,7 +112,7 @@ def _save(  # noqa: PLR0913
     figure, axes = plt.subplots(figsize=(9.5, 1.8 + 0.42 * len(workloads)), layout="constrained")
     _dots(axes, points, workloads, markers)
     if line is not None:
-        axes.axvline(line, color="0.3", lw=1, zorder=1)
+        axes.axvline(line, color="0.2", lw=1.3, zorder=1.5)
     low, high = axes.get_xlim()
     if high / low < 100:  # noqa: PLR2004 - too narrow for powers of ten to be enough
         axes.set_xticks([v for v in _ticks() if low <= v <= high])
@@ -141,7 +141,7 @@ def _speed(results: Results, folder: Path) -> Path:
         points,
         [workload.name for workload in results.workloads],
         MODES,
-        title=f"Speed of {REFERENCE} relative to the fastest peer of each case",
+        title="Speed of spgrad relative to the fastest peer of each case",
         label=f"time of the fastest peer / time of spgrad: right of the line spgrad is faster\n"
         f"({setting.dtype}, {setting.threads} threads; medians)",
         format_x=_times,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.operator.contenders import CONTENDERS, REFERENCE
+from benchmarks.operator.contenders import CONTENDERS, LAYER_REFERENCE, REFERENCE
+from benchmarks.operator.machine import busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 READING = f"""\
 How to read this: all contenders ran on the same matrix in the same process, round by round in
 random order, and only the operator was timed. Times are medians with quartiles; compare them within
-one table only. **×** is the time divided by that of {REFERENCE}: above 1 is slower. *First* is the
-first call on new tensors. dA and dB are the gradients alone, of a product computed beforehand.
+one table only. **×** is the time divided by that of {REFERENCE} (in training steps of
+{LAYER_REFERENCE}): above 1 is slower. *First* is the first call on new tensors. dA and dB are the gradients alone, of a product computed beforehand.
 All results were compared with spgrad's before anything was timed."""
+BUSY = """\
+**The machine was busy with other programs when this ran. Several threads then wait for each other's
+turn, so their times are unreliable; those of one thread suffer less.**"""
 
 LIMIT = """\
 The time in which the memory moves A (CSR, int32), B and C once, at the bandwidth measured beside
@@ -60,7 +64,7 @@ def _summary(results: Results) -> str:
         rows.append(
             [*_names(setting), seconds(ours), name, seconds(theirs), f"{theirs / ours:.2f}"]
         )
-    head = ["workload", "what", "dtype", "threads", REFERENCE, "fastest peer", "its time", "ratio"]
+    head = ["workload", "what", "dtype", "threads", "spgrad", "fastest peer", "its time", "ratio"]
     return table(head, rows)
 
 
@@ -203,6 +207,7 @@ def markdown(results: Results, pictures: Sequence[Path]) -> str:
     parts = [
         "# spgrad beside other libraries\n",
         READING + "\n",
+        *([BUSY + "\n"] if busy(results.machine) else []),
         _machine(results),
         *(["## Errors\n", *errors, ""] if errors else []),
         *(f"![{path.stem}]({path.name})\n" for path in pictures),

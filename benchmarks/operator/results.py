@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.operator.bandwidth import PhysicalLimit  # noqa: TC001 - records keep their types
-from benchmarks.operator.contenders import REFERENCE
+from benchmarks.operator.contenders import LAYER_REFERENCE, REFERENCE
 from benchmarks.operator.memory import Peak  # noqa: TC001
+from benchmarks.operator.modes import Mode
 from benchmarks.operator.timing import Times  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class Results:
             if record.setting == setting and record.times is not None
         }
 
-    def median(self, setting: Setting, contender: str = REFERENCE) -> float | None:
-        """Give the median of a contender, in seconds."""
-        record = self.timed(setting).get(contender)
+    def median(self, setting: Setting, contender: str | None = None) -> float | None:
+        """Give the median of a contender, in seconds; by default, of spgrad's reference."""
+        reference = LAYER_REFERENCE if setting.mode == Mode.STEP.value else REFERENCE
+        record = self.timed(setting).get(contender or reference)
         return record.times.median if record and record.times else None
 
     def fastest_peer(self, setting: Setting) -> tuple[str, float] | None:
