@@ -17,8 +17,9 @@ READING = f"""\
 How to read this: all contenders ran on the same matrix in the same process, round by round in
 random order, and only the operator was timed. Times are medians with quartiles; compare them within
 one table only. **×** is the time divided by that of {REFERENCE} (in training steps of
-{LAYER_REFERENCE}): above 1 is slower. *First* is the first call on new tensors. dA and dB are the gradients alone, of a product computed beforehand.
-All results were compared with spgrad's before anything was timed."""
+{LAYER_REFERENCE}): above 1 is slower. *First* is the first call on new tensors. dA and dB are the
+gradients alone, of a product computed beforehand. All results were compared with spgrad's before
+anything was timed."""
 BUSY = """\
 **The machine was busy with other programs when this ran. Several threads then wait for each other's
 turn, so their times are unreliable; those of one thread suffer less.**"""
