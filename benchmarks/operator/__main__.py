@@ -33,14 +33,22 @@ DTYPES = {
 }
 
 
-def _arguments() -> argparse.Namespace:
+def parse(command_line: list[str] | None = None) -> argparse.Namespace:
+    """Read the options, by default those of this process."""
     groups = list(dict.fromkeys(workload.group for workload in workloads("tiny")))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.operator",
         description="Times and peak memory of spgrad beside other libraries.",
     )
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size")
     parser.add_argument("--size", choices=SIZES, default="full", help="of the matrices")
+    parser.add_argument(
+        "--quick",
+        action="store_const",
+        const="quick",
+        dest="size",
+        default=argparse.SUPPRESS,
+        help="the same as --size quick",
+    )
     parser.add_argument("--matrix", type=Path, help="Matrix Market file in place of fem")
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder")
     parser.add_argument(
@@ -53,7 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dense-limit", type=float, metavar="BYTES", help="of a dense matrix (2e9; quick: 3e8)"
     )
-    return parser.parse_args()
+    return parser.parse_args(command_line)
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -79,7 +87,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 def main() -> None:
     """Run the benchmark and write its results."""
-    arguments = _arguments()
+    arguments = parse()
     plan = _plan(arguments)
     options = {name: str(value) for name, value in vars(arguments).items()}
     results = Results(describe(), options)

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.operator.contenders import REFERENCE
 from benchmarks.operator.modes import Mode
-from benchmarks.operator.report import size
+from benchmarks.operator.report import count, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +143,7 @@ def _speed(results: Results, folder: Path) -> Path:
         MODES,
         title="Speed of spgrad relative to the fastest peer of each case",
         label=f"time of the fastest peer / time of spgrad: right of the line spgrad is faster\n"
-        f"({setting.dtype}, {setting.threads} threads; medians)",
+        f"({setting.dtype}, {count(setting.threads)}; medians)",
         format_x=_times,
         line=1,
     )
@@ -183,7 +183,7 @@ def _limit(results: Results, folder: Path) -> Path:
         SHOWN,
         title="Time of the forward product against the limit of the memory",
         label="time / time to move A, B and C once; the line is the limit outside the caches\n"
-        f"({setting.dtype}, {setting.threads} threads; medians)",
+        f"({setting.dtype}, {count(setting.threads)}; medians)",
         format_x=_times,
         line=1,
     )

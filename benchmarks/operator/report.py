@@ -37,6 +37,11 @@ def seconds(value: float) -> str:
     return f"{value / 1e-6:.3g} µs"
 
 
+def count(threads: int) -> str:
+    """Format a number of threads."""
+    return f"{threads} thread" if threads == 1 else f"{threads} threads"
+
+
 def size(value: float) -> str:
     """Format a number of bytes with three digits."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -136,7 +141,7 @@ def _times(results: Results, workload: str) -> str:
             str(next((r.times.rounds for r in records.values() if r.times), 0)) for records in timed
         ]
         rows.append(["rounds", *rounds])
-        heading = f"#### {dtype}, {threads} {'thread' if threads == 1 else 'threads'}\n\n"
+        heading = f"#### {dtype}, {count(threads)}\n\n"
         parts.append(heading + table(["", *(setting.mode for setting in shown)], rows))
     return "\n".join(parts)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.operator import __main__ as command
 from benchmarks.operator import check, contenders, modes, workloads
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(folder):
     return run(folder, "--workloads", "batched_many", "sparse_layer")
+
+
+def test_the_size_is_full_unless_told_otherwise():
+    assert command.parse([]).size == "full"
+    assert command.parse(["--quick"]).size == "quick"
 
 
 def test_files_are_written(folder, results):
