@@ -2,16 +2,21 @@
 //
 //     spgrad_kernel_benchmarks --benchmark_filter=spmm
 //
-// on two matrices: the 27-point stencil on a 50 × 50 × 49 grid (122,500², 3.18 M entries,
-// neighbours close by in memory), and the same entries with their columns shuffled (nothing close
-// by).
+// on four matrices:
+//
+//     stencil      27 points on a 50 × 50 × 49 grid: 122,500², 3.18 M entries, neighbours close by
+//     shuffled     the same entries with their columns shuffled: nothing close by
+//     power_law    R-MAT of scale 17 with 1.2 M draws: long rows, and many without entries
+//     layer        4096², 5 % of the places at random: each row of B is used 200 times
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "spgrad/isa.h"
@@ -23,6 +28,22 @@ using spgrad::kernels::CompressedView;
 using spgrad::kernels::CoordinateView;
 using spgrad::kernels::MovedEntry;
 using Index = int32_t;
+
+// Dense matrices start at a cache line, as PyTorch's do: elsewhere each vector of 64 bytes would
+// lie on two.
+template <class Scalar>
+struct Aligned {
+  using value_type = Scalar;
+  Aligned() = default;
+  template <class Other>
+  Aligned(const Aligned<Other>&) {}
+  Scalar* allocate(size_t count) {
+    return static_cast<Scalar*>(operator new(count * sizeof(Scalar), std::align_val_t(64)));
+  }
+  void deallocate(Scalar* data, size_t) { operator delete(data, std::align_val_t(64)); }
+  bool operator==(const Aligned&) const = default;
+};
+using Dense = std::vector<float, Aligned<float>>;
 
 struct Matrix {
   int64_t rows = 0;
@@ -51,37 +72,84 @@ struct Matrix {
   }
 };
 
+using Coordinates = std::vector<std::pair<int64_t, int64_t>>;
+
+// A matrix of rows × rows with these entries, sorted, duplicates merged.
+Matrix make_matrix(int64_t rows, Coordinates&& entries) {
+  std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
+  Matrix a;
+  a.rows = rows;
+  for (const auto& [row, column] : entries) {
+    while (static_cast<int64_t>(a.offsets.size()) <= row) {
+      a.offsets.push_back(static_cast<Index>(a.columns.size()));
+    }
+    a.columns.push_back(static_cast<Index>(column));
+    a.coordinate_rows.push_back(row);
+    a.coordinate_columns.push_back(column);
+  }
+  a.offsets.resize(static_cast<size_t>(rows + 1), static_cast<Index>(a.columns.size()));
+  a.values.assign(a.columns.size(), 0.5F);
+  return a;
+}
+
 Matrix make_stencil(bool shuffled) {
   constexpr int64_t nx = 50;
   constexpr int64_t ny = 50;
   constexpr int64_t nz = 49;
-  Matrix a;
-  a.rows = nx * ny * nz;
-  std::vector<Index> place(static_cast<size_t>(a.rows));
+  constexpr int64_t rows = nx * ny * nz;
+  std::vector<int64_t> place(rows);
   std::iota(place.begin(), place.end(), 0);
   if (shuffled) std::shuffle(place.begin(), place.end(), std::mt19937_64(0));
-  for (int64_t row = 0; row < a.rows; ++row) {
+  Coordinates entries;
+  for (int64_t row = 0; row < rows; ++row) {
     const int64_t x = row / (ny * nz);
     const int64_t y = row / nz % ny;
     const int64_t z = row % nz;
     for (int64_t i = std::max<int64_t>(x - 1, 0); i <= std::min(x + 1, nx - 1); ++i) {
       for (int64_t j = std::max<int64_t>(y - 1, 0); j <= std::min(y + 1, ny - 1); ++j) {
         for (int64_t k = std::max<int64_t>(z - 1, 0); k <= std::min(z + 1, nz - 1); ++k) {
-          a.columns.push_back(place[static_cast<size_t>((i * ny + j) * nz + k)]);
-          a.coordinate_rows.push_back(row);
+          entries.emplace_back(row, place[static_cast<size_t>((i * ny + j) * nz + k)]);
         }
       }
     }
-    a.offsets.push_back(static_cast<Index>(a.columns.size()));
   }
-  a.coordinate_columns.assign(a.columns.begin(), a.columns.end());
-  a.values.assign(a.columns.size(), 0.5F);
-  return a;
+  return make_matrix(rows, std::move(entries));
 }
 
-const Matrix& matrix(int64_t shuffled) {
-  static const Matrix matrices[] = {make_stencil(false), make_stencil(true)};
-  return matrices[shuffled];
+Matrix make_power_law() {
+  constexpr int scale = 17;
+  std::mt19937_64 random(0);
+  std::discrete_distribution<int> quadrant({0.57, 0.19, 0.19, 0.05});
+  Coordinates entries(1'200'000);
+  for (auto& [row, column] : entries) {
+    for (int bit = 0; bit < scale; ++bit) {
+      const int chosen = quadrant(random);
+      row = 2 * row + chosen / 2;
+      column = 2 * column + chosen % 2;
+    }
+  }
+  return make_matrix(int64_t{1} << scale, std::move(entries));
+}
+
+Matrix make_layer() {
+  constexpr int64_t rows = 4096;
+  std::mt19937_64 random(0);
+  std::uniform_int_distribution<int64_t> place(0, rows - 1);
+  Coordinates entries(rows * rows / 20);
+  for (auto& [row, column] : entries) {
+    row = place(random);
+    column = place(random);
+  }
+  return make_matrix(rows, std::move(entries));
+}
+
+constexpr const char* kMatrices[] = {"stencil", "shuffled", "power_law", "layer"};
+
+const Matrix& matrix(int64_t number) {
+  static const Matrix matrices[] = {make_stencil(false), make_stencil(true), make_power_law(),
+                                    make_layer()};
+  return matrices[number];
 }
 
 struct Transposed {
@@ -109,16 +177,17 @@ struct Transposed {
 };
 
 void set_rates(benchmark::State& state, const Matrix& a) {
+  state.SetLabel(kMatrices[state.range(0)]);
   state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(a.columns.size()));
 }
 
-// Arguments: shuffled, p.
+// Arguments: number of the matrix, p.
 void spmm(benchmark::State& state, const std::string& instruction_set) {
   spgrad::use_instruction_set(instruction_set);
   const Matrix& a = matrix(state.range(0));
   const int64_t p = state.range(1);
-  std::vector<float> x(static_cast<size_t>(a.rows * p), 1.0F);
-  std::vector<float> out(x.size());
+  Dense x(static_cast<size_t>(a.rows * p), 1.0F);
+  Dense out(x.size());
   for (auto _ : state) {
     const bool valid = spgrad::kernels::spmm<float>(a.csr(), a.values.data(), {x.data(), 0, p},
                                                     {out.data(), 0, p}, p, 0, a.rows);
@@ -131,8 +200,8 @@ void sddmm(benchmark::State& state, const std::string& instruction_set) {
   spgrad::use_instruction_set(instruction_set);
   const Matrix& a = matrix(state.range(0));
   const int64_t p = state.range(1);
-  std::vector<float> x(static_cast<size_t>(a.rows * p), 1.0F);
-  std::vector<float> out(a.values.size());
+  Dense x(static_cast<size_t>(a.rows * p), 1.0F);
+  Dense out(a.values.size());
   for (auto _ : state) {
     const bool valid = spgrad::kernels::sddmm<float>(a.csr(), {x.data(), 0, p}, {x.data(), 0, p},
                                                      out.data(), p, 0, a.rows);
@@ -146,9 +215,9 @@ void backward(benchmark::State& state, const std::string& instruction_set) {
   const Matrix& a = matrix(state.range(0));
   const Transposed transposed(a);
   const int64_t p = state.range(1);
-  std::vector<float> x(static_cast<size_t>(a.rows * p), 1.0F);
-  std::vector<float> out(x.size());
-  std::vector<float> out_values(a.values.size());
+  Dense x(static_cast<size_t>(a.rows * p), 1.0F);
+  Dense out(x.size());
+  Dense out_values(a.values.size());
   for (auto _ : state) {
     const bool valid = spgrad::kernels::backward<float>(
         transposed.view(a), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p}, {out.data(), 0, p},
@@ -163,10 +232,10 @@ void transpose(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(Transposed(a));
   set_rates(state, a);
 }
-BENCHMARK(transpose)->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
+BENCHMARK(transpose)->DenseRange(0, 3)->Unit(benchmark::kMillisecond);
 
 void compress_rows(benchmark::State& state) {
-  const Matrix& a = matrix(0);
+  const Matrix& a = matrix(state.range(0));
   std::vector<int64_t> offsets(static_cast<size_t>(a.rows + 1));
   for (auto _ : state) {
     benchmark::DoNotOptimize(
@@ -174,7 +243,7 @@ void compress_rows(benchmark::State& state) {
   }
   set_rates(state, a);
 }
-BENCHMARK(compress_rows)->Unit(benchmark::kMillisecond);
+BENCHMARK(compress_rows)->DenseRange(0, 3)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 
@@ -184,8 +253,8 @@ int main(int argc, char** argv) {
         {"spmm/", spmm}, {"sddmm/", sddmm}, {"backward/", backward}};
     for (const auto& [kernel, function] : kernels) {
       benchmark::RegisterBenchmark((kernel + name).c_str(), function, name)
-          ->ArgNames({"shuffled", "p"})
-          ->ArgsProduct({{0, 1}, {1, 8, 32, 128, 256}})
+          ->ArgNames({"matrix", "p"})
+          ->ArgsProduct({{0, 1, 2, 3}, {1, 3, 8, 16, 33, 64, 128, 256}})
           ->Unit(benchmark::kMillisecond);
     }
   }

@@ -5,24 +5,31 @@
 #pragma once
 
 #include "rows.h"
+#include "sums.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 template <class TileType, class EntriesType, class Scalar>
 inline bool spmm_row(const TileType& tile, const EntriesType& entries, const Scalar* values,
-                     const DenseView<const Scalar>& x, const Scalar* x_item, int64_t begin,
-                     int64_t end, Scalar* out) {
+                     const DenseView<const Scalar>& x, const Scalar* x_item, Scalar* out) {
   using V = typename TileType::V;
-  V sum[TileType::count] = {};
-  for (int64_t k = begin; k < end; ++k) {
-    Place place;
-    if (!entries.read(k, place)) return false;
-    entries.prefetch(k, x, x_item, tile, values);
-    const Scalar value = values[place.position];
-    const Scalar* x_row = x_item + place.index * x.row_stride + tile.first;
-    unroll<TileType::count>([&](auto i) { sum[i] += value * load<V>(x_row + tile.start(i)); });
-  }
-  unroll<TileType::count>([&](auto i) { store(out + tile.first + tile.start(i), sum[i]); });
+  constexpr int sums = kSums<TileType>;
+  V sum[sums][TileType::count] = {};
+  const Scalar* x_tile = x_item + tile.first;
+  const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
+  const auto add = [&](int64_t first, auto size) {
+    return unroll_while<size>([&](auto e) {
+      Place place;
+      if (!entries.read(first + e, place)) return false;
+      entries.template prefetch<TileType::bytes>(first + e + ahead, x_tile, x.row_stride, values);
+      const Scalar value = values[place.position];
+      const Scalar* x_row = x_tile + place.index * x.row_stride;
+      unroll<TileType::count>([&](auto i) { sum[e][i] += value * load<V>(x_row + tile.start(i)); });
+      return true;
+    });
+  };
+  if (!for_each_group<sums>(entries.begin, entries.end, add)) return false;
+  store_sums(tile, sum, out);
   return true;
 }
 
@@ -31,11 +38,10 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
   return for_each_group_and_tile<Scalar>(
       p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(
-            a, first, last, [&](int64_t item, int64_t row, int64_t begin, int64_t end) {
-              return spmm_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride,
-                              begin, end, out.data + item * out.item_stride + row * out.row_stride);
-            });
+        return for_each_row(a, first, last, [&](int64_t item, int64_t row, const auto& entries) {
+          return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
+                          out.data + item * out.item_stride + row * out.row_stride);
+        });
       });
 }
 
@@ -43,9 +49,9 @@ template <class Scalar, class Index, class Entry>
 bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
                 DenseView<const Scalar> x, Scalar* out, int64_t p, RowBlock block) {
   const int64_t item = locate(a, block.row).item;
+  const Entries entries(a, item, block.first_entry, block.last_entry);
   return for_each_tile<Scalar>(p, [&](const auto& tile) {
-    return spmm_row(tile, Entries(a, item), values, x, x.data + item * x.item_stride,
-                    block.first_entry, block.last_entry, out);
+    return spmm_row(tile, entries, values, x, x.data + item * x.item_stride, out);
   });
 }
 

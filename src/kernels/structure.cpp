@@ -66,6 +66,104 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
   return true;
 }
 
+// Entries that are checked and then read again, from the L1 cache.
+constexpr int64_t kChunk = 1024;
+
+template <class Index>
+void prefetch(const Index* array, int64_t k) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) +
+                                                   static_cast<uintptr_t>(k) * sizeof(Index)));
+}
+
+// Row of the batch, for entries whose item and row are within bounds. Others wrap.
+template <bool batched, class Index>
+int64_t wrapped_row_of_batch(const CoordinateView<Index>& a, int64_t k) {
+  auto row = static_cast<uint64_t>(a.row[k]);
+  if constexpr (batched) row += static_cast<uint64_t>(a.item[k]) * static_cast<uint64_t>(a.rows);
+  return static_cast<int64_t>(row);
+}
+
+// Whether the entries [first, last) are within bounds, and sorted together with the one before. No
+// branch in the loop, which is all that most of the time is spent on: a sign bit in one of two
+// words says that something is wrong. (Within bounds, no difference overflows.)
+template <bool batched, class Index>
+RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last) {
+  const auto rows = static_cast<uint64_t>(a.rows);
+  const auto items = static_cast<uint64_t>(a.items);
+  uint64_t outside = 0;
+  uint64_t decreases = 0;
+  const auto check_bounds = [&](int64_t k) {
+    const auto row = static_cast<uint64_t>(a.row[k]);
+    outside |= row | (rows - 1 - row);
+    if constexpr (batched) {
+      const auto item = static_cast<uint64_t>(a.item[k]);
+      outside |= item | (items - 1 - item);
+    }
+  };
+  check_bounds(first);
+  if (first > 0) check_bounds(first - 1);
+  constexpr int64_t line = 64 / sizeof(Index);
+  constexpr int64_t block = 8 * line;
+  for (int64_t begin = std::max<int64_t>(first, 1); begin < last; begin += block) {
+    // By itself, the CPU reaches little more than half the speed of memory here. A prefetch beyond
+    // the end is harmless.
+    for (int64_t k = begin + kChunk; k < begin + kChunk + block; k += line) {
+      prefetch(a.row, k);
+      if constexpr (batched) prefetch(a.item, k);
+    }
+    const int64_t end = std::min(begin + block, last);
+    for (int64_t k = begin; k < end; ++k) {
+      check_bounds(k);
+      decreases |= static_cast<uint64_t>(wrapped_row_of_batch<batched>(a, k)) -
+                   static_cast<uint64_t>(wrapped_row_of_batch<batched>(a, k - 1));
+    }
+  }
+  if (static_cast<int64_t>(outside) < 0) return RowOrder::out_of_range;
+  return static_cast<int64_t>(decreases) < 0 ? RowOrder::unsorted : RowOrder::sorted;
+}
+
+template <bool batched, class Index>
+RowOrder compress(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
+                  Index* offsets) {
+  const int64_t rows = a.items * a.rows;
+  // Rows whose offsets are filled in; the next range continues after the row of our last entry.
+  int64_t filled = -1;
+  // Atomic, since another thread may change the entries after the check, and ranges may then want
+  // to write the same place.
+  const auto fill = [&](int64_t last_row, int64_t offset) {
+    for (; filled < last_row; ++filled) {
+      std::atomic_ref(offsets[filled + 1])
+          .store(static_cast<Index>(offset), std::memory_order_relaxed);
+    }
+  };
+  for (int64_t first = first_entry; first < last_entry; first += kChunk) {
+    const int64_t last = std::min(first + kChunk, last_entry);
+    const RowOrder order = check_order<batched>(a, first, last);
+    if (order != RowOrder::sorted) return order;
+    if (first == first_entry && first > 0) {
+      filled = wrapped_row_of_batch<batched>(a, first - 1);
+      if (!inside(filled, rows)) return RowOrder::out_of_range;
+    }
+    // The first entries of rows, collected without a branch that the CPU would have to guess.
+    int64_t starts[kChunk];
+    int64_t count = 0;
+    int64_t previous = filled;
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t row = wrapped_row_of_batch<batched>(a, k);
+      starts[count] = k;
+      count += row != previous ? 1 : 0;
+      previous = row;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = wrapped_row_of_batch<batched>(a, starts[i]);
+      if (!inside(row, rows)) return RowOrder::out_of_range;
+      fill(row, starts[i]);
+    }
+  }
+  if (last_entry == a.entries) fill(rows, a.entries);
+  return RowOrder::sorted;
+}
+
 }  // namespace
 
 template <class Index>
@@ -91,26 +189,8 @@ OffsetsSummary scan_offsets(const CompressedView<Index, Index>& a) {
 template <class Index>
 RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
                        Index* offsets) {
-  int64_t previous = -1;
-  if (first_entry > 0) {
-    previous = row_of_batch(a, first_entry - 1);
-    if (previous < 0) return RowOrder::out_of_range;
-  }
-  // Atomic, since ranges of unsorted entries may want to write the same place.
-  const auto fill = [&](int64_t last_row, int64_t offset) {
-    for (int64_t row = previous + 1; row <= last_row; ++row) {
-      std::atomic_ref(offsets[row]).store(static_cast<Index>(offset), std::memory_order_relaxed);
-    }
-  };
-  for (int64_t k = first_entry; k < last_entry; ++k) {
-    const int64_t row = row_of_batch(a, k);
-    if (row < 0) return RowOrder::out_of_range;
-    if (row < previous) return RowOrder::unsorted;
-    fill(row, k);
-    previous = row;
-  }
-  if (last_entry == a.entries) fill(a.items * a.rows, a.entries);
-  return RowOrder::sorted;
+  return a.item == nullptr ? compress<false>(a, first_entry, last_entry, offsets)
+                           : compress<true>(a, first_entry, last_entry, offsets);
 }
 
 template <class Source, class Counter>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #ifndef SPGRAD_TARGET
 #error "vector.h is compiled for one instruction set: define SPGRAD_TARGET and SPGRAD_VECTOR_BYTES"
@@ -69,23 +70,49 @@ template <int count, int i = 0, class Function>
   }
 }
 
-// Sum of all lanes, by halves: a tree, so that the order does not depend on anything.
-template <class Scalar, int width>
-inline Scalar sum_lanes(const Vector<Scalar, width>& v) {
-  if constexpr (width == 1) {
-    return v;
-  } else if constexpr (width == 2) {
-    return v[0] + v[1];
-  } else if constexpr (width == 4) {
-    return sum_lanes<Scalar, 2>(__builtin_shufflevector(v, v, 0, 1) +
-                                __builtin_shufflevector(v, v, 2, 3));
-  } else if constexpr (width == 8) {
-    return sum_lanes<Scalar, 4>(__builtin_shufflevector(v, v, 0, 1, 2, 3) +
-                                __builtin_shufflevector(v, v, 4, 5, 6, 7));
+// Whether function(Constant<i>) is true for i = 0 ... count - 1; stops at the first that is not.
+template <int count, int i = 0, class Function>
+[[gnu::always_inline]] inline bool unroll_while(const Function& function) {
+  if constexpr (i < count) {
+    return function(Constant<i>{}) && unroll_while<count, i + 1>(function);
   } else {
-    static_assert(width == 16);
-    return sum_lanes<Scalar, 8>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+    return true;
+  }
+}
+
+// Every `group` lanes of a (and of b) are added up in two halves: lane i of a group to lane i +
+// group / 2. The result holds the sums of a, followed by those of b, in groups of half the size.
+// The shape of the tree depends on the width alone, so a sum has the same bits whether it is done
+// by itself or beside others.
+template <class Scalar, int width, int group, int... lane>
+inline auto fold_lanes(const Vector<Scalar, width>& a, const Vector<Scalar, width>& b,
+                       std::integer_sequence<int, lane...>) {
+  constexpr int half = group / 2;
+  return __builtin_shufflevector(a, b, (lane / half * group + lane % half)...) +
+         __builtin_shufflevector(a, b, (lane / half * group + half + lane % half)...);
+}
+template <class Scalar, int width, int group = width>
+inline Vector<Scalar, width> fold_lanes(const Vector<Scalar, width>& a,
+                                        const Vector<Scalar, width>& b) {
+  return fold_lanes<Scalar, width, group>(a, b, std::make_integer_sequence<int, width>{});
+}
+
+// Sums over every `group` lanes of `count` vectors (a power of two), one after the other. Four at
+// once take half the instructions of four by themselves, which leave ever more lanes unused.
+template <class Scalar, int width, int group = width, int count>
+inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar* sums) {
+  if constexpr (group == 1) {
+    __builtin_memcpy(sums, v, sizeof v);
+  } else if constexpr (count > 1) {
+    Vector<Scalar, width> folded[count / 2];
+    unroll<count / 2>(
+        [&](auto i) { folded[i] = fold_lanes<Scalar, width, group>(v[2 * i], v[2 * i + 1]); });
+    sum_lanes<Scalar, width, group / 2>(folded, sums);
+  } else {
+    const Vector<Scalar, width> folded = fold_lanes<Scalar, width, group>(v[0], v[0]);
+    Vector<Scalar, width / 2> lower[1];
+    __builtin_memcpy(lower, &folded, sizeof lower);
+    sum_lanes<Scalar, width / 2, group / 2>(lower, sums);
   }
 }
 
@@ -100,11 +127,12 @@ struct Tile {
   using V = Vector<Scalar_, width_>;
   static constexpr int width = width_;
   static constexpr int count = count_;
+  static constexpr int64_t bytes = int64_t{sizeof(V)} * count;
 
   int64_t first;  // first column
   int64_t last;   // where the last vector starts, counted from `first`
 
-  int64_t start(int i) const { return i + 1 < count ? int64_t{i} * width : last; }
+  int64_t start(int i) const { return i + 1 < count || count == 1 ? int64_t{i} * width : last; }
 };
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before

@@ -1,0 +1,28 @@
+// The sums over the entries of a row, as spmm and backward both make them, bit for bit.
+#pragma once
+
+#include "vector.h"
+
+namespace spgrad::kernels::SPGRAD_TARGET {
+
+// Sums that take turns over the entries of a row. An FMA takes 4 cycles and 2 start in each, so few
+// vectors need several sums at once.
+template <class TileType>
+inline constexpr int kSums = TileType::count > 2   ? 1
+                             : TileType::count > 1 ? 2
+                                                   : 4;
+
+// Adds them up into a row.
+template <class TileType>
+inline void store_sums(const TileType& tile,
+                       const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
+                       typename TileType::Scalar* out) {
+  unroll<TileType::count>([&](auto i) {
+    typename TileType::V total = sum[0][i];
+    if constexpr (kSums<TileType> > 1) total += sum[1][i];
+    if constexpr (kSums<TileType> > 2) total += sum[2][i] + sum[3][i];
+    store(out + tile.first + tile.start(i), total);
+  });
+}
+
+}  // namespace spgrad::kernels::SPGRAD_TARGET
