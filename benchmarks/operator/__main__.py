@@ -22,10 +22,11 @@ from benchmarks.operator.timing import Pace
 from benchmarks.operator.workloads import SIZES, workloads
 
 PACES = {
-    "full": Pace(seconds=4.0, least_rounds=5, most_rounds=50),
+    "full": Pace(seconds=2.5, least_rounds=5, most_rounds=50),
     "quick": Pace(seconds=0.4, least_rounds=3, most_rounds=20),
     "tiny": Pace(seconds=0.0, least_rounds=2, most_rounds=2, sample=0.0),
 }
+NAMES = {"float32": torch.float32, "float64": torch.float64}
 DTYPES = {
     "full": [torch.float32, torch.float64],
     "quick": [torch.float32],
@@ -57,7 +58,10 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workloads", nargs="+", choices=groups, default=groups, metavar="NAME", help=str(groups)
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=sorted(NAMES), metavar="DTYPE", help="of the values"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave out peaks and limits")
     parser.add_argument(
         "--dense-limit", type=float, metavar="BYTES", help="of a dense matrix (2e9; quick: 3e8)"
     )
@@ -69,14 +73,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
     chosen = workloads(arguments.size, arguments.matrix)
     dense = arguments.dense_limit or (2e9 if arguments.size == "full" else 3e8)
-    memory = (
-        (Mode.BOTH,)
-        if arguments.size != "full"
-        else tuple(mode for mode in Mode if mode is not Mode.STEP)
-    )
+    memory = (Mode.BOTH,) if arguments.size != "full" else (Mode.FORWARD, Mode.BOTH)
     return Plan(
         workloads=[workload for workload in chosen if workload.group in arguments.workloads],
-        dtypes=DTYPES[arguments.size],
+        dtypes=(
+            [NAMES[name] for name in arguments.dtypes]
+            if arguments.dtypes
+            else DTYPES[arguments.size]
+        ),
         threads=list(dict.fromkeys(arguments.threads or threads)),
         pace=PACES[arguments.size],
         limits=Limits(dense=dense, temporary=available_memory() / 2),

@@ -138,6 +138,17 @@ class SpgradValues(Contender):
         return Case((problem.values.clone(),), _at_once(product))
 
 
+class SpgradPattern(Contender):
+    """``spgrad.Pattern``: the structure is prepared beforehand; the values are the leaf."""
+
+    family = "spgrad"
+    name = "spgrad Pattern"
+
+    def prepare(self, problem: Problem) -> Case:  # noqa: D102
+        pattern = spgrad.Pattern(csr_tensor(problem, torch.int32))
+        return Case((problem.values.clone(),), _at_once(pattern.mm))
+
+
 class TorchSparse(Contender):
     """``torch.sparse.mm``; batches are multiplied one item after the other."""
 
@@ -291,6 +302,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Spgrad(COO),
     Spgrad(UNFLAGGED),
     SpgradValues(),
+    SpgradPattern(),
     TorchSparse(CSR32),
     TorchSparse(CSR64),
     TorchSparse(COO),

@@ -1,8 +1,12 @@
-"""Peak memory of one call, above operands and results, in a process of its own.
+"""What has to be measured in a process of its own: peak memory, and time in memory that is mapped.
 
 A server process imports the libraries once and never computes anything; each measurement is a fresh
 fork of it. There the operands are loaded, a small problem is run so that threads and libraries are
 set up, the kernel's high-water mark of resident memory is reset, and the call is made once.
+
+Fresh memory costs page faults, which are the system's time and not the operator's. For the
+comparison with the physical limit, the C library is told to keep what is freed, so that the result
+of each call takes the place of the one before.
 """
 
 from __future__ import annotations
@@ -10,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -76,13 +82,43 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
     return Peak(above, above / problem.entries)
 
 
-def _child(connection: Connection, path: Path, contender: str, mode: Mode, threads: int) -> None:
-    # Allocations from this size on are mapped and unmapped, so that none hides in freed memory.
-    ctypes.CDLL(None).mallopt(-3, 1 << 16)
+def time_mapped_here(problem: Problem, contender: str, rounds: int = 11) -> float:
+    """Time the forward product into memory that is mapped; for a process that does nothing else."""
+    call = make_call(find(contender).prepare(problem), problem, Mode.FORWARD)
+    for _ in range(2):
+        call()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+# Options of the C library's mallopt, and a size that no allocation exceeds.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+UNLIMITED = 1 << 30
+
+
+def _child(
+    connection: Connection, path: Path, contender: str, mode: Mode | None, threads: int
+) -> None:
+    """Measure the peak of a mode or, without one, the time of the forward product when mapped."""
+    libc = ctypes.CDLL(None)
+    if mode is None:
+        libc.mallopt(M_MMAP_THRESHOLD, UNLIMITED)
+        libc.mallopt(M_TRIM_THRESHOLD, UNLIMITED)
+    else:
+        # Allocations from this size on are mapped and unmapped, so that none hides in freed memory.
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)
     torch.set_num_threads(threads)
     silence_warnings()
     try:
-        connection.send(measure_here(Problem.load(path), contender, mode))
+        problem = Problem.load(path)
+        if mode is None:
+            connection.send(time_mapped_here(problem, contender))
+        else:
+            connection.send(measure_here(problem, contender, mode))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
         connection.send(explain(error, find(contender)))
 
@@ -90,20 +126,27 @@ def _child(connection: Connection, path: Path, contender: str, mode: Mode, threa
 class MemoryMeter:
     """Starts a process for each measurement."""
 
-    def __init__(self, problem_file: Path, threads: int) -> None:
-        """Choose the file in which the problem is saved, and the number of threads."""
+    def __init__(self, problem_file: Path) -> None:
+        """Choose the file in which the problem is saved."""
         self._file = problem_file
-        self._threads = threads
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
 
-    def measure(self, contender: str, mode: Mode) -> Peak | str:
+    def measure(self, contender: str, mode: Mode, threads: int) -> Peak | str:
         """Measure the peak of one call, or say why that failed."""
-        with self._child_process(contender, mode) as (process, receiver):
+        answer: Peak | str = self._ask(contender, mode, threads)
+        return answer
+
+    def time_mapped(self, contender: str, threads: int) -> float | str:
+        """Time the forward product into memory that is mapped, or say why that failed."""
+        answer: float | str = self._ask(contender, None, threads)
+        return answer
+
+    def _ask(self, contender: str, mode: Mode | None, threads: int) -> Any:
+        with self._child_process(contender, mode, threads) as (process, receiver):
             try:
                 if receiver.poll(TIMEOUT):
-                    answer: Peak | str = receiver.recv()
-                    return answer
+                    return receiver.recv()
             except EOFError:
                 process.join()
                 return f"the process ended with status {process.exitcode}"
@@ -112,10 +155,10 @@ class MemoryMeter:
 
     @contextlib.contextmanager
     def _child_process(
-        self, contender: str, mode: Mode
+        self, contender: str, mode: Mode | None, threads: int
     ) -> Iterator[tuple[multiprocessing.process.BaseProcess, Connection]]:
         receiver, sender = self._context.Pipe(duplex=False)
-        arguments = (sender, self._file, contender, mode, self._threads)
+        arguments = (sender, self._file, contender, mode, threads)
         process = self._context.Process(target=_child, args=arguments)
         process.start()
         sender.close()

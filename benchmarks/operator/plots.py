@@ -194,5 +194,6 @@ def draw(results: Results, folder: Path) -> list[Path]:
     pictures = [_speed(results, folder)]
     if results.memory:
         pictures.append(_memory(results, folder))
-    pictures.append(_limit(results, folder))
+    if results.limits:
+        pictures.append(_limit(results, folder))
     return pictures

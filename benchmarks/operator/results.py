@@ -70,6 +70,8 @@ class LimitRecord:
 
     setting: Setting
     limit: PhysicalLimit
+    mapped: float
+    """Seconds of spgrad's reference into memory that is mapped already."""
 
 
 @dataclass

@@ -13,7 +13,14 @@ import torch
 
 from benchmarks.operator.bandwidth import Memory, physical_limit
 from benchmarks.operator.check import Checker, DisagreementError
-from benchmarks.operator.contenders import CONTENDERS, Case, Limits, explain, silence_warnings
+from benchmarks.operator.contenders import (
+    CONTENDERS,
+    REFERENCE,
+    Case,
+    Limits,
+    explain,
+    silence_warnings,
+)
 from benchmarks.operator.memory import MemoryMeter
 from benchmarks.operator.modes import Call, Mode, make_call
 from benchmarks.operator.results import (
@@ -57,7 +64,8 @@ class Plan:
     def steps(self) -> int:
         """Number of steps of which the session reports progress."""
         timed = sum(len(list(self.settings(workload))) for workload in self.workloads)
-        return timed + len(self.workloads) * len(self.memory)
+        apart = 1 + len(self.memory) if self.memory else 0
+        return timed + len(self.workloads) * apart
 
 
 def modes(workload: Workload) -> list[Mode]:
@@ -108,7 +116,7 @@ class Session:
                 gc.collect()
             self._record(workload, problem, checked_against_float64=checked)
             if self._plan.memory:
-                self._measure_memory(workload, problem.to(self._plan.dtypes[0]))
+                self._measure_apart(workload, problem.to(self._plan.dtypes[0]))
 
     def _record(
         self, workload: Workload, problem: Problem, *, checked_against_float64: bool
@@ -158,9 +166,6 @@ class Session:
                 reasons[contender.name] = explain(error, contender)
                 if contender.family == "spgrad":
                     self._results.errors.append(f"{setting}: {reasons[contender.name]}")
-        if mode is Mode.FORWARD:
-            limit = physical_limit(problem, self._memory.bandwidth())
-            self._results.limits.append(LimitRecord(setting, limit))
         times = time_rounds(calls, first, self._plan.pace)
         for contender in CONTENDERS:
             name, family = contender.name, contender.family
@@ -168,17 +173,42 @@ class Session:
                 TimeRecord(setting, name, family, times.get(name), reasons.get(name))
             )
 
-    def _measure_memory(self, workload: Workload, problem: Problem) -> None:
-        dtype = name_of(problem.dtype)
+    def _measure_apart(self, workload: Workload, problem: Problem) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "problem.pt"
             problem.save(path)
-            meter = MemoryMeter(path, max(self._plan.threads))
+            meter = MemoryMeter(path)
+            self._report(f"{workload.name}: physical limit")
+            for threads in self._plan.threads:
+                self._measure_limit(workload, problem, meter, threads)
             for mode in self._plan.memory:
                 self._report(f"{workload.name}: {mode.value}, peak memory")
-                for contender in CONTENDERS:
-                    reason = contender.why_not(problem, mode, self._plan.limits)
-                    answer = reason or meter.measure(contender.name, mode)
-                    record = (workload.name, dtype, mode.value, contender.name, contender.family)
-                    peak, failure = (None, answer) if isinstance(answer, str) else (answer, None)
-                    self._results.memory.append(MemoryRecord(*record, peak, failure))
+                self._measure_memory(workload, problem, meter, mode)
+
+    def _measure_limit(
+        self, workload: Workload, problem: Problem, meter: MemoryMeter, threads: int
+    ) -> None:
+        setting = Setting(workload.name, name_of(problem.dtype), threads, Mode.FORWARD.value)
+        with _threads(threads):
+            limit = physical_limit(problem, self._memory.bandwidth())
+        answer = meter.time_mapped(REFERENCE, threads)
+        if isinstance(answer, str):
+            self._results.errors.append(f"{setting}: {answer}")
+            return
+        self._results.limits.append(LimitRecord(setting, limit, answer))
+
+    def _measure_memory(
+        self, workload: Workload, problem: Problem, meter: MemoryMeter, mode: Mode
+    ) -> None:
+        for contender in CONTENDERS:
+            reason = contender.why_not(problem, mode, self._plan.limits)
+            answer = reason or meter.measure(contender.name, mode, max(self._plan.threads))
+            record = (
+                workload.name,
+                name_of(problem.dtype),
+                mode.value,
+                contender.name,
+                contender.family,
+            )
+            peak, failure = (None, answer) if isinstance(answer, str) else (answer, None)
+            self._results.memory.append(MemoryRecord(*record, peak, failure))

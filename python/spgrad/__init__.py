@@ -1,14 +1,17 @@
 """Sparse × dense for PyTorch, with gradients that stay sparse.
 
 ``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
-``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors.
+``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
+``Pattern`` prepares a structure for many of them.
 """
 
 from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
+from spgrad._pattern import Pattern
 from spgrad._products import coo_mm, csr_mm, sparse_mm
 
 __all__ = [
+    "Pattern",
     "__version__",
     "coo_mm",
     "csr_mm",

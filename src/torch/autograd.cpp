@@ -78,6 +78,39 @@ class SavedStructure<CooStructure> {
   std::vector<c10::SymInt> size_;
 };
 
+template <>
+class SavedStructure<PatternStructure> {
+ public:
+  void save(const PatternStructure& s) {
+    row_offsets_ = SavedVariable(s.row_offsets, false);
+    row_entries_ = SavedVariable(s.row_entries, false);
+    column_offsets_ = SavedVariable(s.column_offsets, false);
+    column_entries_ = SavedVariable(s.column_entries, false);
+    size_ = s.size;
+  }
+  PatternStructure unpack() const {
+    return {row_offsets_.unpack(), row_entries_.unpack(), column_offsets_.unpack(),
+            column_entries_.unpack(), size_};
+  }
+  void release() {
+    row_offsets_.reset_data();
+    row_entries_.reset_data();
+    column_offsets_.reset_data();
+    column_entries_.reset_data();
+  }
+
+ private:
+  SavedVariable row_offsets_;
+  SavedVariable row_entries_;
+  SavedVariable column_offsets_;
+  SavedVariable column_entries_;
+  std::vector<c10::SymInt> size_;
+};
+
+constexpr const char* name_of(const CsrStructure*) { return "Csr"; }
+constexpr const char* name_of(const CooStructure*) { return "Coo"; }
+constexpr const char* name_of(const PatternStructure*) { return "Pattern"; }
+
 template <class Structure, Slot output>
 class ProductBackward final : public Node {
  public:
@@ -120,7 +153,7 @@ class ProductBackward final : public Node {
 
   std::string name() const override {
     constexpr const char* products[] = {"Sddmm", "Mm", "MmTransposed"};
-    return std::string(std::is_same_v<Structure, CsrStructure> ? "Csr" : "Coo") + products[output] +
+    return std::string(name_of(static_cast<const Structure*>(nullptr))) + products[output] +
            "Backward";
   }
 

@@ -1,6 +1,6 @@
 // The registration of a backend: the one place where the operators' arguments become a structure
 // and its operands. A backend (CPU, shapes only, gradients) has mm, mm_transposed, sddmm and
-// mm_backward for both structures.
+// mm_backward for all structures.
 #pragma once
 
 #include <torch/library.h>
@@ -56,6 +56,41 @@ void register_backend(torch::Library& m) {
   m.impl("coo_mm_backward", [](Keys keys, const Tensor& indices, const Tensor& values, Size size,
                                const Tensor& B, const Tensor& grad) {
     return Backend::mm_backward(keys, CooStructure{indices, size.vec()}, values, B, grad);
+  });
+
+  m.impl("pattern_mm", [](Keys keys, const Tensor& row_offsets, const Tensor& row_entries,
+                          const Tensor& column_offsets, const Tensor& column_entries, Size size,
+                          const Tensor& values, const Tensor& B) {
+    return Backend::mm(
+        keys,
+        PatternStructure{row_offsets, row_entries, column_offsets, column_entries, size.vec()},
+        values, B);
+  });
+  m.impl(
+      "pattern_mm_transposed", [](Keys keys, const Tensor& row_offsets, const Tensor& row_entries,
+                                  const Tensor& column_offsets, const Tensor& column_entries,
+                                  Size size, const Tensor& values, const Tensor& B) {
+        return Backend::mm_transposed(
+            keys,
+            PatternStructure{row_offsets, row_entries, column_offsets, column_entries, size.vec()},
+            values, B);
+      });
+  m.impl("pattern_sddmm", [](Keys keys, const Tensor& row_offsets, const Tensor& row_entries,
+                             const Tensor& column_offsets, const Tensor& column_entries, Size size,
+                             const Tensor& X, const Tensor& Y) {
+    return Backend::sddmm(
+        keys,
+        PatternStructure{row_offsets, row_entries, column_offsets, column_entries, size.vec()}, X,
+        Y);
+  });
+  m.impl("pattern_mm_backward", [](Keys keys, const Tensor& row_offsets, const Tensor& row_entries,
+                                   const Tensor& column_offsets, const Tensor& column_entries,
+                                   Size size, const Tensor& values, const Tensor& B,
+                                   const Tensor& grad) {
+    return Backend::mm_backward(
+        keys,
+        PatternStructure{row_offsets, row_entries, column_offsets, column_entries, size.vec()},
+        values, B, grad);
   });
 }
 

@@ -18,6 +18,8 @@ void check_index_dtype(const at::Tensor& tensor, const char* name) {
               " must be int32 or int64, but received ", tensor.scalar_type());
 }
 
+}  // namespace
+
 void check_structure(const CsrStructure& s) {
   check_strided(s.crow_indices, "crow_indices");
   check_strided(s.col_indices, "col_indices");
@@ -59,6 +61,44 @@ void check_structure(const CooStructure& s) {
       "indices must have shape (", s.size.size(), ", nnz) for size ", c10::SymIntArrayRef(s.size),
       ", but received ", s.indices.sym_sizes());
 }
+
+void check_structure(const PatternStructure& s) {
+  check_strided(s.row_offsets, "row_offsets");
+  check_index_dtype(s.row_offsets, "row_offsets");
+  TORCH_CHECK_VALUE(s.size.size() == 2 || s.size.size() == 3,
+                    "size must be (n, m) or (b, n, m), but received ", c10::SymIntArrayRef(s.size));
+  for (const c10::SymInt& extent : s.size) {
+    TORCH_CHECK_VALUE(extent >= 0, "size must not be negative, but received ",
+                      c10::SymIntArrayRef(s.size));
+  }
+  for (const auto& [tensor, name] :
+       {std::pair(&s.row_entries, "row_entries"), std::pair(&s.column_offsets, "column_offsets"),
+        std::pair(&s.column_entries, "column_entries")}) {
+    check_strided(*tensor, name);
+    TORCH_CHECK(tensor->scalar_type() == s.row_offsets.scalar_type(), name,
+                " must have the dtype of row_offsets, ", s.row_offsets.scalar_type(),
+                ", but received ", tensor->scalar_type());
+    TORCH_CHECK(tensor->device() == s.device(), name, " must be on the device of row_offsets, ",
+                s.device(), ", but received ", tensor->device());
+  }
+  const auto check_offsets = [&](const at::Tensor& offsets, const char* name,
+                                 const c10::SymInt& count) {
+    TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.sym_size(0) == s.items() * count + 1, name,
+                      " must have shape (", s.items() * count + 1, "), but received ",
+                      offsets.sym_sizes());
+  };
+  check_offsets(s.row_offsets, "row_offsets", s.rows());
+  check_offsets(s.column_offsets, "column_offsets", s.columns());
+  TORCH_CHECK_VALUE(
+      s.row_entries.dim() == 1 || (s.row_entries.dim() == 2 && s.row_entries.sym_size(1) == 2),
+      "row_entries must have shape (nnz) or (nnz, 2), but received ", s.row_entries.sym_sizes());
+  TORCH_CHECK_VALUE(s.column_entries.dim() == 2 && s.column_entries.sym_size(1) == 2 &&
+                        s.column_entries.sym_size(0) == s.row_entries.sym_size(0),
+                    "column_entries must have shape (", s.row_entries.sym_size(0),
+                    ", 2), but received ", s.column_entries.sym_sizes());
+}
+
+namespace {
 
 void check_dtype_and_device(const at::Tensor& first, const char* first_name,
                             const at::Tensor& second, const char* second_name,
@@ -155,6 +195,16 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
                     A.dense_dim(), " dense dimension(s)");
 }
 
+void check_pattern(const at::Tensor& A) {
+  TORCH_CHECK_VALUE(A.layout() == at::kSparse || A.layout() == at::kSparseCsr,
+                    "A must be a sparse COO or CSR tensor, but received layout ", A.layout());
+  TORCH_CHECK_VALUE(A.dim() == 2 || A.dim() == 3,
+                    "A must have shape (n, m) or (b, n, m), but received ", A.sym_sizes());
+  TORCH_CHECK_VALUE(A.dense_dim() == 0,
+                    "A must have only sparse dimensions, but received a hybrid tensor with ",
+                    A.dense_dim(), " dense dimension(s)");
+}
+
 template <class Structure>
 void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
   check_product(s, values, B, &Structure::columns);
@@ -195,6 +245,7 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
                                   const at::Tensor&);
 SPGRAD_INSTANTIATE(CsrStructure)
 SPGRAD_INSTANTIATE(CooStructure)
+SPGRAD_INSTANTIATE(PatternStructure)
 
 void check_extent(int64_t items, int64_t rows, int64_t columns) {
   for (const int64_t extent : {rows, columns}) {
@@ -247,6 +298,15 @@ void report_malformed(const CsrStructure& s) {
 void report_malformed(const CooStructure& s) {
   check_indices(s);
   report_race();
+}
+
+// Its indices were checked when it was made, and the kernels check those that they use once more.
+void check_indices(const PatternStructure&) {}
+
+void report_malformed(const PatternStructure&) {
+  TORCH_CHECK(false,
+              "row_offsets, row_entries, column_offsets and column_entries must be those that "
+              "csr_pattern or coo_pattern made for this size, but received others");
 }
 
 }  // namespace spgrad

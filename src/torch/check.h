@@ -10,7 +10,13 @@ namespace spgrad {
 // The contract of sparse_mm: ranks, layouts and sizes, in the documented order.
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
-// The contracts of the operators on plain tensors.
+// The contract of Pattern.
+void check_pattern(const at::Tensor& A);
+
+// The contracts of the operators on plain tensors: of the structure alone, and of the products.
+void check_structure(const CsrStructure& structure);
+void check_structure(const CooStructure& structure);
+void check_structure(const PatternStructure& structure);
 template <class Structure>
 void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B);
 template <class Structure>
@@ -29,9 +35,11 @@ void check_extent(int64_t items, int64_t rows, int64_t columns);
 // place that breaks it. For what no kernel looks at; kernels check what they use, and faster.
 void check_indices(const CsrStructure& structure);
 void check_indices(const CooStructure& structure);
+void check_indices(const PatternStructure& structure);
 
 // Throws the error for a structure in which a kernel met an offset or index out of bounds.
 [[noreturn]] void report_malformed(const CsrStructure& structure);
 [[noreturn]] void report_malformed(const CooStructure& structure);
+[[noreturn]] void report_malformed(const PatternStructure& structure);
 
 }  // namespace spgrad

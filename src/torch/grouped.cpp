@@ -155,9 +155,10 @@ GroupedByRow group_by_row(const CsrStructure& s) {
 }
 
 GroupedByRow group_by_row(const CooStructure& s) {
+  const at::Tensor indices = s.indices.contiguous();
+  const CoordinateView<int64_t> a = view_coo(s, indices);
   InPlace<int64_t> grouped{
-      .view = {}, .blocks = {}, .offsets = {}, .entries = s.indices.contiguous()};
-  const CoordinateView<int64_t> a = view_coo(s, grouped.entries);
+      .view = {}, .blocks = {}, .offsets = {}, .entries = indices.select(0, indices.size(0) - 1)};
   grouped.offsets = at::empty({a.items * a.rows + 1}, at::kLong);
   auto* offsets = grouped.offsets.mutable_data_ptr<int64_t>();
 
@@ -203,6 +204,61 @@ GroupedByColumn group_by_column(const CooStructure& s) {
   const at::Tensor indices = s.indices.contiguous();
   const CoordinateView<int64_t> a = transpose(view_coo(s, indices));
   return sort<GroupedByColumn>(a, a.items, a.rows, a.columns, a.entries, s);
+}
+
+namespace {
+
+// A pattern's entries by row or by column, as they are. Offsets are looked through all the same:
+// the split into tasks relies on them, and wants to know the longest row.
+template <class Index, class Entry>
+Grouped<Index, Entry> view_pattern(const PatternStructure& s, const at::Tensor& offsets,
+                                   const at::Tensor& entries, int64_t rows, int64_t columns) {
+  Grouped<Index, Entry> grouped{
+      .view = {}, .blocks = {}, .offsets = offsets.contiguous(), .entries = entries.contiguous()};
+  const int64_t nnz = entries.size(0);
+  check_extent(s.items().expect_int(), rows, columns);
+  grouped.view = {
+      .items = s.items().expect_int(),
+      .rows = rows,
+      .columns = columns,
+      .entries = nnz,
+      .value_count = nnz,
+      .offsets_stride = rows,
+      .entries_stride = 0,
+      .offsets = grouped.offsets.template const_data_ptr<Index>(),
+      .entry = reinterpret_cast<const Entry*>(grouped.entries.template const_data_ptr<Index>())};
+  const kernels::OffsetsSummary summary = kernels::scan_offsets(offsets_of_batch(grouped.view));
+  if (!summary.valid) report_malformed(s);
+  find_long_rows(grouped, summary.longest_row);
+  return grouped;
+}
+
+template <class Index>
+GroupedByRow rows_of_pattern(const PatternStructure& s) {
+  const int64_t rows = s.rows().expect_int();
+  const int64_t columns = s.columns().expect_int();
+  if (s.row_entries.dim() == 1) {
+    return view_pattern<Index, Index>(s, s.row_offsets, s.row_entries, rows, columns);
+  }
+  return view_pattern<Index, MovedEntry<Index>>(s, s.row_offsets, s.row_entries, rows, columns);
+}
+
+template <class Index>
+GroupedByColumn columns_of_pattern(const PatternStructure& s) {
+  return view_pattern<Index, MovedEntry<Index>>(s, s.column_offsets, s.column_entries,
+                                                s.columns().expect_int(), s.rows().expect_int());
+}
+
+}  // namespace
+
+GroupedByRow group_by_row(const PatternStructure& s) {
+  return s.row_offsets.scalar_type() == at::kInt ? rows_of_pattern<int32_t>(s)
+                                                 : rows_of_pattern<int64_t>(s);
+}
+
+GroupedByColumn group_by_column(const PatternStructure& s) {
+  return s.row_offsets.scalar_type() == at::kInt ? columns_of_pattern<int32_t>(s)
+                                                 : columns_of_pattern<int64_t>(s);
 }
 
 }  // namespace spgrad

@@ -4,6 +4,7 @@
 //     CSR              as it is                             counting sort
 //     COO, sorted      row indices turned into offsets      counting sort
 //     COO, unsorted    counting sort                        counting sort
+//     pattern          as it is                             as it is
 //
 // What a counting sort yields is a CompressedView of MovedEntry, with 32-bit indices wherever the
 // sizes allow it: 8 bytes for each entry.
@@ -39,5 +40,7 @@ GroupedByRow group_by_row(const CsrStructure& structure);
 GroupedByRow group_by_row(const CooStructure& structure);
 GroupedByColumn group_by_column(const CsrStructure& structure);
 GroupedByColumn group_by_column(const CooStructure& structure);
+GroupedByRow group_by_row(const PatternStructure& structure);
+GroupedByColumn group_by_column(const PatternStructure& structure);
 
 }  // namespace spgrad

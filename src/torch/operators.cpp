@@ -18,6 +18,17 @@ auto invoke(const Operator& op, const Below& below, const Arguments&... argument
   return below ? op.redispatch(*below, arguments...) : op.call(arguments...);
 }
 
+template <class Result, class... Operands>
+using PatternProduct = Result(const Tensor&, const Tensor&, const Tensor&, const Tensor&, Size,
+                              const Operands&...);
+
+template <class Operator, class... Operands>
+auto invoke_pattern(const Operator& op, const Below& below, const PatternStructure& s,
+                    const Operands&... operands) {
+  return invoke(op, below, s.row_offsets, s.row_entries, s.column_offsets, s.column_entries, s.size,
+                operands...);
+}
+
 }  // namespace
 
 Tensor call_mm(const CsrStructure& s, const Tensor& values, const Tensor& B, Below below) {
@@ -30,6 +41,11 @@ Tensor call_mm(const CooStructure& s, const Tensor& values, const Tensor& B, Bel
   static const auto op =
       find<Tensor(const Tensor&, const Tensor&, Size, const Tensor&)>("spgrad::coo_mm");
   return invoke(op, below, s.indices, values, s.size, B);
+}
+
+Tensor call_mm(const PatternStructure& s, const Tensor& values, const Tensor& B, Below below) {
+  static const auto op = find<PatternProduct<Tensor, Tensor, Tensor>>("spgrad::pattern_mm");
+  return invoke_pattern(op, below, s, values, B);
 }
 
 Tensor call_mm_transposed(const CsrStructure& s, const Tensor& values, const Tensor& B,
@@ -47,6 +63,13 @@ Tensor call_mm_transposed(const CooStructure& s, const Tensor& values, const Ten
   return invoke(op, below, s.indices, values, s.size, B);
 }
 
+Tensor call_mm_transposed(const PatternStructure& s, const Tensor& values, const Tensor& B,
+                          Below below) {
+  static const auto op =
+      find<PatternProduct<Tensor, Tensor, Tensor>>("spgrad::pattern_mm_transposed");
+  return invoke_pattern(op, below, s, values, B);
+}
+
 Tensor call_sddmm(const CsrStructure& s, const Tensor& X, const Tensor& Y, Below below) {
   static const auto op =
       find<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&)>("spgrad::csr_sddmm");
@@ -57,6 +80,11 @@ Tensor call_sddmm(const CooStructure& s, const Tensor& X, const Tensor& Y, Below
   static const auto op =
       find<Tensor(const Tensor&, Size, const Tensor&, const Tensor&)>("spgrad::coo_sddmm");
   return invoke(op, below, s.indices, s.size, X, Y);
+}
+
+Tensor call_sddmm(const PatternStructure& s, const Tensor& X, const Tensor& Y, Below below) {
+  static const auto op = find<PatternProduct<Tensor, Tensor, Tensor>>("spgrad::pattern_sddmm");
+  return invoke_pattern(op, below, s, X, Y);
 }
 
 std::tuple<Tensor, Tensor> call_mm_backward(const CsrStructure& s, const Tensor& values,
@@ -72,6 +100,24 @@ std::tuple<Tensor, Tensor> call_mm_backward(const CooStructure& s, const Tensor&
   static const auto op = find<std::tuple<Tensor, Tensor>(
       const Tensor&, const Tensor&, Size, const Tensor&, const Tensor&)>("spgrad::coo_mm_backward");
   return invoke(op, below, s.indices, values, s.size, B, grad);
+}
+
+std::tuple<Tensor, Tensor> call_mm_backward(const PatternStructure& s, const Tensor& values,
+                                            const Tensor& B, const Tensor& grad, Below below) {
+  static const auto op = find<PatternProduct<std::tuple<Tensor, Tensor>, Tensor, Tensor, Tensor>>(
+      "spgrad::pattern_mm_backward");
+  return invoke_pattern(op, below, s, values, B, grad);
+}
+
+PatternTensors call_pattern(const CsrStructure& s) {
+  static const auto op =
+      find<PatternTensors(const Tensor&, const Tensor&, c10::SymInt)>("spgrad::csr_pattern");
+  return op.call(s.crow_indices, s.col_indices, s.columns());
+}
+
+PatternTensors call_pattern(const CooStructure& s) {
+  static const auto op = find<PatternTensors(const Tensor&, Size)>("spgrad::coo_pattern");
+  return op.call(s.indices, s.size);
 }
 
 Tensor call_specified_values(const Tensor& A, Below below) {

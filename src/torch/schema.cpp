@@ -1,7 +1,8 @@
 // The operators' names and arguments, and nothing else.
 //
-// sparse_mm stands on csr_mm and coo_mm, the differentiable operators on plain tensors. Each of
-// these two forms has three products, of which each is a gradient of the others, since all are
+// sparse_mm stands on csr_mm and coo_mm, the differentiable operators on plain tensors; pattern_mm
+// is the same on a structure that was checked and transposed before. Each of these forms has three
+// products, of which each is a gradient of the others, since all are
 // derivatives of one form that is linear in each of its three arguments:
 //
 //     T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k)       over the specified entries (i, j)(k)
@@ -32,6 +33,25 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "coo_mm_backward(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor grad) -> "
       "(Tensor, Tensor)");
+
+  // row_offsets, row_entries, column_offsets, column_entries: see PatternStructure.
+  m.def(
+      "csr_pattern(Tensor crow_indices, Tensor col_indices, SymInt columns) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
+  m.def("coo_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pattern(Tensor A) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
+  m.def(
+      "pattern_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
+  m.def(
+      "pattern_sddmm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor X, Tensor Y) -> Tensor");
+  m.def(
+      "pattern_mm_backward(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad) -> (Tensor, Tensor)");
 
   m.def("instruction_sets() -> str[]");
   m.def("instruction_set() -> str");

@@ -1,6 +1,6 @@
-// The structure of a sparse operand in its two forms, as the operators receive it.
+// The structure of a sparse operand in its three forms, as the operators receive it.
 //
-// Both forms answer the same questions, so that checks, kernels and gradients are written once.
+// All forms answer the same questions, so that checks, kernels and gradients are written once.
 // Sizes are symbolic, since torch.compile asks them too.
 #pragma once
 
@@ -36,6 +36,29 @@ struct CooStructure {
   c10::SymInt columns() const { return size[size.size() - 1]; }
   c10::SymIntArrayRef values_size() const { return indices.sym_sizes().slice(1); }
   c10::Device device() const { return indices.device(); }
+};
+
+// A structure prepared for many products: grouped by row and by column, with the rows (columns) of
+// a batch numbered through, in tensors of one index dtype, int32 where that suffices.
+//
+//     row_offsets     (b · n + 1)
+//     row_entries     (nnz): the columns of the entries, where the values are in this order,
+//                     or else (nnz, 2): column, and position of the value
+//     column_offsets  (b · m + 1)
+//     column_entries  (nnz, 2): row, and position of the value
+struct PatternStructure {
+  at::Tensor row_offsets;
+  at::Tensor row_entries;
+  at::Tensor column_offsets;
+  at::Tensor column_entries;
+  std::vector<c10::SymInt> size;
+
+  bool batched() const { return size.size() == 3; }
+  c10::SymInt items() const { return batched() ? size[0] : c10::SymInt(1); }
+  c10::SymInt rows() const { return size[size.size() - 2]; }
+  c10::SymInt columns() const { return size[size.size() - 1]; }
+  c10::SymIntArrayRef values_size() const { return row_entries.sym_sizes().slice(0, 1); }
+  c10::Device device() const { return row_offsets.device(); }
 };
 
 // Shape of a dense operand or result with `rows` rows and `p` columns for each item.
