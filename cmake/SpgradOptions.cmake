@@ -26,6 +26,6 @@ if(SPGRAD_WERROR)
 endif()
 if(SPGRAD_SANITIZE)
   target_compile_options(spgrad_options INTERFACE
-    -fsanitize=${SPGRAD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+    -fsanitize=${SPGRAD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   target_link_options(spgrad_options INTERFACE -fsanitize=${SPGRAD_SANITIZE})
 endif()

@@ -174,7 +174,7 @@ RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int6
 /// or a CoordinateView<Index> (key: row). Keys count through all items. In every step a range is
 /// [first_entry, last_entry) of all the entries of the batch, numbered through.
 ///
-/// count_keys and move_entries return false where an index leaves its bounds.
+/// count_keys returns false where a key leaves its bounds, move_entries where any index does.
 template <class Source, class Counter>
 bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, Counter* counts);
 

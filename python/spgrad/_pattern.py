@@ -30,8 +30,8 @@ class Pattern:
     tensor([1., 1., 1.])
 
     A pattern never changes. It has copies of the indices, 4 bytes a number where int32 suffices (12
-    bytes for each entry; 16 for unsorted COO), so that a change of A's own does not reach it. It may
-    be used in several threads at once, and pickled.
+    bytes for each entry; 16 for unsorted COO), so that a change of A's own does not reach it. It
+    may be used in several threads at once, and pickled.
 
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, of any dtype: its values
@@ -66,7 +66,8 @@ class Pattern:
     @classmethod
     def _of(cls, tensors: _Tensors, shape: torch.Size, values_shape: torch.Size) -> Pattern:
         pattern = cls.__new__(cls)
-        pattern._tensors, pattern._shape, pattern._values_shape = tensors, shape, values_shape
+        for name, value in zip(cls.__slots__, (shape, tensors, values_shape), strict=True):
+            setattr(pattern, name, value)
         return pattern
 
     @property
@@ -109,10 +110,13 @@ class Pattern:
             of ``values`` is dense, in their order, and that of ``B`` is dense.
 
         Raises:
-            ValueError: Shapes or layouts do not fit.
+            ValueError: An argument is no tensor, or shapes or layouts do not fit.
             RuntimeError: Dtypes or devices differ or are not supported.
 
         """
+        if not (isinstance(values, Tensor) and isinstance(B, Tensor)):
+            message = "Both values and B should be instances of torch.Tensor"
+            raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
         if values.shape != self._values_shape:
             message = (
                 f"values must have shape {tuple(self._values_shape)}, "
@@ -133,12 +137,17 @@ class Pattern:
         True
 
         Args:
-            device: As ``Tensor.to`` takes it.
+            device: A device, its name or its number.
 
         Returns:
             A pattern whose products take operands on that device.
 
+        Raises:
+            RuntimeError: There is no such device.
+            TypeError: The argument names no device.
+
         """
+        device = torch.device(device)
         first, second, third, fourth = self._tensors
         moved = (first.to(device), second.to(device), third.to(device), fourth.to(device))
         if moved[0] is first:

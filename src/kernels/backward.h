@@ -53,11 +53,13 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
               Scalar* out_values, int64_t p, int64_t first_row, int64_t last_row) {
   return for_each_group_and_tile<Scalar>(
       p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(a, first, last, [&](int64_t item, int64_t row, const auto& entries) {
-          return backward_row(tile, entries, values, x, x.data + item * x.item_stride,
-                              y.data + item * y.item_stride + row * y.row_stride,
-                              out.data + item * out.item_stride + row * out.row_stride, out_values);
-        });
+        return for_each_row(
+            a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+              return backward_row(tile, entries, values, x, x.data + item * x.item_stride,
+                                  y.data + item * y.item_stride + row * y.row_stride,
+                                  out.data + item * out.item_stride + row * out.row_stride,
+                                  out_values);
+            });
       });
 }
 

@@ -130,6 +130,16 @@ inline RowOfItem locate(const CompressedView<Index, Entry>& a, int64_t row) {
 // twice as long.
 inline constexpr int64_t kRowsAtATime = 16;
 
+// Fetches what a tile needs of a row.
+template <class TileType, class Scalar>
+inline void prefetch_row(const TileType& tile, const Scalar* row) {
+  if constexpr (TileType::bytes >= kLeastPrefetch) {
+    for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
+      __builtin_prefetch(reinterpret_cast<const char*>(row + tile.first) + line);
+    }
+  }
+}
+
 // Calls function(tile, first, last) for groups of rows of the range, and for each tile of p
 // columns.
 template <class Scalar, class Function>
@@ -145,8 +155,13 @@ inline bool for_each_group_and_tile(int64_t p, int64_t first_row, int64_t last_r
   return true;
 }
 
-// Calls function(item, row, entries) for each row of the range that is not long; stops and returns
-// false where the offsets are malformed or the function returns false.
+// Rows ahead whose row of a dense operand is fetched, where it is read once for each row that has
+// entries. Where few have, the hardware does not see a stream.
+inline constexpr int64_t kRowsAhead = 16;
+
+// Calls function(item, row, entries, soon) for each row of the range that is not long; `soon` is a
+// row with entries that comes later, or 0. Stops and returns false where the offsets are malformed
+// or the function returns false.
 template <class Index, class Entry, class Function>
 inline bool for_each_row(const CompressedView<Index, Entry>& a, int64_t first_row, int64_t last_row,
                          Function&& function) {
@@ -157,7 +172,11 @@ inline bool for_each_row(const CompressedView<Index, Entry>& a, int64_t first_ro
     const auto begin = static_cast<int64_t>(offsets[0]);
     const auto end = static_cast<int64_t>(offsets[1]);
     if (begin < 0 || end < begin || end > a.entries) return false;
-    if (end - begin <= kLongRow && !function(item, row, Entries(a, item, begin, end))) return false;
+    const bool filled = row < a.rows - kRowsAhead && offsets[kRowsAhead] != offsets[kRowsAhead + 1];
+    const int64_t soon = filled ? row + kRowsAhead : 0;  // row 0 is in the cache after a while
+    if (end - begin <= kLongRow && !function(item, row, Entries(a, item, begin, end), soon)) {
+      return false;
+    }
     if (++row == a.rows) {
       row = 0;
       ++item;

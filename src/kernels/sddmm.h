@@ -59,10 +59,13 @@ bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
            DenseView<const Scalar> y, Scalar* out, int64_t p, int64_t first_row, int64_t last_row) {
   return for_each_group_and_tile<Scalar>(
       p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(a, first, last, [&](int64_t item, int64_t row, const auto& entries) {
-          return sddmm_row(tile, entries, x.data + item * x.item_stride + row * x.row_stride, y,
-                           y.data + item * y.item_stride, out);
-        });
+        return for_each_row(a, first, last,
+                            [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
+                              const Scalar* x_item = x.data + item * x.item_stride;
+                              prefetch_row(tile, x_item + soon * x.row_stride);
+                              return sddmm_row(tile, entries, x_item + row * x.row_stride, y,
+                                               y.data + item * y.item_stride, out);
+                            });
       });
 }
 

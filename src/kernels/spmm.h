@@ -38,10 +38,11 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
   return for_each_group_and_tile<Scalar>(
       p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(a, first, last, [&](int64_t item, int64_t row, const auto& entries) {
-          return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
-                          out.data + item * out.item_stride + row * out.row_stride);
-        });
+        return for_each_row(
+            a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+              return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
+                              out.data + item * out.item_stride + row * out.row_stride);
+            });
       });
 }
 

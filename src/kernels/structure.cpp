@@ -28,8 +28,37 @@ int64_t total_entries(const CompressedView<Index, Index>& a) {
   return a.items * a.entries;
 }
 
-// The two sources of the counting sort: each calls visit(key, index, position) for the entries of a
-// range, where `index` is what the sorted entry keeps, and stops where a key is out of bounds.
+// The two sources of the counting sort. visit_keys calls visit(key) for the entries of a range, and
+// stops where a key is out of bounds. It needs no rows of a CSR matrix: with those, it took twice
+// as long.
+
+template <class Index, class Visit>
+bool visit_keys(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
+  for (int64_t k = first; k < last; ++k) {
+    const int64_t key = row_of_batch(a, k);
+    if (key < 0) return false;
+    visit(key);
+  }
+  return true;
+}
+
+template <class Index, class Visit>
+bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t last, Visit&& visit) {
+  while (first < last) {
+    const int64_t item = first / a.entries;
+    const int64_t end = std::min((item + 1) * a.entries, last);
+    const Index* entry = a.entry + item * (a.entries_stride - a.entries);
+    for (; first < end; ++first) {
+      const auto column = static_cast<int64_t>(entry[first]);
+      if (!inside(column, a.columns)) return false;
+      visit(item * a.columns + column);
+    }
+  }
+  return true;
+}
+
+// visit_entries also tells where they are: it calls visit(key, index, position), where `index` is
+// what the sorted entry keeps, and stops where that returns false, too.
 
 template <class Index, class Visit>
 bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
@@ -195,10 +224,7 @@ RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int6
 
 template <class Source, class Counter>
 bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, Counter* counts) {
-  return visit_entries(source, first_entry, last_entry, [&](int64_t key, int64_t, int64_t) {
-    ++counts[key];
-    return true;
-  });
+  return visit_keys(source, first_entry, last_entry, [&](int64_t key) { ++counts[key]; });
 }
 
 template <class Counter>

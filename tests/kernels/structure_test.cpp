@@ -410,11 +410,15 @@ TYPED_TEST(SortTest, RefusesIndicesOutOfRange) {
     for (size_t k = 0; k < 14; ++k) {
       const Index valid = (*indices)[k];
       for (const Index hostile : {Index{-1}, bound, Limits::max(), Limits::min()}) {
-        (*indices)[k] = hostile;
         CountingSort<typename TypeParam::second_type> sort(10, {0, 5, 14});
-        ASSERT_FALSE(sort.count(coo.view)) << k << " " << hostile;
+        ASSERT_TRUE(sort.count(coo.view));
+        sort.place();
+        (*indices)[k] = hostile;
+        ASSERT_FALSE(sort.move(coo.view)) << k << " " << hostile;
+        // The column is no key: only the last step looks at it.
+        ASSERT_EQ(sort.count(coo.view), indices == &coo.column) << k << " " << hostile;
+        (*indices)[k] = valid;
       }
-      (*indices)[k] = valid;
     }
   }
 }

@@ -1,0 +1,88 @@
+"""Guards against a loss of speed, by ratios within one run and by counts, never by seconds.
+
+The margins are wide: the ratios are three times as high on a quiet machine.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import pytest
+from torch.profiler import ProfilerActivity, profile
+
+import spgrad
+from benchmarks.operator import contenders, modes, workloads
+
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def stencil():
+    """Make a finite-element matrix of 360,000 entries, with 64 columns in B."""
+    return workloads.stencil((24, 24, 25), 64)
+
+
+def medians(problem, mode, names):
+    """Time contenders in turns, and return the median of each."""
+    calls = [modes.make_call(contenders.find(n).prepare(problem), problem, mode) for n in names]
+    seconds = np.empty((ROUNDS, len(calls)))
+    for call in calls:
+        call()
+    for row in seconds:
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            row[i] = time.perf_counter() - start
+    return [statistics.median(column) for column in seconds.T]
+
+
+def allocations(function):
+    """Count the allocations of a call, and their bytes."""
+    function()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        function()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in events if e.nbytes() > 0]
+    assert sizes  # the profiler works
+    return len(sizes), sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "least"), [(modes.Mode.FORWARD, 1.2), (modes.Mode.BOTH, 2.0)], ids=str
+)
+def test_the_product_is_faster_than_that_of_pytorch(stencil, mode, least, set_threads):
+    set_threads(1)
+    ours, theirs = medians(stencil, mode, ["spgrad CSR int32", "torch.sparse.mm CSR int32"])
+    assert theirs > least * ours
+
+
+def test_vectors_are_faster_than_the_baseline_set(stencil, instruction_set):
+    def time_with(name):
+        spgrad.use_instruction_set(name)
+        return medians(stencil, modes.Mode.FORWARD, ["spgrad CSR int32"])[0]
+
+    chosen, baseline = time_with(instruction_set), time_with("baseline")
+    assert chosen < 1.5 * baseline
+
+
+def test_a_pattern_sorts_nothing(stencil):
+    nnz = stencil.entries
+
+    def step(name):
+        case = contenders.find(name).prepare(stencil)
+        return allocations(modes.make_call(case, stencil, modes.Mode.BOTH))
+
+    csr_count, csr_bytes = step("spgrad csr_mm")
+    pattern_count, pattern_bytes = step("spgrad Pattern")
+    results = stencil.G.nbytes + stencil.B.nbytes + stencil.values.nbytes
+    assert pattern_bytes < results + nnz
+    assert csr_bytes - pattern_bytes >= 8 * nnz  # the sorted entries
+    assert pattern_count < csr_count
+
+
+def test_a_small_product_makes_few_allocations():
+    problem = workloads.uniform((64, 32), 256, 16)
+    case = contenders.find("spgrad csr_mm").prepare(problem)
+    # C; dA and dB, counters, offsets and sorted entries; what autograd adds is not ours.
+    count, _ = allocations(modes.make_call(case, problem, modes.Mode.BOTH))
+    assert count <= 10
