@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ import torch
 from benchmarks.operator.contenders import explain, find, silence_warnings
 from benchmarks.operator.modes import Mode, make_call
 from benchmarks.operator.problem import Problem
+from benchmarks.operator.timing import Pace, time_first, time_rounds
 from benchmarks.operator.workloads import stencil
 
 if TYPE_CHECKING:
@@ -82,17 +81,12 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
     return Peak(above, above / problem.entries)
 
 
-def time_mapped_here(problem: Problem, contender: str, rounds: int = 11) -> float:
+def time_mapped_here(problem: Problem, contender: str) -> float:
     """Time the forward product into memory that is mapped; for a process that does nothing else."""
     call = make_call(find(contender).prepare(problem), problem, Mode.FORWARD)
-    for _ in range(2):
-        call()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    pace = Pace(seconds=0.0, least_rounds=11, most_rounds=11, sample=0.0)
+    first, _ = time_first(call)
+    return time_rounds({contender: call}, {contender: first}, pace)[contender].median
 
 
 # Options of the C library's mallopt, and a size that no allocation exceeds.

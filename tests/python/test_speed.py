@@ -3,17 +3,13 @@
 The margins are wide: the ratios are three times as high on a quiet machine.
 """
 
-import statistics
-import time
-
-import numpy as np
 import pytest
 from torch.profiler import ProfilerActivity, profile
 
 import spgrad
-from benchmarks.operator import contenders, modes, workloads
+from benchmarks.operator import contenders, modes, timing, workloads
 
-ROUNDS = 7
+PACE = timing.Pace(seconds=0.0, least_rounds=7, most_rounds=7, sample=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +20,10 @@ def stencil():
 
 def medians(problem, mode, names):
     """Time contenders in turns, and return the median of each."""
-    calls = [modes.make_call(contenders.find(n).prepare(problem), problem, mode) for n in names]
-    seconds = np.empty((ROUNDS, len(calls)))
-    for call in calls:
-        call()
-    for row in seconds:
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            row[i] = time.perf_counter() - start
-    return [statistics.median(column) for column in seconds.T]
+    calls = {n: modes.make_call(contenders.find(n).prepare(problem), problem, mode) for n in names}
+    first = {name: timing.time_first(call)[0] for name, call in calls.items()}
+    times = timing.time_rounds(calls, first, PACE)
+    return [times[name].median for name in names]
 
 
 def allocations(function):
