@@ -18,6 +18,14 @@ void check_index_dtype(const at::Tensor& tensor, const char* name) {
               " must be int32 or int64, but received ", tensor.scalar_type());
 }
 
+void check_size(c10::SymIntArrayRef size) {
+  TORCH_CHECK_VALUE(size.size() == 2 || size.size() == 3,
+                    "size must be (n, m) or (b, n, m), but received ", size);
+  for (const c10::SymInt& extent : size) {
+    TORCH_CHECK_VALUE(extent >= 0, "size must not be negative, but received ", size);
+  }
+}
+
 }  // namespace
 
 void check_structure(const CsrStructure& s) {
@@ -50,12 +58,7 @@ void check_structure(const CooStructure& s) {
   check_strided(s.indices, "indices");
   TORCH_CHECK(s.indices.scalar_type() == at::kLong, "indices must be int64, but received ",
               s.indices.scalar_type());
-  TORCH_CHECK_VALUE(s.size.size() == 2 || s.size.size() == 3,
-                    "size must be (n, m) or (b, n, m), but received ", c10::SymIntArrayRef(s.size));
-  for (const c10::SymInt& extent : s.size) {
-    TORCH_CHECK_VALUE(extent >= 0, "size must not be negative, but received ",
-                      c10::SymIntArrayRef(s.size));
-  }
+  check_size(s.size);
   TORCH_CHECK_VALUE(
       s.indices.dim() == 2 && s.indices.sym_size(0) == static_cast<int64_t>(s.size.size()),
       "indices must have shape (", s.size.size(), ", nnz) for size ", c10::SymIntArrayRef(s.size),
@@ -65,12 +68,7 @@ void check_structure(const CooStructure& s) {
 void check_structure(const PatternStructure& s) {
   check_strided(s.row_offsets, "row_offsets");
   check_index_dtype(s.row_offsets, "row_offsets");
-  TORCH_CHECK_VALUE(s.size.size() == 2 || s.size.size() == 3,
-                    "size must be (n, m) or (b, n, m), but received ", c10::SymIntArrayRef(s.size));
-  for (const c10::SymInt& extent : s.size) {
-    TORCH_CHECK_VALUE(extent >= 0, "size must not be negative, but received ",
-                      c10::SymIntArrayRef(s.size));
-  }
+  check_size(s.size);
   for (const auto& [tensor, name] :
        {std::pair(&s.row_entries, "row_entries"), std::pair(&s.column_offsets, "column_offsets"),
         std::pair(&s.column_entries, "column_entries")}) {
