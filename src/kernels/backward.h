@@ -8,16 +8,17 @@
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 template <class TileType, class EntriesType, class Scalar>
-inline bool backward_row(const TileType& tile, const EntriesType& entries, const Scalar* values,
-                         const DenseView<const Scalar>& x, const Scalar* x_item,
-                         const Scalar* y_row, Scalar* out, Scalar* out_values) {
+[[gnu::always_inline]] inline bool backward_row(const TileType& tile, const EntriesType& entries,
+                                                const Scalar* values,
+                                                const DenseView<const Scalar>& x,
+                                                const Scalar* x_item, const Scalar* y_row,
+                                                Scalar* out, Scalar* out_values) {
   using V = typename TileType::V;
   const OverlapMask<TileType> mask(tile);
   V sum[kSums<TileType>][TileType::count] = {};
   V y[TileType::count];
-  unroll<TileType::count>(
-      [&](auto i) { y[i] = mask.apply(i, load<V>(y_row + tile.first + tile.start(i))); });
-  const Scalar* x_tile = x_item + tile.first;
+  unroll<TileType::count>([&](auto i) { y[i] = mask.apply(i, tile.load(y_row + tile.first, i)); });
+  const TileRows<TileType> x_rows = entries.rows(tile, x_item, x.row_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
     V products[size];
@@ -25,13 +26,11 @@ inline bool backward_row(const TileType& tile, const EntriesType& entries, const
     const bool valid = unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;
-      entries.template prefetch<TileType::bytes>(first + e + ahead, x_tile, x.row_stride, values,
-                                                 out_values);
+      entries.prefetch(first + e + ahead, x_rows, values, out_values);
       const Scalar value = values[place.position];
-      const Scalar* x_row = x_tile + place.index * x.row_stride;
       V sums[2] = {};
       unroll<TileType::count>([&](auto i) {
-        const V x_i = load<V>(x_row + tile.start(i));
+        const V x_i = x_rows.load(place.index, i);
         sum[e % kSums<TileType>][i] += value * x_i;
         sums[i % 2] += y[i] * mask.apply(i, x_i);
       });

@@ -62,6 +62,12 @@ class Entries {
     }
   }
 
+  // The rows of a dense operand that the entries refer to.
+  template <class TileType, class Scalar>
+  TileRows<TileType> rows(const TileType& tile, const Scalar* data, int64_t row_stride) const {
+    return {tile, data, row_stride, static_cast<int64_t>(columns_)};
+  }
+
   // Where the entry to prefetch stands, counted from the present one. Not ahead for the last rows:
   // there may be no entry.
   int64_t prefetch_offset(int64_t distance) const {
@@ -70,14 +76,13 @@ class Entries {
 
   // Fetches what the entry k will need: the part of its dense row that belongs to a tile, and,
   // where entries have moved away from their values, its place in each of `values`. The index is
-  // not checked yet: a prefetch of any address is harmless, and unsigned arithmetic may wrap.
-  template <int64_t bytes, class Scalar, class... Values>
-  void prefetch(int64_t k, const Scalar* tile, int64_t row_stride, const Values*... values) const {
+  // not checked yet: a prefetch of any address is harmless.
+  template <class TileType, class... Values>
+  void prefetch(int64_t k, const TileRows<TileType>& rows, const Values*... values) const {
     const Entry ahead = entry_[k];
-    if constexpr (bytes >= kLeastPrefetch) {
-      const auto row = static_cast<uint64_t>(index_of(ahead)) * static_cast<uint64_t>(row_stride);
-      const uint64_t address = reinterpret_cast<uint64_t>(tile) + row * sizeof(Scalar);
-      for (int64_t line = 0; line < bytes; line += kCacheLine) {
+    if constexpr (TileType::bytes >= kLeastPrefetch) {
+      const uint64_t address = rows.address(index_of(ahead));
+      for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
         __builtin_prefetch(reinterpret_cast<const void*>(address + static_cast<uint64_t>(line)));
       }
     }

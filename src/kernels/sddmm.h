@@ -23,15 +23,15 @@ inline void put_products(const TileType& tile, const typename TileType::V (&prod
 }
 
 template <class TileType, class EntriesType, class Scalar>
-inline bool sddmm_row(const TileType& tile, const EntriesType& entries, const Scalar* x_row,
-                      const DenseView<const Scalar>& y, const Scalar* y_item, Scalar* out) {
+[[gnu::always_inline]] inline bool sddmm_row(const TileType& tile, const EntriesType& entries,
+                                             const Scalar* x_row, const DenseView<const Scalar>& y,
+                                             const Scalar* y_item, Scalar* out) {
   using V = typename TileType::V;
   if (entries.begin == entries.end) return true;  // without a look at the row of X
   const OverlapMask<TileType> mask(tile);
   V x[TileType::count];
-  unroll<TileType::count>(
-      [&](auto i) { x[i] = mask.apply(i, load<V>(x_row + tile.first + tile.start(i))); });
-  const Scalar* y_tile = y_item + tile.first;
+  unroll<TileType::count>([&](auto i) { x[i] = mask.apply(i, tile.load(x_row + tile.first, i)); });
+  const TileRows<TileType> y_rows = entries.rows(tile, y_item, y.row_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto multiply = [&](int64_t first, auto size) {
     V products[size];
@@ -39,11 +39,10 @@ inline bool sddmm_row(const TileType& tile, const EntriesType& entries, const Sc
     const bool valid = unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;
-      entries.template prefetch<TileType::bytes>(first + e + ahead, y_tile, y.row_stride, out);
-      const Scalar* y_row = y_tile + place.index * y.row_stride;
+      entries.prefetch(first + e + ahead, y_rows, out);
       V sums[2] = {};  // two chains, since an FMA takes 4 cycles
       unroll<TileType::count>(
-          [&](auto i) { sums[i % 2] += x[i] * mask.apply(i, load<V>(y_row + tile.start(i))); });
+          [&](auto i) { sums[i % 2] += x[i] * mask.apply(i, y_rows.load(place.index, i)); });
       products[e] = sums[0] + sums[1];
       position[e] = place.position;
       return true;

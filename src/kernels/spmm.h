@@ -10,21 +10,21 @@
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 template <class TileType, class EntriesType, class Scalar>
-inline bool spmm_row(const TileType& tile, const EntriesType& entries, const Scalar* values,
-                     const DenseView<const Scalar>& x, const Scalar* x_item, Scalar* out) {
+[[gnu::always_inline]] inline bool spmm_row(const TileType& tile, const EntriesType& entries,
+                                            const Scalar* values, const DenseView<const Scalar>& x,
+                                            const Scalar* x_item, Scalar* out) {
   using V = typename TileType::V;
   constexpr int sums = kSums<TileType>;
   V sum[sums][TileType::count] = {};
-  const Scalar* x_tile = x_item + tile.first;
+  const TileRows<TileType> x_rows = entries.rows(tile, x_item, x.row_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
     return unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;
-      entries.template prefetch<TileType::bytes>(first + e + ahead, x_tile, x.row_stride, values);
+      entries.prefetch(first + e + ahead, x_rows, values);
       const Scalar value = values[place.position];
-      const Scalar* x_row = x_tile + place.index * x.row_stride;
-      unroll<TileType::count>([&](auto i) { sum[e][i] += value * load<V>(x_row + tile.start(i)); });
+      unroll<TileType::count>([&](auto i) { sum[e][i] += value * x_rows.load(place.index, i); });
       return true;
     });
   };
@@ -36,14 +36,18 @@ inline bool spmm_row(const TileType& tile, const EntriesType& entries, const Sca
 template <class Scalar, class Index, class Entry>
 bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
-  return for_each_group_and_tile<Scalar>(
-      p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(
-            a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-              return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
-                              out.data + item * out.item_stride + row * out.row_stride);
-            });
-      });
+  const auto do_tile = [&](const auto& tile, int64_t first, int64_t last) {
+    return for_each_row(a, first, last,
+                        [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+                          return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
+                                          out.data + item * out.item_stride + row * out.row_stride);
+                        });
+  };
+  if (p > 0 && p <= kMostPacked<Scalar> && x.row_stride == p) {
+    return with_packed_tile<Scalar>(
+        p, [&](const auto& tile) { return do_tile(tile, first_row, last_row); });
+  }
+  return for_each_group_and_tile<Scalar>(p, first_row, last_row, do_tile);
 }
 
 template <class Scalar, class Index, class Entry>

@@ -6,11 +6,12 @@
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 // Sums that take turns over the entries of a row. An FMA takes 4 cycles and 2 start in each, so few
-// vectors need several sums at once.
+// vectors need several sums at once. A partial tile takes as many as the two narrower vectors that
+// stand in its place where rows are not packed, so that bits agree.
 template <class TileType>
-inline constexpr int kSums = TileType::count > 2   ? 1
-                             : TileType::count > 1 ? 2
-                                                   : 4;
+inline constexpr int kSums = TileType::count > 2                        ? 1
+                             : TileType::count > 1 || TileType::partial ? 2
+                                                                        : 4;
 
 // Adds them up into a row.
 template <class TileType>
@@ -21,7 +22,7 @@ inline void store_sums(const TileType& tile,
     typename TileType::V total = sum[0][i];
     if constexpr (kSums<TileType> > 1) total += sum[1][i];
     if constexpr (kSums<TileType> > 2) total += sum[2][i] + sum[3][i];
-    store(out + tile.first + tile.start(i), total);
+    tile.store(out + tile.first, i, total);
   });
 }
 

@@ -43,18 +43,6 @@ struct VectorOf<Scalar, 1> {
 template <class Scalar, int width>
 using Vector = typename VectorOf<Scalar, width>::type;
 
-template <class V, class Scalar>
-inline V load(const Scalar* source) {
-  V vector;
-  __builtin_memcpy(&vector, source, sizeof vector);
-  return vector;
-}
-
-template <class V, class Scalar>
-inline void store(Scalar* target, const V& vector) {
-  __builtin_memcpy(target, &vector, sizeof vector);
-}
-
 // Calls function(Constant<i>) for i = 0 ... count - 1, written out one after the other. A loop
 // would do the same, but GCC 12 unrolls it too late to keep an array of vectors in registers: every
 // sum then went through the stack, and took twice as long.
@@ -121,18 +109,73 @@ inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar* sums) {
 //
 //     p = 11, width 4:   |0 1 2 3|4 5 6 7|
 //                                      |7 8 9 10|     last = 7, 1 lane seen before
-template <class Scalar_, int width_, int count_>
+//
+// A packed tile stands for a dense operand of so few columns, whose rows follow each other without
+// a gap. Of its one vector, p = 3 uses three lanes of four.
+template <class Scalar_, int width_, int count_, int packed_ = 0>
 struct Tile {
   using Scalar = Scalar_;
   using V = Vector<Scalar_, width_>;
   static constexpr int width = width_;
   static constexpr int count = count_;
+  static constexpr int packed = packed_;  // columns, or 0
+  static constexpr bool partial = packed_ % width_ != 0;
   static constexpr int64_t bytes = int64_t{sizeof(V)} * count;
 
   int64_t first;  // first column
   int64_t last;   // where the last vector starts, counted from `first`
 
   int64_t start(int i) const { return i + 1 < count || count == 1 ? int64_t{i} * width : last; }
+
+  // Vector i of a row, counted from the tile's first column.
+  V load(const Scalar* row, int i) const {
+    V vector;
+    __builtin_memcpy(&vector, row + start(i), sizeof vector);
+    return vector;
+  }
+  void store(Scalar* row, int i, const V& vector) const {
+    __builtin_memcpy(row + start(i), &vector, partial ? packed * sizeof(Scalar) : sizeof vector);
+  }
+};
+
+// The rows of a dense operand, as far as they belong to a tile.
+template <class TileType>
+class TileRows {
+ public:
+  using Scalar = typename TileType::Scalar;
+  using V = typename TileType::V;
+
+  TileRows(const TileType& tile, const Scalar* data, int64_t row_stride, int64_t rows)
+      : tile_(tile),
+        begin_(data + tile.first),
+        row_stride_(TileType::packed > 0 ? TileType::packed : row_stride),
+        last_row_(rows - 1) {}
+
+  // Vector i of a row. In a partial tile, the lanes behind the row hold what comes after it, and
+  // after the last row zero.
+  V load(int64_t row, int i) const {
+    const Scalar* begin = begin_ + row * row_stride_;
+    if constexpr (TileType::partial) {
+      if (row == last_row_) [[unlikely]] {
+        V vector{};
+        __builtin_memcpy(&vector, begin, TileType::packed * sizeof(Scalar));
+        return vector;
+      }
+    }
+    return tile_.load(begin, i);
+  }
+
+  // Where a row begins that is not checked yet: unsigned arithmetic may wrap.
+  uint64_t address(int64_t row) const {
+    return reinterpret_cast<uint64_t>(begin_) +
+           static_cast<uint64_t>(row) * static_cast<uint64_t>(row_stride_) * sizeof(Scalar);
+  }
+
+ private:
+  TileType tile_;
+  const Scalar* begin_;
+  int64_t row_stride_;
+  int64_t last_row_;
 };
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before
@@ -193,6 +236,19 @@ inline bool for_each_tile(int64_t p, Function&& function) {
     first += count * width;
   }
   return true;
+}
+
+// Packed tiles have at most so many columns.
+template <class Scalar>
+inline constexpr int kMostPacked = kWidth<Scalar> < 4 ? kWidth<Scalar> : 4;
+
+// Calls function(tile) for the packed tile of p columns.
+template <class Scalar, int columns = 1, class Function>
+inline bool with_packed_tile(int64_t p, Function&& function) {
+  if constexpr (columns < kMostPacked<Scalar>) {
+    if (p > columns) return with_packed_tile<Scalar, columns + 1>(p, function);
+  }
+  return function(Tile<Scalar, columns == 3 ? 4 : columns, 1, columns>{0, 0});
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET
