@@ -93,7 +93,7 @@ def main() -> None:
     """Run the benchmark and write its results."""
     arguments = parse()
     plan = _plan(arguments)
-    options = {name: str(value) for name, value in vars(arguments).items()}
+    options = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
     results = Results(describe(), options)
     console = Console(stderr=True)
     columns = (
