@@ -10,6 +10,7 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
+import psutil
 import torch
 
 import spgrad
@@ -50,10 +51,12 @@ def _commit() -> str:
 
 def available_memory() -> int:
     """Read how many bytes are available."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(psutil.virtual_memory().available)
+
+
+def _busy_cores() -> float:
+    """Measure, in two seconds of doing nothing, how many cores other programs keep busy."""
+    return float(psutil.cpu_percent(interval=2)) / 100 * (psutil.cpu_count() or 1)
 
 
 def describe() -> dict[str, str]:
@@ -62,9 +65,9 @@ def describe() -> dict[str, str]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "load before the run": f"{os.getloadavg()[0]:.2f}",
+        "cores busy before the run": f"{_busy_cores():.2f}",
         "instruction set": spgrad.instruction_set(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
         "commit": _commit(),
     }
@@ -77,4 +80,4 @@ def describe() -> dict[str, str]:
 
 def busy(described: dict[str, str]) -> bool:
     """Say whether other programs took so much that times of several threads mean little."""
-    return float(described["load before the run"]) > 0.25 * int(described["cores"])
+    return float(described["cores busy before the run"]) > 0.25 * int(described["cores"])
