@@ -26,6 +26,17 @@ inline int64_t index_of(const MovedEntry<Index>& entry) {
   return static_cast<int64_t>(entry.index);
 }
 
+// Fetches what a tile needs of a row, which need not be checked yet.
+template <class TileType>
+inline void prefetch_row(const TileRows<TileType>& rows, int64_t row) {
+  if constexpr (TileType::bytes >= kLeastPrefetch) {
+    const uint64_t address = rows.address(row);
+    for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
+      __builtin_prefetch(reinterpret_cast<const void*>(address + static_cast<uint64_t>(line)));
+    }
+  }
+}
+
 // One entry, read once and checked: where its row of the dense operand and its value are.
 struct Place {
   int64_t index;
@@ -80,12 +91,7 @@ class Entries {
   template <class TileType, class... Values>
   void prefetch(int64_t k, const TileRows<TileType>& rows, const Values*... values) const {
     const Entry ahead = entry_[k];
-    if constexpr (TileType::bytes >= kLeastPrefetch) {
-      const uint64_t address = rows.address(index_of(ahead));
-      for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
-        __builtin_prefetch(reinterpret_cast<const void*>(address + static_cast<uint64_t>(line)));
-      }
-    }
+    prefetch_row(rows, index_of(ahead));
     if constexpr (!kInPlace) {
       const auto position = static_cast<uint64_t>(ahead.position);
       (__builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(values) +
@@ -134,16 +140,6 @@ inline RowOfItem locate(const CompressedView<Index, Entry>& a, int64_t row) {
 // choice of the tile out of the inner loops. With all the rows of a range at once, p = 256 took
 // twice as long.
 inline constexpr int64_t kRowsAtATime = 16;
-
-// Fetches what a tile needs of a row.
-template <class TileType, class Scalar>
-inline void prefetch_row(const TileType& tile, const Scalar* row) {
-  if constexpr (TileType::bytes >= kLeastPrefetch) {
-    for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
-      __builtin_prefetch(reinterpret_cast<const char*>(row + tile.first) + line);
-    }
-  }
-}
 
 // Calls function(tile, first, last) for groups of rows of the range, and for each tile of p
 // columns.

@@ -61,7 +61,7 @@ bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
         return for_each_row(a, first, last,
                             [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
                               const Scalar* x_item = x.data + item * x.item_stride;
-                              prefetch_row(tile, x_item + soon * x.row_stride);
+                              prefetch_row(TileRows(tile, x_item, x.row_stride, a.rows), soon);
                               return sddmm_row(tile, entries, x_item + row * x.row_stride, y,
                                                y.data + item * y.item_stride, out);
                             });

@@ -25,6 +25,7 @@ from oracle import (
     product,
     values_of,
 )
+from test_instruction_sets import LARGE, everything
 from test_layouts_and_strides import STRIDES
 from test_product import EMPTY
 from test_transforms import BOTH_FORMS, SIZES, function_of, writer_of
@@ -262,25 +263,10 @@ def test_operators_keep_their_contract_with_pytorch(kind, size, name):
     assert gradcheck(operator, arguments, check_forward_ad=True)
 
 
-def everything(multiply, values, B, G):
-    """Compute the product and all gradients, together and alone."""
-    values, B = values.requires_grad_(), B.requires_grad_()
-    C = multiply(values, B)
-    together = torch.autograd.grad(C, (values, B), G)
-    of_values = torch.autograd.grad(multiply(values, B.detach()), values, G)
-    of_B = torch.autograd.grad(multiply(values.detach(), B), B, G)
-    return [C, *together, *of_values, *of_B]
-
-
 @BOTH_DTYPES
 @pytest.mark.parametrize(
     ("size", "entries"),
-    [
-        pytest.param((3000, 2000), 60_000, id="many rows"),
-        pytest.param((3, 20_000), 40_000, id="long rows"),
-        pytest.param((20_000, 3), 40_000, id="long columns"),
-        pytest.param((2, 2, 10_000), 30_000, id="batched, long rows"),
-    ],
+    [*LARGE, pytest.param((2, 2, 10_000), 30_000, id="batched, long rows")],
 )
 @pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
 def test_results_have_the_bits_of_the_plain_products(set_threads, kind, size, entries, dtype):
