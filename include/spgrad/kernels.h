@@ -5,7 +5,7 @@
 ///
 ///     spmm       C_i  = Σ_k a_ik X_k
 ///     sddmm      d_ij = X_i · Y_j                 at the specified entries of A only
-///     backward   C_i  = Σ_k a_ik X_k  and  d_ik = Y_i · X_k, in one pass over X
+///     backward   C_i  = Σ_k conj(a_ik) X_k  and  d_ik = conj(Y_i) · X_k, in one pass over X
 ///
 /// Each call works on a range of rows in the calling thread, allocates nothing and throws nothing
 /// (but see isa.h for a wrong SPGRAD_INSTRUCTION_SET). Calls on disjoint ranges may run at the same
@@ -23,12 +23,44 @@
 ///         .rows = 2, .columns = 3, .entries = 3, .offsets = offsets, .entry = columns};
 ///     bool ok = spgrad::kernels::spmm<float>(a, values, {b, 0, 4}, {c, 0, 4}, 4, 0, 2);
 ///
-/// Instantiated for Scalar = float, double and Index = int32_t, int64_t.
+/// Instantiated for Scalar = float, double, std::complex<float>, std::complex<double>, Float16 and
+/// BFloat16, and Index = int32_t, int64_t. Products of 16-bit numbers are summed in float and
+/// rounded once, to the nearest; a · b is Σ a_c b_c, without a conjugate.
 #pragma once
 
+#include <complex>
 #include <cstdint>
 
 namespace spgrad::kernels {
+
+/// A number of 16 bits in the format of IEEE 754 (binary16).
+struct Float16 {
+  uint16_t bits;
+};
+
+/// The upper 16 bits of a float.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <class Scalar>
+struct AccumulatorOf {
+  using type = Scalar;
+};
+template <>
+struct AccumulatorOf<Float16> {
+  using type = float;
+};
+template <>
+struct AccumulatorOf<BFloat16> {
+  using type = float;
+};
+
+/// What sums of products of a dtype are made in: float for those of 16 bits, else the dtype itself.
+/// Sums that are not complete yet, and products of rows, which are summed tile by tile, are given
+/// back in it.
+template <class Scalar>
+using Accumulator = typename AccumulatorOf<Scalar>::type;
 
 /// An entry that has been moved away from its value by sorting: the index of its column and the
 /// position of its value in the array of values.
@@ -89,7 +121,8 @@ struct CoordinateView {
 /// partial sums for 4096 entries is no memory worth counting.
 inline constexpr int64_t kLongRow = 4096;
 
-/// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch.
+/// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch, at most
+/// kLongRow of them (of more, the block kernels return false).
 struct RowBlock {
   int64_t row;
   int64_t first_entry;
@@ -107,7 +140,7 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
 /// The sum of one block of a long row, as spmm makes it, into the `p` elements at `out`.
 template <class Scalar, class Index, class Entry>
 bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
-                DenseView<const Scalar> x, Scalar* out, int64_t p, RowBlock block);
+                DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block);
 
 /// d_k = X_r · Y_{index k} for the entries k of rows [first_row, last_row), except long rows.
 ///
@@ -115,30 +148,31 @@ bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
 /// nothing for p = 0.
 template <class Scalar, class Index, class Entry>
 bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-           DenseView<const Scalar> y, Scalar* out, int64_t p, int64_t first_row, int64_t last_row);
+           DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
+           int64_t last_row);
 
 /// The same for one block of a long row.
 template <class Scalar, class Index, class Entry>
 bool sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-                 DenseView<const Scalar> y, Scalar* out, int64_t p, RowBlock block);
+                 DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, RowBlock block);
 
 /// Both gradients of C = A B in one pass, where `a` is the transpose of A, for its rows
 /// [first_row, last_row), except long rows:
 ///
-///     out_r        = Σ_k values_k X_{index k}     spmm:  dB = Aᵀ G  with X = G
-///     out_values_k = Y_r · X_{index k}            sddmm: dA_ij = G_i · B_j  with Y = B
+///     out_r        = Σ_k conj(values_k) X_{index k}     dB = Aᴴ G             with X = G
+///     out_values_k = conj(Y_r) · X_{index k}            dA_ij = G_i · conj(B_j)  with Y = B
 ///
 /// Each row of X is fetched once for both.
 template <class Scalar, class Index>
 bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
               DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
-              Scalar* out_values, int64_t p, int64_t first_row, int64_t last_row);
+              Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row);
 
 /// The same for one block of a long row: its partial sum goes to the `p` elements at `out`.
 template <class Scalar, class Index>
 bool backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-                    DenseView<const Scalar> x, DenseView<const Scalar> y, Scalar* out,
-                    Scalar* out_values, int64_t p, RowBlock block);
+                    DenseView<const Scalar> x, DenseView<const Scalar> y, Accumulator<Scalar>* out,
+                    Accumulator<Scalar>* out_values, int64_t p, RowBlock block);
 
 /// What scan_offsets saw.
 struct OffsetsSummary {

@@ -19,7 +19,8 @@ namespace spgrad {
 ///     spgrad::sparse_mm(a, b).sum().backward();      // a.grad() is CSR, with the pattern of a
 ///
 /// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m), with
-///      float32 or float64 values.
+///      float32, float64, float16, bfloat16, complex64 or complex128
+///      values.
 /// `B`: dense tensor of the same dtype and device, (m, p) or (b, m, p), any strides.
 ///
 /// Returns a new contiguous dense tensor, (n, p) or (b, n, p).
@@ -38,7 +39,7 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 /// `crow_indices`: (n + 1) or (b, n + 1), int32 or int64.
 /// `col_indices`:  (nnz) or (b, nnz), dtype of crow_indices, each in [0, m). Columns of a row may
 ///                 come in any order; repeated ones add up.
-/// `values`:       shape of col_indices, float32 or float64.
+/// `values`:       shape of col_indices, a dtype that sparse_mm takes.
 /// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
 ///
 /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
@@ -51,7 +52,7 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 ///
 /// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int64. Entries in any order;
 ///            sorted by row they are multiplied without a sort.
-/// `values`:  (nnz), float32 or float64.
+/// `values`:  (nnz), a dtype that sparse_mm takes.
 /// `size`:    {n, m} or {b, n, m}.
 /// `B`:       (m, p) or (b, m, p), dtype of values, any strides.
 ///

@@ -100,8 +100,9 @@ class Pattern:
                 [3., 3.]])
 
         Args:
-            values: Dense tensor of shape :attr:`values_shape`, float32 or float64, in the order of
-                the entries of the matrix that the pattern was made from.
+            values: Dense tensor of shape :attr:`values_shape`, of any dtype that
+                :func:`spgrad.sparse_mm` takes, in the order of the entries of the matrix that the
+                pattern was made from.
             B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
                 ``values`` and any strides.
 

@@ -23,17 +23,19 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
     tensor([1., 5., 9.])
 
     Args:
-        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, float32 or float64. COO
-            may be uncoalesced: duplicates add up. CSR indices are int32 or int64.
+        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``: float32, float64,
+            float16, bfloat16, complex64 or complex128. COO may be uncoalesced: duplicates add up.
+            CSR indices are int32 or int64.
         B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with A's dtype and device and any
             strides.
 
     Returns:
-        The product, a new contiguous dense tensor of shape ``(n, p)`` or ``(b, n, p)``.
+        The product, a new contiguous dense tensor of shape ``(n, p)`` or ``(b, n, p)``. Products of
+        16-bit numbers are summed in float32 and rounded once.
 
-        Its gradient with respect to ``B`` is dense, ``A.mT @ G``. That with respect to ``A`` is
-        ``dA[i, j] = G[i] · B[j]`` at A's specified entries only, in A's layout, index dtype, order
-        and with its coalesced flag. Only what requires a gradient is computed.
+        Its gradient with respect to ``B`` is dense, ``A.mH @ G``. That with respect to ``A`` is
+        ``dA[i, j] = G[i] · B[j].conj()`` at A's specified entries only, in A's layout, index dtype,
+        order and with its coalesced flag. Only what requires a gradient is computed.
 
     Raises:
         ValueError: An argument is no tensor, or ranks, layouts, batch sizes or inner sizes do not
@@ -69,7 +71,7 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         crow_indices: Shape ``(n + 1)`` or ``(b, n + 1)``, int32 or int64: where each row starts.
         col_indices: Shape ``(nnz)`` or ``(b, nnz)``, dtype of ``crow_indices``, each in ``[0, m)``.
             The columns of a row may come in any order; repeated ones add up.
-        values: Shape of ``col_indices``, float32 or float64.
+        values: Shape of ``col_indices``, any dtype that :func:`sparse_mm` takes.
         B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
             strides.
 
@@ -99,7 +101,7 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         indices: Shape ``(2, nnz)``, or ``(3, nnz)`` with the item of the batch first, int64.
             Entries may come in any order, and repeated ones add up; those sorted by row are
             multiplied without a sort.
-        values: Shape ``(nnz)``, float32 or float64.
+        values: Shape ``(nnz)``, any dtype that :func:`sparse_mm` takes.
         size: ``(n, m)`` or ``(b, n, m)``.
         B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
             strides.

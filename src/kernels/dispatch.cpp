@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <type_traits>
 
 #include "kernel_table.h"
 #include "spgrad/isa.h"
@@ -10,15 +12,19 @@
 namespace spgrad {
 namespace kernels {
 
+// What target.cpp defines for each instruction set and dtype.
 namespace baseline {
-extern const KernelTable kernel_table;
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table();
 }
 #ifdef SPGRAD_X86_TARGETS
 namespace avx2 {
-extern const KernelTable kernel_table;
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table();
 }
 namespace avx512 {
-extern const KernelTable kernel_table;
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table();
 }
 #endif
 
@@ -26,10 +32,21 @@ extern const KernelTable kernel_table;
 
 namespace {
 
+// The tables of all dtypes.
+template <class... Scalars>
+using TablesOf = std::tuple<const kernels::KernelTable<Scalars>&...>;
+using Tables = TablesOf<float, double, std::complex<float>, std::complex<double>, kernels::Float16,
+                        kernels::BFloat16>;
+
+#define SPGRAD_TABLES(target)                                      \
+  []<class... Scalars>(std::type_identity<TablesOf<Scalars...>>) { \
+    return Tables(kernels::target::kernel_table<Scalars>()...);    \
+  }(std::type_identity<Tables>())
+
 struct Target {
   const char* name;
   bool supported;
-  const kernels::KernelTable* table;
+  Tables tables;
 };
 
 // Best first. The compiler's CPU check also asks whether the system saves the wide registers.
@@ -39,11 +56,11 @@ const auto& targets() {
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"),
-       &kernels::avx512::kernel_table},
+       SPGRAD_TABLES(avx512)},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-       &kernels::avx2::kernel_table},
+       SPGRAD_TABLES(avx2)},
 #endif
-      {"baseline", true, &kernels::baseline::kernel_table},
+      {"baseline", true, SPGRAD_TABLES(baseline)},
   };
   return list;
 }
@@ -73,9 +90,11 @@ std::atomic<const Target*>& chosen_target() {
   return target;
 }
 
-template <class Table>
-const Table& table() {
-  return *chosen_target().load(std::memory_order_relaxed)->table;
+// The kernels for a dtype: a KernelTable, as the part of it that is asked for.
+template <class Scalar>
+const kernels::KernelTable<Scalar>& table() {
+  return std::get<const kernels::KernelTable<Scalar>&>(
+      chosen_target().load(std::memory_order_relaxed)->tables);
 }
 
 }  // namespace
@@ -95,72 +114,129 @@ void use_instruction_set(std::string_view name) {
 }
 
 namespace kernels {
+namespace {
+
+// A block of a long row as a matrix of one row, and the place of its item in arrays of values.
+template <class Index, class Entry>
+struct BlockMatrix {
+  BlockMatrix(const CompressedView<Index, Entry>& a, const RowBlock& block)
+      : item(block.row / a.rows),
+        row(block.row % a.rows),
+        first_value(item * a.entries_stride),
+        offsets{static_cast<Index>(block.first_entry), static_cast<Index>(block.last_entry)},
+        view{.rows = 1,
+             .columns = a.columns,
+             .entries = a.entries,
+             .value_count = a.value_count,
+             .offsets = offsets,
+             .entry = a.entry + first_value} {}
+
+  // A dense operand with a row for each column.
+  template <class Scalar>
+  DenseView<Scalar> whole(const DenseView<Scalar>& dense) const {
+    return {dense.data + item * dense.item_stride, 0, dense.row_stride};
+  }
+  // The one row of a dense operand with a row for each row.
+  template <class Scalar>
+  DenseView<Scalar> row_of(const DenseView<Scalar>& dense) const {
+    return {dense.data + item * dense.item_stride + row * dense.row_stride, 0, 0};
+  }
+
+  int64_t item;
+  int64_t row;
+  int64_t first_value;
+  Index offsets[2];
+  CompressedView<Index, Entry> view;
+};
+
+bool is_one_block(const RowBlock& block) {
+  return block.last_entry - block.first_entry <= kLongRow;
+}
+
+}  // namespace
 
 template <class Scalar, class Index, class Entry>
 bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
-  return table<ProductTable<Scalar, Index, Entry>>().spmm(a, values, x, out, p, first_row,
-                                                          last_row);
+  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  return kernels.spmm(a, values, x, out, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
 bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
-                DenseView<const Scalar> x, Scalar* out, int64_t p, RowBlock block) {
-  return table<ProductTable<Scalar, Index, Entry>>().spmm_block(a, values, x, out, p, block);
+                DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
+  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const BlockMatrix matrix(a, block);
+  return is_one_block(block) && kernels.spmm_sums(matrix.view, values + matrix.first_value,
+                                                  matrix.whole(x), {out, 0, 0}, p, 0, 1);
 }
 
 template <class Scalar, class Index, class Entry>
 bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-           DenseView<const Scalar> y, Scalar* out, int64_t p, int64_t first_row, int64_t last_row) {
-  return table<ProductTable<Scalar, Index, Entry>>().sddmm(a, x, y, out, p, first_row, last_row);
+           DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
+           int64_t last_row) {
+  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  return kernels.sddmm(a, x, y, out, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
 bool sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-                 DenseView<const Scalar> y, Scalar* out, int64_t p, RowBlock block) {
-  return table<ProductTable<Scalar, Index, Entry>>().sddmm_block(a, x, y, out, p, block);
+                 DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
+  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const BlockMatrix matrix(a, block);
+  return is_one_block(block) && kernels.sddmm(matrix.view, matrix.row_of(x), matrix.whole(y),
+                                              out + matrix.first_value, p, 0, 1);
 }
 
 template <class Scalar, class Index>
 bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
               DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
-              Scalar* out_values, int64_t p, int64_t first_row, int64_t last_row) {
-  return table<BackwardTable<Scalar, Index>>().backward(a, values, x, y, out, out_values, p,
-                                                        first_row, last_row);
+              Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
+  const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
+  return kernels.backward(a, values, x, y, out, out_values, p, first_row, last_row);
 }
 
 template <class Scalar, class Index>
 bool backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-                    DenseView<const Scalar> x, DenseView<const Scalar> y, Scalar* out,
-                    Scalar* out_values, int64_t p, RowBlock block) {
-  return table<BackwardTable<Scalar, Index>>().backward_block(a, values, x, y, out, out_values, p,
-                                                              block);
+                    DenseView<const Scalar> x, DenseView<const Scalar> y, Accumulator<Scalar>* out,
+                    Accumulator<Scalar>* out_values, int64_t p, RowBlock block) {
+  const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
+  const BlockMatrix matrix(a, block);
+  return is_one_block(block) &&
+         kernels.backward_sums(matrix.view, values, matrix.whole(x), matrix.row_of(y), {out, 0, 0},
+                               out_values, p, 0, 1);
 }
 
 #define SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Entry)                                          \
   template bool spmm(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>, \
                      DenseView<Scalar>, int64_t, int64_t, int64_t);                               \
   template bool spmm_block(const CompressedView<Index, Entry>&, const Scalar*,                    \
-                           DenseView<const Scalar>, Scalar*, int64_t, RowBlock);                  \
+                           DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);     \
   template bool sddmm(const CompressedView<Index, Entry>&, DenseView<const Scalar>,               \
-                      DenseView<const Scalar>, Scalar*, int64_t, int64_t, int64_t);               \
+                      DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, int64_t, int64_t);  \
   template bool sddmm_block(const CompressedView<Index, Entry>&, DenseView<const Scalar>,         \
-                            DenseView<const Scalar>, Scalar*, int64_t, RowBlock);
+                            DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);
 
-#define SPGRAD_INSTANTIATE(Scalar, Index)                                                          \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                                 \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                     \
-  template bool backward(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,           \
-                         DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Scalar>,      \
-                         Scalar*, int64_t, int64_t, int64_t);                                      \
-  template bool backward_block(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,     \
-                               DenseView<const Scalar>, DenseView<const Scalar>, Scalar*, Scalar*, \
-                               int64_t, RowBlock);
+#define SPGRAD_INSTANTIATE_INDEX(Scalar, Index)                                                \
+  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                             \
+  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                 \
+  template bool backward(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,       \
+                         DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Scalar>,  \
+                         Accumulator<Scalar>*, int64_t, int64_t, int64_t);                     \
+  template bool backward_block(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*, \
+                               DenseView<const Scalar>, DenseView<const Scalar>,               \
+                               Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, RowBlock);
 
-SPGRAD_INSTANTIATE(float, int32_t)
-SPGRAD_INSTANTIATE(float, int64_t)
-SPGRAD_INSTANTIATE(double, int32_t)
-SPGRAD_INSTANTIATE(double, int64_t)
+#define SPGRAD_INSTANTIATE(Scalar)          \
+  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t) \
+  SPGRAD_INSTANTIATE_INDEX(Scalar, int64_t)
+
+SPGRAD_INSTANTIATE(float)
+SPGRAD_INSTANTIATE(double)
+SPGRAD_INSTANTIATE(std::complex<float>)
+SPGRAD_INSTANTIATE(std::complex<double>)
+SPGRAD_INSTANTIATE(Float16)
+SPGRAD_INSTANTIATE(BFloat16)
 
 }  // namespace kernels
 }  // namespace spgrad

@@ -7,16 +7,22 @@ namespace spgrad::kernels {
 
 template <class Scalar, class Index, class Entry>
 struct ProductTable {
-  decltype(&kernels::spmm<Scalar, Index, Entry>) spmm;
-  decltype(&kernels::spmm_block<Scalar, Index, Entry>) spmm_block;
+  template <class Out>
+  using Spmm = bool (*)(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>,
+                        DenseView<Out>, int64_t, int64_t, int64_t);
+  Spmm<Scalar> spmm;
+  Spmm<Accumulator<Scalar>> spmm_sums;  // results not rounded
   decltype(&kernels::sddmm<Scalar, Index, Entry>) sddmm;
-  decltype(&kernels::sddmm_block<Scalar, Index, Entry>) sddmm_block;
 };
 
 template <class Scalar, class Index>
 struct BackwardTable {
-  decltype(&kernels::backward<Scalar, Index>) backward;
-  decltype(&kernels::backward_block<Scalar, Index>) backward_block;
+  template <class Out>
+  using Backward = bool (*)(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,
+                            DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Out>,
+                            Accumulator<Scalar>*, int64_t, int64_t, int64_t);
+  Backward<Scalar> backward;
+  Backward<Accumulator<Scalar>> backward_sums;
 };
 
 template <class Scalar, class Index>
@@ -24,9 +30,7 @@ struct TypedTable : ProductTable<Scalar, Index, Index>,
                     ProductTable<Scalar, Index, MovedEntry<Index>>,
                     BackwardTable<Scalar, Index> {};
 
-struct KernelTable : TypedTable<float, int32_t>,
-                     TypedTable<float, int64_t>,
-                     TypedTable<double, int32_t>,
-                     TypedTable<double, int64_t> {};
+template <class Scalar>
+struct KernelTable : TypedTable<Scalar, int32_t>, TypedTable<Scalar, int64_t> {};
 
 }  // namespace spgrad::kernels

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "spgrad/kernels.h"
-#include "vector.h"
+#include "tile.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
@@ -74,8 +74,9 @@ class Entries {
   }
 
   // The rows of a dense operand that the entries refer to.
-  template <class TileType, class Scalar>
-  TileRows<TileType> rows(const TileType& tile, const Scalar* data, int64_t row_stride) const {
+  template <class TileType>
+  TileRows<TileType> rows(const TileType& tile, const typename TileType::Element* data,
+                          int64_t row_stride) const {
     return {tile, data, row_stride, static_cast<int64_t>(columns_)};
   }
 
@@ -146,7 +147,8 @@ inline constexpr int64_t kRowsAtATime = 16;
 template <class Scalar, class Function>
 inline bool for_each_group_and_tile(int64_t p, int64_t first_row, int64_t last_row,
                                     Function&& function) {
-  const int64_t group = p <= kTileVectors * kWidth<Scalar> ? last_row - first_row : kRowsAtATime;
+  const int64_t group =
+      p <= kTileVectors<Scalar> * kWidth<Element<Scalar>> ? last_row - first_row : kRowsAtATime;
   for (int64_t first = first_row; first < last_row; first += group) {
     const int64_t last = first + group < last_row ? first + group : last_row;
     if (!for_each_tile<Scalar>(p, [&](const auto& tile) { return function(tile, first, last); })) {

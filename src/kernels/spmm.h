@@ -9,22 +9,24 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-template <class TileType, class EntriesType, class Scalar>
+template <class TileType, class EntriesType, class Scalar, class Out>
 [[gnu::always_inline]] inline bool spmm_row(const TileType& tile, const EntriesType& entries,
-                                            const Scalar* values, const DenseView<const Scalar>& x,
-                                            const Scalar* x_item, Scalar* out) {
+                                            const Scalar* values,
+                                            const typename TileType::Element* x_item,
+                                            int64_t x_stride, Out* out) {
   using V = typename TileType::V;
   constexpr int sums = kSums<TileType>;
   V sum[sums][TileType::count] = {};
-  const TileRows<TileType> x_rows = entries.rows(tile, x_item, x.row_stride);
+  const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
     return unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;
       entries.prefetch(first + e + ahead, x_rows, values);
-      const Scalar value = values[place.position];
-      unroll<TileType::count>([&](auto i) { sum[e][i] += value * x_rows.load(place.index, i); });
+      const Factor<Scalar, TileType::width> value(values[place.position]);
+      unroll<TileType::count>(
+          [&](auto i) { value.add_product(sum[e][i], x_rows.load(place.index, i)); });
       return true;
     });
   };
@@ -33,31 +35,25 @@ template <class TileType, class EntriesType, class Scalar>
   return true;
 }
 
-template <class Scalar, class Index, class Entry>
-bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
-          DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
+// Out is Scalar, or what sums of it are made in.
+template <class Scalar, class Index, class Entry, class Out>
+bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> X,
+          DenseView<Out> C, int64_t p, int64_t first_row, int64_t last_row) {
+  const auto x = elements_of(X);
+  const auto out = elements_of(C);
+  const int64_t columns = p * kParts<Scalar>;
   const auto do_tile = [&](const auto& tile, int64_t first, int64_t last) {
-    return for_each_row(a, first, last,
-                        [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-                          return spmm_row(tile, entries, values, x, x.data + item * x.item_stride,
-                                          out.data + item * out.item_stride + row * out.row_stride);
-                        });
+    return for_each_row(
+        a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+          return spmm_row(tile, entries, values, x.data + item * x.item_stride, x.row_stride,
+                          out.data + item * out.item_stride + row * out.row_stride);
+        });
   };
-  if (p > 0 && p <= kMostPacked<Scalar> && x.row_stride == p) {
+  if (p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns) {
     return with_packed_tile<Scalar>(
-        p, [&](const auto& tile) { return do_tile(tile, first_row, last_row); });
+        columns, [&](const auto& tile) { return do_tile(tile, first_row, last_row); });
   }
-  return for_each_group_and_tile<Scalar>(p, first_row, last_row, do_tile);
-}
-
-template <class Scalar, class Index, class Entry>
-bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
-                DenseView<const Scalar> x, Scalar* out, int64_t p, RowBlock block) {
-  const int64_t item = locate(a, block.row).item;
-  const Entries entries(a, item, block.first_entry, block.last_entry);
-  return for_each_tile<Scalar>(p, [&](const auto& tile) {
-    return spmm_row(tile, entries, values, x, x.data + item * x.item_stride, out);
-  });
+  return for_each_group_and_tile<Scalar>(columns, first_row, last_row, do_tile);
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

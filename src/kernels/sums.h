@@ -1,7 +1,7 @@
 // The sums over the entries of a row, as spmm and backward both make them, bit for bit.
 #pragma once
 
-#include "vector.h"
+#include "tile.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
@@ -14,10 +14,10 @@ inline constexpr int kSums = TileType::count > 2                        ? 1
                                                                         : 4;
 
 // Adds them up into a row.
-template <class TileType>
+template <class TileType, class Out>
 inline void store_sums(const TileType& tile,
                        const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
-                       typename TileType::Scalar* out) {
+                       Out* out) {
   unroll<TileType::count>([&](auto i) {
     typename TileType::V total = sum[0][i];
     if constexpr (kSums<TileType> > 1) total += sum[1][i];

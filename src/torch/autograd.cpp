@@ -3,7 +3,8 @@
 // The three products are the derivatives of T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k) with respect to
 // one argument each. So the derivative of any product with respect to any of its inputs is a
 // product again: put the incoming gradient in the place of the output, and derive T with respect to
-// the input. Double backward and forward mode follow from the same rule.
+// the input. Double backward and forward mode follow from the same rule. Where numbers are complex,
+// PyTorch's gradient takes the conjugate of the derivative: that of the other input.
 #include <array>
 #include <mutex>
 
@@ -139,6 +140,9 @@ class ProductBackward final : public Node {
           call_mm_backward(structure, slots[kValues], slots[kColumns], slots[kRows]);
       return result;
     }
+    for (const Slot input : kInputs) {
+      if (slots[input].defined()) slots[input] = slots[input].conj();
+    }
     for (size_t i = 0; i < 2; ++i) {
       if (needed[i]) result[i] = derive(structure, kInputs[i], slots);
     }
@@ -229,7 +233,7 @@ struct Autograd {
                                                 const Tensor& grad) {
     if (torch::autograd::compute_requires_grad(values, B, grad) || has_tangent(values) ||
         has_tangent(B) || has_tangent(grad)) {
-      return {call_sddmm(s, grad, B), call_mm_transposed(s, values, grad)};
+      return {call_sddmm(s, grad, B.conj()), call_mm_transposed(s, values.conj(), grad)};
     }
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_mm_backward(s, values, B, grad, keys & c10::after_autograd_keyset);

@@ -3,10 +3,22 @@
 #include <ATen/Dispatch.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <iterator>
+
 namespace spgrad {
 namespace {
 
-bool supported(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kDouble; }
+// Must be a dtype that the kernels have. `name` stands before "must be".
+template <class... Name>
+void check_dtype(at::ScalarType dtype, const Name&... name) {
+  constexpr at::ScalarType supported[] = {at::kFloat,    at::kDouble,       at::kHalf,
+                                          at::kBFloat16, at::kComplexFloat, at::kComplexDouble};
+  TORCH_CHECK(
+      std::find(std::begin(supported), std::end(supported), dtype) != std::end(supported), name...,
+      " must be float32, float64, float16, bfloat16, complex64 or complex128, but received ",
+      dtype);
+}
 
 void check_strided(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
@@ -107,8 +119,7 @@ void check_dtype_and_device(const at::Tensor& first, const char* first_name,
   TORCH_CHECK(first.scalar_type() == second.scalar_type(), first_name, " and ", second_name,
               " must have the same dtype, but received ", first.scalar_type(), " and ",
               second.scalar_type());
-  TORCH_CHECK(supported(first.scalar_type()), first_name, " and ", second_name,
-              " must be float32 or float64, but received ", first.scalar_type());
+  check_dtype(first.scalar_type(), first_name, " and ", second_name);
 }
 
 template <class Structure>
@@ -186,8 +197,7 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
               A.device(), " and ", B.device());
   TORCH_CHECK(A.scalar_type() == B.scalar_type(), "A and B must have the same dtype, but received ",
               A.scalar_type(), " and ", B.scalar_type());
-  TORCH_CHECK(supported(A.scalar_type()), "A and B must be float32 or float64, but received ",
-              A.scalar_type());
+  check_dtype(A.scalar_type(), "A and B");
   TORCH_CHECK_VALUE(A.dense_dim() == 0,
                     "A must have only sparse dimensions, but received a hybrid tensor with ",
                     A.dense_dim(), " dense dimension(s)");

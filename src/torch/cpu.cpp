@@ -1,9 +1,11 @@
 // The operators on CPU: operands to views, results allocated, rows shared out to threads.
 #include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "backend.h"
@@ -30,16 +32,51 @@ at::Tensor with_contiguous_columns(const at::Tensor& dense) {
   return narrow.contiguous().expand(dense.sizes());
 }
 
+// What PyTorch's dtypes are called in the kernels; the memory is the same.
 template <class Scalar>
-DenseView<const Scalar> view(const at::Tensor& dense) {
-  return {dense.const_data_ptr<Scalar>(), dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
-}
+struct KernelScalar {
+  using type = Scalar;
+};
+template <class Real>
+struct KernelScalar<c10::complex<Real>> {
+  using type = std::complex<Real>;
+};
+template <>
+struct KernelScalar<c10::Half> {
+  using type = kernels::Float16;
+};
+template <>
+struct KernelScalar<c10::BFloat16> {
+  using type = kernels::BFloat16;
+};
 
 template <class Scalar>
-DenseView<Scalar> mutable_view(const at::Tensor& dense) {
-  return {dense.mutable_data_ptr<Scalar>(), dense.dim() == 3 ? dense.stride(0) : 0,
-          dense.stride(-2)};
+const auto* data_of(const at::Tensor& tensor) {
+  using Kernel = typename KernelScalar<Scalar>::type;
+  return reinterpret_cast<const Kernel*>(tensor.const_data_ptr<Scalar>());
 }
+template <class Scalar>
+auto* mutable_data_of(const at::Tensor& tensor) {
+  using Kernel = typename KernelScalar<Scalar>::type;
+  return reinterpret_cast<Kernel*>(tensor.mutable_data_ptr<Scalar>());
+}
+
+template <class Data>
+DenseView<Data> view_of(Data* data, const at::Tensor& dense) {
+  return {data, dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
+}
+template <class Scalar>
+auto view(const at::Tensor& dense) {
+  return view_of(data_of<Scalar>(dense), dense);
+}
+template <class Scalar>
+auto mutable_view(const at::Tensor& dense) {
+  return view_of(mutable_data_of<Scalar>(dense), dense);
+}
+
+// Calls a template function for the dtype that the checks let through.
+#define SPGRAD_DISPATCH(dtype, name, ...) \
+  AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, name, __VA_ARGS__)
 
 template <class Structure>
 at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
@@ -48,26 +85,31 @@ at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
   return empty_large(C10_AS_INTARRAYREF_SLOW(size), like.options());
 }
 
+// One row of sums for each block, in the dtype that the kernels sum in.
+at::Tensor empty_partial_sums(const std::vector<RowBlock>& blocks, const at::Tensor& like) {
+  return at::empty({static_cast<int64_t>(blocks.size()), like.size(-1)},
+                   like.options().dtype(at::toOpMathType(like.scalar_type())));
+}
+
 // Adds up the partial sums of the blocks of long rows, in order, into their rows of `out`.
 template <class Scalar, class Index, class Entry>
 void add_blocks(const Grouped<Index, Entry>& a, const at::Tensor& partial_sums,
-                DenseView<Scalar> out) {
+                const at::Tensor& out) {
+  using Sum = at::opmath_type<Scalar>;
   const int64_t p = partial_sums.size(1);
-  const auto* partial = partial_sums.const_data_ptr<Scalar>();
-  int64_t previous = -1;
-  for (const RowBlock& block : a.blocks) {
-    Scalar* row = out.data + block.row / a.view.rows * out.item_stride +
-                  block.row % a.view.rows * out.row_stride;
-    for (int64_t j = 0; j < p; ++j) {
-      row[j] = block.row == previous ? row[j] + partial[j] : partial[j];
+  auto* sums = partial_sums.mutable_data_ptr<Sum>();
+  const auto rows = view_of(out.mutable_data_ptr<Scalar>(), out);
+  for (size_t first = 0, next = 0; first < a.blocks.size(); first = next) {
+    const int64_t row = a.blocks[first].row;
+    Sum* total = sums + static_cast<int64_t>(first) * p;
+    for (next = first + 1; next < a.blocks.size() && a.blocks[next].row == row; ++next) {
+      const Sum* partial = sums + static_cast<int64_t>(next) * p;
+      for (int64_t j = 0; j < p; ++j) total[j] += partial[j];
     }
-    previous = block.row;
-    partial += p;
+    std::copy(
+        total, total + p,
+        rows.data + row / a.view.rows * rows.item_stride + row % a.view.rows * rows.row_stride);
   }
-}
-
-at::Tensor empty_partial_sums(const std::vector<RowBlock>& blocks, const at::Tensor& like) {
-  return at::empty({static_cast<int64_t>(blocks.size()), like.size(-1)}, like.options());
 }
 
 // out = A x for the grouped entries of A; false where they are malformed.
@@ -76,8 +118,8 @@ bool multiply(const Grouped<Index, Entry>& a, const at::Tensor& values, const at
               const at::Tensor& out) {
   const int64_t p = x.size(-1);
   const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
-  const auto* value = values.const_data_ptr<Scalar>();
-  auto* partial = partial_sums.mutable_data_ptr<Scalar>();
+  const auto* value = data_of<Scalar>(values);
+  auto* partial = mutable_data_of<at::opmath_type<Scalar>>(partial_sums);
   const bool valid = run_rows(
       a.view, p, a.blocks,
       [&](int64_t first, int64_t last) {
@@ -87,7 +129,7 @@ bool multiply(const Grouped<Index, Entry>& a, const at::Tensor& values, const at
       [&](int64_t number, const RowBlock& block) {
         return kernels::spmm_block(a.view, value, view<Scalar>(x), partial + number * p, p, block);
       });
-  if (valid) add_blocks(a, partial_sums, mutable_view<Scalar>(out));
+  if (valid) add_blocks<Scalar>(a, partial_sums, out);
   return valid;
 }
 
@@ -109,19 +151,21 @@ at::Tensor multiply_grouped(const Structure& structure, const GroupedVariant& gr
   at::Tensor out = empty_dense(structure, rows, x);
   const bool valid = std::visit(
       [&](const auto& a) {
-        return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_mm",
-                                          [&] { return multiply<scalar_t>(a, v, x, out); });
+        return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_mm",
+                               [&] { return multiply<scalar_t>(a, v, x, out); });
       },
       grouped);
   if (!valid) report_malformed(structure);
   return out;
 }
 
-// A new tensor for one number at each entry. The kernels leave it alone where p = 0.
+// A new tensor for one number at each entry, in the dtype that the kernels sum in. They leave it
+// alone where p = 0.
 template <class Structure>
 at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
   const auto size = C10_AS_INTARRAYREF_SLOW(structure.values_size());
-  return like.size(-1) == 0 ? at::zeros(size, like.options()) : empty_large(size, like.options());
+  const auto options = like.options().dtype(at::toOpMathType(like.scalar_type()));
+  return like.size(-1) == 0 ? at::zeros(size, options) : empty_large(size, options);
 }
 
 struct Cpu {
@@ -150,8 +194,8 @@ struct Cpu {
     at::Tensor out = empty_values(structure, x);
     const bool valid = std::visit(
         [&](const auto& a) {
-          return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_sddmm", [&] {
-            auto* data = out.mutable_data_ptr<scalar_t>();
+          return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_sddmm", [&] {
+            auto* data = mutable_data_of<at::opmath_type<scalar_t>>(out);
             return run_rows(
                 a.view, p, a.blocks,
                 [&](int64_t first, int64_t last) {
@@ -166,7 +210,7 @@ struct Cpu {
         },
         grouped);
     if (!valid) report_malformed(structure);
-    return out;
+    return out.to(x.scalar_type());
   }
 
   template <class Structure>
@@ -185,11 +229,11 @@ struct Cpu {
     at::Tensor grad_B = empty_dense(structure, structure.columns(), x);
     const bool valid = std::visit(
         [&](const auto& a) {
-          return AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "spgrad_mm_backward", [&] {
+          return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_mm_backward", [&] {
             const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
-            const auto* value = v.const_data_ptr<scalar_t>();
-            auto* partial = partial_sums.mutable_data_ptr<scalar_t>();
-            auto* products = grad_values.mutable_data_ptr<scalar_t>();
+            const auto* value = data_of<scalar_t>(v);
+            auto* partial = mutable_data_of<at::opmath_type<scalar_t>>(partial_sums);
+            auto* products = mutable_data_of<at::opmath_type<scalar_t>>(grad_values);
             const auto out = mutable_view<scalar_t>(grad_B);
             const bool complete = run_rows(
                 a.view, p, a.blocks,
@@ -202,13 +246,13 @@ struct Cpu {
                                                  view<scalar_t>(y), partial + number * p, products,
                                                  p, block);
                 });
-            if (complete) add_blocks(a, partial_sums, out);
+            if (complete) add_blocks<scalar_t>(a, partial_sums, grad_B);
             return complete;
           });
         },
         grouped);
     if (!valid) report_malformed(structure);
-    return {std::move(grad_values), std::move(grad_B)};
+    return {grad_values.to(x.scalar_type()), std::move(grad_B)};
   }
 };
 

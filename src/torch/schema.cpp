@@ -11,7 +11,8 @@
 //     mm_transposed  dT/dY    C_j  = Σ v_k X_i     the transposed product
 //     sddmm          dT/dv    d_k  = X_i · Y_j     the product sampled at the entries
 //
-// and mm_backward, which gives the two gradients of mm in one pass.
+// and mm_backward, which gives the two gradients of mm in one pass: sddmm(grad, conj(B)) and
+// mm_transposed(conj(values), grad).
 #include <torch/library.h>
 
 TORCH_LIBRARY(spgrad, m) {

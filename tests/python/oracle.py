@@ -1,7 +1,7 @@
 """Sparse matrices of every kind, and what dense float64 arithmetic says about their products.
 
 All numbers are small integers unless a test says otherwise. Sums of them are exact in float32 too,
-so that results are compared for equality.
+so that results are compared for equality: those of 16 bits with the exact result, rounded once.
 """
 
 from math import prod
@@ -11,7 +11,14 @@ import torch
 # COO with and without PyTorch's coalesced flag, both sorted and without duplicates; COO in no order
 # and with duplicates; CSR with each index dtype.
 KINDS = ("coalesced", "unflagged", "uncoalesced", "csr32", "csr64")
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+)
 
 PLAIN = (4, 5)
 BATCHED = (3, 4, 5)
@@ -23,9 +30,17 @@ def is_csr(kind):
 
 
 def integers(*size, dtype=torch.float64, seed=0):
-    """Make a dense tensor of small integers."""
+    """Make a dense tensor of small integers; complex ones have two."""
     generator = torch.Generator().manual_seed(seed)
+    if dtype.is_complex:
+        parts = torch.randint(-4, 5, (*size, 2), generator=generator)
+        return torch.view_as_complex(parts.double()).to(dtype)
     return torch.randint(-4, 5, size, generator=generator).to(dtype)
+
+
+def exact(tensor):
+    """Return a tensor's numbers in float64 or complex128."""
+    return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def make_coo(kind, size, entries, *, dtype=torch.float64, seed=0):
@@ -101,32 +116,32 @@ def values_of(A):
 
 
 def to_dense(A):
-    """Write A out in float64; duplicates add up."""
-    dense = torch.zeros(A.shape, dtype=torch.float64)
-    return dense.index_put_(positions_of(A), values_of(A).double().flatten(), accumulate=True)
+    """Write A out in float64 or complex128; duplicates add up."""
+    values = exact(values_of(A)).flatten()
+    return values.new_zeros(A.shape).index_put_(positions_of(A), values, accumulate=True)
 
 
 def product(A, B):
     """Compute A B."""
-    return to_dense(A) @ B.detach().double()
+    return to_dense(A) @ exact(B)
 
 
 def gradient_of_B(A, G):
-    """Compute Aᵀ G."""
-    return to_dense(A).mT @ G.double()
+    """Compute Aᴴ G, which is Aᵀ G for real numbers."""
+    return to_dense(A).mH @ exact(G)
 
 
 def gradient_of_values(A, B, G):
-    """Compute G_i · B_j for each entry (i, j) that A specifies."""
-    everywhere = G.double() @ B.detach().double().mT
+    """Compute G_i · conj(B_j) for each entry (i, j) that A specifies."""
+    everywhere = exact(G) @ exact(B).mH
     return everywhere[positions_of(A)].reshape(values_of(A).shape)
 
 
 def assert_dense(actual, expected):
-    """Check a dense result for equality, apart from its precision."""
+    """Check a dense result for equality with the exact one, rounded to its precision."""
     assert actual.layout == torch.strided
     assert actual.shape == expected.shape
-    assert torch.equal(actual.detach().double(), expected)
+    assert torch.equal(actual.detach(), expected.to(actual.dtype))
 
 
 def assert_pattern(actual, A):
@@ -147,7 +162,7 @@ def assert_pattern(actual, A):
 def assert_sparse(actual, A, expected_values):
     """Check a sparse result for A's pattern and for its values."""
     assert_pattern(actual, A)
-    assert_dense(values_of(actual), expected_values.double())
+    assert_dense(values_of(actual), exact(expected_values))
 
 
 def assert_gradients(A, B, G):

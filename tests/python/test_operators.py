@@ -51,10 +51,11 @@ def operator_and_arguments(name, A):
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)
 @PRODUCTS
 @CASES
-def test_operators_keep_their_contract_with_pytorch(kind, size, name):
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size))
+def test_operators_keep_their_contract_with_pytorch(kind, size, name, dtype):
+    operator, arguments = operator_and_arguments(name, make_sparse(kind, size, dtype=dtype))
     outcomes = opcheck(operator, arguments)
     assert set(outcomes.values()) == {"SUCCESS"}
 
@@ -77,10 +78,11 @@ def test_operators_are_the_products_that_they_say(kind, size):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @PRODUCTS
 @CASES
-def test_operators_pass_gradcheck_twice_and_forward(kind, size, name):
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size))
+def test_operators_pass_gradcheck_twice_and_forward(kind, size, name, dtype):
+    operator, arguments = operator_and_arguments(name, make_sparse(kind, size, dtype=dtype))
     assert gradcheck(operator, arguments, check_forward_ad=True)
     assert gradgradcheck(operator, arguments)
 

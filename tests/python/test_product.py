@@ -8,9 +8,12 @@ from oracle import (
     KINDS,
     PLAIN,
     assert_dense,
+    assert_gradients,
     dense_for,
+    exact,
     integers,
     make_sparse,
+    output_gradient_for,
     positions_of,
     product,
     values_of,
@@ -96,13 +99,28 @@ def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
+    generator = torch.Generator().manual_seed(1)
     A = make_sparse(kind, (50, 300), dtype=dtype)
-    values_of(A).copy_(torch.rand(values_of(A).shape, generator=torch.Generator().manual_seed(1)))
-    B = torch.rand(300, 20, generator=torch.Generator().manual_seed(2)).to(dtype)
-    # All terms are positive: the error of a sum of 160 terms is well under 160 units of rounding.
-    tolerance = 160 * torch.finfo(dtype).eps
+    values_of(A).copy_(torch.rand(values_of(A).shape, dtype=dtype, generator=generator))
+    B = torch.rand(300, 20, dtype=dtype, generator=generator)
     C = spgrad.sparse_mm(A, B)
-    torch.testing.assert_close(C.double(), product(A, B), rtol=tolerance, atol=0)
+    # The parts of all numbers are positive: the error of a sum of 160 terms is well under 160 units
+    # of rounding of the dtype that sums are made in, and one of the result.
+    summed_in = dtype if dtype.itemsize > 2 else torch.float32
+    tolerance = 160 * torch.finfo(summed_in).eps + torch.finfo(dtype).eps / 2
+    torch.testing.assert_close(exact(C), product(A, B), rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+def test_sums_over_long_rows_and_columns_are_rounded_once(kind, dtype):
+    for size in ((3, 9000), (9000, 3)):
+        A = make_sparse(kind, size, 20_000, dtype=dtype).requires_grad_()
+        B, G = dense_for(A, 5).requires_grad_(), output_gradient_for(A, 5)
+        C = spgrad.sparse_mm(A, B)
+        assert_dense(C, product(A, B))
+        C.backward(G)
+        assert_gradients(A, B, G)
 
 
 @pytest.mark.parametrize("kind", ["coalesced", "csr64"])

@@ -1,0 +1,223 @@
+// The dtypes: how their numbers are read, computed with and stored.
+//
+//     Scalar                element of a row   lane of a vector   parts of a number
+//     float, double         the number         the number         1
+//     Float16, BFloat16     the number         float              1
+//     std::complex<Real>    Real               Real               2: real and imaginary
+//
+// A row of p complex numbers is a row of 2 p reals, so that tiles know nothing of complex numbers;
+// only the products below do.
+#pragma once
+
+#include <complex>
+#include <type_traits>
+
+#include "spgrad/kernels.h"
+#include "vector.h"
+
+namespace spgrad::kernels::SPGRAD_TARGET {
+
+template <class Scalar>
+struct Number {
+  using Element = Scalar;
+  static constexpr int parts = 1;
+};
+template <class Real>
+struct Number<std::complex<Real>> {
+  using Element = Real;
+  static constexpr int parts = 2;
+};
+
+template <class Scalar>
+using Element = typename Number<Scalar>::Element;
+template <class Scalar>
+inline constexpr int kParts = Number<Scalar>::parts;
+template <class Scalar>
+using Lane = Accumulator<Element<Scalar>>;
+
+// A pointer to numbers as one to their elements.
+template <class Scalar>
+inline Element<Scalar>* elements_of(Scalar* numbers) {
+  return reinterpret_cast<Element<Scalar>*>(numbers);
+}
+template <class Scalar>
+inline const Element<Scalar>* elements_of(const Scalar* numbers) {
+  return reinterpret_cast<const Element<Scalar>*>(numbers);
+}
+
+// A matrix of numbers as one of their elements. The stride of a dimension of one row may be
+// anything: the multiplication may wrap.
+template <class Scalar>
+inline auto elements_of(const DenseView<Scalar>& dense) {
+  const auto stride = [](int64_t numbers) {
+    return static_cast<int64_t>(static_cast<uint64_t>(numbers) *
+                                kParts<std::remove_const_t<Scalar>>);
+  };
+  auto* data = elements_of(dense.data);
+  return DenseView<std::remove_pointer_t<decltype(data)>>{data, stride(dense.item_stride),
+                                                          stride(dense.row_stride)};
+}
+
+template <int width>
+using Floats = Vector<float, width>;
+template <int width>
+using Words = Vector<uint32_t, width>;
+template <int width>
+using Halves = Vector<uint16_t, width>;
+
+template <int width>
+inline Floats<width> widen(const BFloat16*, const Halves<width>& halves) {
+  return reinterpret_cast<Floats<width>>(__builtin_convertvector(halves, Words<width>) << 16);
+}
+
+// The exponent is moved by a multiplication, which makes subnormal numbers normal; that of infinity
+// and NaN stays the largest.
+template <int width>
+inline Floats<width> widen(const Float16*, const Halves<width>& halves) {
+  const auto words = __builtin_convertvector(halves, Words<width>);
+  const Words<width> magnitude = (words & 0x7fff) << 13;
+  const auto scaled =
+      reinterpret_cast<Words<width>>(reinterpret_cast<Floats<width>>(magnitude) * 0x1p112f);
+  const Words<width> largest = magnitude >= 0x7c00 << 13 ? Words<width>{} + 0x7f800000 : 0;
+  return reinterpret_cast<Floats<width>>(scaled | largest | (words & 0x8000) << 16);
+}
+
+// Rounds to the nearest, ties to even.
+template <int width>
+inline Halves<width> narrow(const BFloat16*, const Floats<width>& floats) {
+  const auto words = reinterpret_cast<Words<width>>(floats);
+  const Words<width> rounded = (words + 0x7fff + (words >> 16 & 1)) >> 16;
+  const Words<width> result = floats != floats ? Words<width>{} + 0x7fc0 : rounded;
+  return __builtin_convertvector(result, Halves<width>);
+}
+
+// Likewise. Numbers below the smallest normal one are rounded by the addition of one half, whose
+// last place is that of a subnormal number.
+template <int width>
+inline Halves<width> narrow(const Float16*, const Floats<width>& floats) {
+  const auto words = reinterpret_cast<Words<width>>(floats);
+  const Words<width> magnitude = words & 0x7fffffff;
+  const Words<width> normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
+  const Words<width> subnormal =
+      reinterpret_cast<Words<width>>(reinterpret_cast<Floats<width>>(magnitude) + 0.5f) -
+      0x3f000000;
+  const Words<width> finite = magnitude < 0x38800000 ? subnormal : normal;
+  const Words<width> special = magnitude > 0x7f800000 ? Words<width>{} + 0x7e00 : 0x7c00;
+  const Words<width> result = magnitude < 0x47800000 ? finite : special;
+  return __builtin_convertvector(result | (words >> 16 & 0x8000), Halves<width>);
+}
+
+// The first `lanes` elements behind a pointer as a vector; the other lanes are zero.
+template <int width, int lanes = width, class Element>
+inline Vector<Accumulator<Element>, width> load(const Element* from) {
+  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+    Vector<Element, width> vector{};
+    __builtin_memcpy(&vector, from, lanes * sizeof(Element));
+    return vector;
+  } else if constexpr (width == 1) {
+    return load<2, 1>(from)[0];
+  } else {
+    Halves<width> halves{};
+    __builtin_memcpy(&halves, from, lanes * sizeof(Element));
+    return widen<width>(from, halves);
+  }
+}
+
+template <int width, int lanes = width, class Element>
+inline void store(Element* to, const Vector<Accumulator<Element>, width>& vector) {
+  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+    __builtin_memcpy(to, &vector, lanes * sizeof(Element));
+  } else if constexpr (width == 1) {
+    store<2, 1>(to, Floats<2>{vector});
+  } else {
+    const Halves<width> halves = narrow<width>(to, vector);
+    __builtin_memcpy(to, &halves, lanes * sizeof(Element));
+  }
+}
+
+// A vector of complex numbers with their parts exchanged, and one with the signs of their real
+// (parity 0) or imaginary parts (1) turned.
+template <class Real, int width, int... lane>
+inline auto exchange_parts(const Vector<Real, width>& v, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(v, v, (lane ^ 1)...);
+}
+template <class Real, int width>
+inline Vector<Real, width> exchange_parts(const Vector<Real, width>& v) {
+  return exchange_parts<Real, width>(v, std::make_integer_sequence<int, width>{});
+}
+template <class Real, int width, int... lane>
+inline Vector<Real, width> turn_signs(const Vector<Real, width>& v, int parity,
+                                      std::integer_sequence<int, lane...>) {
+  return v * Vector<Real, width>{(lane % 2 == parity ? Real{-1} : Real{1})...};
+}
+template <int parity, class Real, int width>
+inline Vector<Real, width> turn_signs(const Vector<Real, width>& v) {
+  return turn_signs<Real, width>(v, parity, std::make_integer_sequence<int, width>{});
+}
+
+// A value of the sparse matrix, or its conjugate, as a factor of vectors.
+template <class Scalar, int width, bool conjugate = false>
+class Factor {
+ public:
+  using V = Vector<Lane<Scalar>, width>;
+
+  explicit Factor(const Scalar& value) : value_(load<1>(&value)) {}
+  void add_product(V& sum, const V& x) const { sum += value_ * x; }
+
+ private:
+  Lane<Scalar> value_;
+};
+
+// (a + b i) (x + y i) = (a x - b y) + (a y + b x) i
+template <class Real, int width, bool conjugate>
+class Factor<std::complex<Real>, width, conjugate> {
+ public:
+  using V = Vector<Real, width>;
+
+  explicit Factor(const std::complex<Real>& value)
+      : real_(elements_of(&value)[0]),
+        imaginary_(turn_signs<conjugate ? 1 : 0, Real, width>(V{} + elements_of(&value)[1])) {}
+  void add_product(V& sum, const V& x) const {
+    sum += real_ * x;
+    sum += imaginary_ * exchange_parts<Real, width>(x);
+  }
+
+ private:
+  Real real_;
+  V imaginary_;
+};
+
+// Vectors of a row r, or of its conjugate, as the left factors of a sum over columns, Σ_c r_c y_c.
+template <class Scalar, int width, int count, bool conjugate = false>
+class RowFactors {
+ public:
+  using V = Vector<Lane<Scalar>, width>;
+  static constexpr int parts = kParts<Scalar>;
+
+  // vector(i) is vector i of the row.
+  template <class Load>
+  explicit RowFactors(const Load& vector) {
+    unroll<count>([&](auto i) {
+      const V v = vector(i);
+      if constexpr (parts == 1) {
+        factors_[0][i] = v;
+      } else {
+        const V exchanged = exchange_parts<Lane<Scalar>, width>(v);
+        factors_[0][i] = conjugate ? v : turn_signs<1, Lane<Scalar>, width>(v);
+        factors_[1][i] = conjugate ? turn_signs<0, Lane<Scalar>, width>(exchanged) : exchanged;
+      }
+    });
+  }
+
+  // Adds the products with vector i of y. The lanes of sums[part] add up to that part of the sum;
+  // two chains each, since an FMA takes 4 cycles.
+  template <int i>
+  void add_product(Constant<i>, const V& y, V (&sums)[parts][2]) const {
+    unroll<parts>([&](auto part) { sums[part][i % 2] += factors_[part][i] * y; });
+  }
+
+ private:
+  V factors_[parts][count];
+};
+
+}  // namespace spgrad::kernels::SPGRAD_TARGET
