@@ -42,70 +42,29 @@ std::array<Slot, 2> inputs_of(Slot output) {
 
 // A structure kept for the backward pass: a change of its tensors in place is found out.
 template <class Structure>
-class SavedStructure;
-
-template <>
-class SavedStructure<CsrStructure> {
+class SavedStructure {
  public:
-  void save(const CsrStructure& s) {
-    crow_indices_ = SavedVariable(s.crow_indices, false);
-    col_indices_ = SavedVariable(s.col_indices, false);
-    columns_ = s.columns();
+  void save(const Structure& structure) {
+    shape_ = structure;
+    const auto tensors = shape_.tensors();
+    for (size_t i = 0; i < saved_.size(); ++i) {
+      saved_[i] = SavedVariable(*tensors[i], false);
+      tensors[i]->reset();
+    }
   }
-  CsrStructure unpack() const { return {crow_indices_.unpack(), col_indices_.unpack(), columns_}; }
-  void release() {
-    crow_indices_.reset_data();
-    col_indices_.reset_data();
-  }
-
- private:
-  SavedVariable crow_indices_;
-  SavedVariable col_indices_;
-  c10::SymInt columns_;
-};
-
-template <>
-class SavedStructure<CooStructure> {
- public:
-  void save(const CooStructure& s) {
-    indices_ = SavedVariable(s.indices, false);
-    size_ = s.size;
-  }
-  CooStructure unpack() const { return {indices_.unpack(), size_}; }
-  void release() { indices_.reset_data(); }
-
- private:
-  SavedVariable indices_;
-  std::vector<c10::SymInt> size_;
-};
-
-template <>
-class SavedStructure<PatternStructure> {
- public:
-  void save(const PatternStructure& s) {
-    row_offsets_ = SavedVariable(s.row_offsets, false);
-    row_entries_ = SavedVariable(s.row_entries, false);
-    column_offsets_ = SavedVariable(s.column_offsets, false);
-    column_entries_ = SavedVariable(s.column_entries, false);
-    size_ = s.size;
-  }
-  PatternStructure unpack() const {
-    return {row_offsets_.unpack(), row_entries_.unpack(), column_offsets_.unpack(),
-            column_entries_.unpack(), size_};
+  Structure unpack() const {
+    Structure structure = shape_;
+    const auto tensors = structure.tensors();
+    for (size_t i = 0; i < saved_.size(); ++i) *tensors[i] = saved_[i].unpack();
+    return structure;
   }
   void release() {
-    row_offsets_.reset_data();
-    row_entries_.reset_data();
-    column_offsets_.reset_data();
-    column_entries_.reset_data();
+    for (SavedVariable& saved : saved_) saved.reset_data();
   }
 
  private:
-  SavedVariable row_offsets_;
-  SavedVariable row_entries_;
-  SavedVariable column_offsets_;
-  SavedVariable column_entries_;
-  std::vector<c10::SymInt> size_;
+  Structure shape_;  // the structure without its tensors
+  std::array<SavedVariable, std::tuple_size_v<decltype(shape_.tensors())>> saved_;
 };
 
 constexpr const char* name_of(const CsrStructure*) { return "Csr"; }

@@ -1,12 +1,14 @@
 // The structure of a sparse operand in its three forms, as the operators receive it.
 //
 // All forms answer the same questions, so that checks, kernels and gradients are written once.
-// Sizes are symbolic, since torch.compile asks them too.
+// Sizes are symbolic, since torch.compile asks them too. tensors() are for what treats all of them
+// alike: keeping, unpacking, taking apart.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/SymInt.h>
 
+#include <array>
 #include <vector>
 
 namespace spgrad {
@@ -23,6 +25,7 @@ struct CsrStructure {
   c10::SymInt columns() const { return column_count; }
   c10::SymIntArrayRef values_size() const { return col_indices.sym_sizes(); }
   c10::Device device() const { return crow_indices.device(); }
+  std::array<at::Tensor*, 2> tensors() { return {&crow_indices, &col_indices}; }
 };
 
 // The coordinate form: (2, nnz), or (3, nnz) with the item of the batch first.
@@ -36,6 +39,7 @@ struct CooStructure {
   c10::SymInt columns() const { return size[size.size() - 1]; }
   c10::SymIntArrayRef values_size() const { return indices.sym_sizes().slice(1); }
   c10::Device device() const { return indices.device(); }
+  std::array<at::Tensor*, 1> tensors() { return {&indices}; }
 };
 
 // A structure prepared for many products: grouped by row and by column, with the rows (columns) of
@@ -59,6 +63,9 @@ struct PatternStructure {
   c10::SymInt columns() const { return size[size.size() - 1]; }
   c10::SymIntArrayRef values_size() const { return row_entries.sym_sizes().slice(0, 1); }
   c10::Device device() const { return row_offsets.device(); }
+  std::array<at::Tensor*, 4> tensors() {
+    return {&row_offsets, &row_entries, &column_offsets, &column_entries};
+  }
 };
 
 // Shape of a dense operand or result with `rows` rows and `p` columns for each item.
