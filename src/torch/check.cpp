@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "autocast.h"
+
 namespace spgrad {
 namespace {
 
@@ -148,11 +150,11 @@ void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt&
 // A product with a dense operand of (s.*rows)() rows; a malformed structure has none to ask for.
 template <class Structure>
 void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B,
-                   c10::SymInt (Structure::*rows)() const) {
+                   c10::SymInt (Structure::*rows)() const, Checks checks) {
   check_structure(s);
   check_values(s, values);
   check_dense(s, B, (s.*rows)(), "B");
-  check_dtype_and_device(values, "values", B, "B", s.device());
+  if (checks == Checks::all) check_dtype_and_device(values, "values", B, "B", s.device());
 }
 
 template <class Index>
@@ -195,9 +197,10 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
                     A.sym_size(-1), "] vs B[..., ", B.sym_size(-2), "]");
   TORCH_CHECK(A.device() == B.device(), "A and B must be on the same device, but received ",
               A.device(), " and ", B.device());
-  TORCH_CHECK(A.scalar_type() == B.scalar_type(), "A and B must have the same dtype, but received ",
-              A.scalar_type(), " and ", B.scalar_type());
-  check_dtype(A.scalar_type(), "A and B");
+  const at::ScalarType dtype = dtype_in_product(A);
+  TORCH_CHECK(dtype == dtype_in_product(B), "A and B must have the same dtype, but received ",
+              dtype, " and ", dtype_in_product(B));
+  check_dtype(dtype, "A and B");
   TORCH_CHECK_VALUE(A.dense_dim() == 0,
                     "A must have only sparse dimensions, but received a hybrid tensor with ",
                     A.dense_dim(), " dense dimension(s)");
@@ -214,43 +217,45 @@ void check_pattern(const at::Tensor& A) {
 }
 
 template <class Structure>
-void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_product(s, values, B, &Structure::columns);
+void check_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B, Checks checks) {
+  check_product(s, values, B, &Structure::columns, checks);
 }
 
 template <class Structure>
-void check_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B) {
-  check_product(s, values, B, &Structure::rows);
+void check_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                         Checks checks) {
+  check_product(s, values, B, &Structure::rows, checks);
 }
 
 template <class Structure>
-void check_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y) {
+void check_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y, Checks checks) {
   check_structure(s);
   check_dense(s, X, s.rows(), "X");
   check_dense(s, Y, s.columns(), "Y");
   TORCH_CHECK_VALUE(X.sym_size(-1) == Y.sym_size(-1),
                     "X and Y must have the same number of columns, but received shapes ",
                     X.sym_sizes(), " and ", Y.sym_sizes());
-  check_dtype_and_device(X, "X", Y, "Y", s.device());
+  if (checks == Checks::all) check_dtype_and_device(X, "X", Y, "Y", s.device());
 }
 
 template <class Structure>
 void check_mm_backward(const Structure& s, const at::Tensor& values, const at::Tensor& B,
-                       const at::Tensor& grad) {
-  check_mm(s, values, B);
+                       const at::Tensor& grad, Checks checks) {
+  check_mm(s, values, B, checks);
   check_dense(s, grad, s.rows(), "grad");
   TORCH_CHECK_VALUE(grad.sym_size(-1) == B.sym_size(-1),
                     "grad and B must have the same number of columns, but received shapes ",
                     grad.sym_sizes(), " and ", B.sym_sizes());
-  check_dtype_and_device(values, "values", grad, "grad", s.device());
+  if (checks == Checks::all) check_dtype_and_device(values, "values", grad, "grad", s.device());
 }
 
 #define SPGRAD_INSTANTIATE(Structure)                                                        \
-  template void check_mm(const Structure&, const at::Tensor&, const at::Tensor&);            \
-  template void check_mm_transposed(const Structure&, const at::Tensor&, const at::Tensor&); \
-  template void check_sddmm(const Structure&, const at::Tensor&, const at::Tensor&);         \
+  template void check_mm(const Structure&, const at::Tensor&, const at::Tensor&, Checks);    \
+  template void check_mm_transposed(const Structure&, const at::Tensor&, const at::Tensor&,  \
+                                    Checks);                                                 \
+  template void check_sddmm(const Structure&, const at::Tensor&, const at::Tensor&, Checks); \
   template void check_mm_backward(const Structure&, const at::Tensor&, const at::Tensor&,    \
-                                  const at::Tensor&);
+                                  const at::Tensor&, Checks);
 SPGRAD_INSTANTIATE(CsrStructure)
 SPGRAD_INSTANTIATE(CooStructure)
 SPGRAD_INSTANTIATE(PatternStructure)

@@ -17,15 +17,22 @@ void check_pattern(const at::Tensor& A);
 void check_structure(const CsrStructure& structure);
 void check_structure(const CooStructure& structure);
 void check_structure(const PatternStructure& structure);
+//
+// `Checks::shapes` leaves out what can change on the way down: vmap comes before autocast, which
+// may yet make the dtypes equal.
+enum class Checks { all, shapes };
 template <class Structure>
-void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B);
+void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+              Checks checks = Checks::all);
 template <class Structure>
-void check_mm_transposed(const Structure& structure, const at::Tensor& values, const at::Tensor& B);
+void check_mm_transposed(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+                         Checks checks = Checks::all);
 template <class Structure>
-void check_sddmm(const Structure& structure, const at::Tensor& X, const at::Tensor& Y);
+void check_sddmm(const Structure& structure, const at::Tensor& X, const at::Tensor& Y,
+                 Checks checks = Checks::all);
 template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
-                       const at::Tensor& grad);
+                       const at::Tensor& grad, Checks checks = Checks::all);
 
 // Throws where the rows or columns of a batch, numbered through, or an array with one number for
 // each of them, would be more than int64 counts. The kernels rely on it.
