@@ -1,6 +1,6 @@
 // The registration of a backend: the one place where the operators' arguments become a structure
-// and its operands. A backend (CPU, shapes only, gradients) has mm, mm_transposed, sddmm and
-// mm_backward for all structures.
+// and its operands. A backend (CPU, shapes only, gradients, vmap, autocast) has mm, mm_transposed,
+// sddmm and mm_backward for all structures.
 #pragma once
 
 #include <torch/library.h>

@@ -49,6 +49,9 @@ std::tuple<at::Tensor, at::Tensor> call_mm_backward(const PatternStructure& s,
 // The values of a sparse tensor as an operand of the operators above; differentiable.
 at::Tensor call_specified_values(const at::Tensor& A, Below below = {});
 
+// sparse_mm in terms of the operators above.
+at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B);
+
 // The four tensors of a PatternStructure, from the other forms.
 using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 PatternTensors call_pattern(const CsrStructure& s);

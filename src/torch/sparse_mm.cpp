@@ -9,7 +9,6 @@
 #include "operators.h"
 
 namespace spgrad {
-namespace {
 
 at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
   check_sparse_mm(A, B);
@@ -23,8 +22,6 @@ at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
   m.impl("sparse_mm", sparse_mm_composite);
 }
-
-}  // namespace
 
 at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B) {
   static const auto op = c10::Dispatcher::singleton()

@@ -40,7 +40,6 @@ ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 PRODUCTS = pytest.mark.parametrize("name", ["mm", "mm_transposed", "sddmm", "mm_backward"])
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),  # vmap's loop
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # torch's forward mode
 ]
 

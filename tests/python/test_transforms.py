@@ -21,8 +21,6 @@ from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 import spgrad
 
 pytestmark = [
-    # PyTorch loops over the items of operators without a batching rule, and says so once.
-    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
     # PyTorch's own forward mode is made with it.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
@@ -173,6 +171,16 @@ def test_meta_tensors_are_checked_too():
     crow, col, values, B = (x.to("meta") for x in (crow, col, torch.ones(1), torch.ones(2, 2)))
     with pytest.raises(ValueError, match="one element for each entry"):
         spgrad.csr_mm(crow, col, values, B)
+
+
+def test_compiled_autograd_is_refused_by_name():
+    A = make_sparse("csr64", PLAIN)
+    C = function_of(A)(values_of(A).clone().requires_grad_(), dense_for(A)).sum()
+    with (
+        torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")),
+        pytest.raises(NotImplementedError, match="compiled_args not implemented: CsrMmBackward"),
+    ):
+        C.backward()
 
 
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
