@@ -273,8 +273,8 @@ void check_extent(int64_t items, int64_t rows, int64_t columns) {
 }
 
 void check_indices(const CsrStructure& s) {
-  const at::Tensor crow_indices = s.crow_indices.contiguous();
-  const at::Tensor col_indices = s.col_indices.contiguous();
+  const at::Tensor crow_indices = s.crow_indices.cpu().contiguous();
+  const at::Tensor col_indices = s.col_indices.cpu().contiguous();
   const int64_t items = s.items().expect_int();
   const int64_t rows = s.rows().expect_int();
   const int64_t columns = s.columns().expect_int();
@@ -291,7 +291,7 @@ void check_indices(const CsrStructure& s) {
 }
 
 void check_indices(const CooStructure& s) {
-  const at::Tensor indices = s.indices.contiguous();
+  const at::Tensor indices = s.indices.cpu().contiguous();
   const int64_t nnz = indices.size(1);
   constexpr const char* names[] = {"indices of the batch", "indices of rows", "indices of columns"};
   const auto first_name = static_cast<int64_t>(3 - s.size.size());

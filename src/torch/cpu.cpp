@@ -257,9 +257,6 @@ struct Cpu {
 };
 
 TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_backend<Cpu>(m); }
-// Sparse tensors where plain ones are wanted get the answer of the checks.
-TORCH_LIBRARY_IMPL(spgrad, SparseCPU, m) { register_backend<Cpu>(m); }
-TORCH_LIBRARY_IMPL(spgrad, SparseCsrCPU, m) { register_backend<Cpu>(m); }
 
 }  // namespace
 }  // namespace spgrad

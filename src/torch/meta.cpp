@@ -1,8 +1,11 @@
 // The operators on tensors without data: the checks, and the shapes of the results.
 #include <ATen/ops/empty.h>
 
+#include <limits>
+
 #include "backend.h"
 #include "check.h"
+#include "operators.h"
 
 namespace spgrad {
 namespace {
@@ -49,7 +52,32 @@ struct Meta {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, Meta, m) { register_backend<Meta>(m); }
+PatternTensors csr_pattern(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                           c10::SymInt columns) {
+  const CsrStructure s{crow_indices, col_indices, std::move(columns)};
+  check_structure(s);
+  const c10::SymInt entries = col_indices.sym_numel();
+  const c10::SymInt bound = s.rows().max(s.columns()).max(entries);
+  const auto options = crow_indices.options().dtype(
+      bound <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong);
+  return {at::empty_symint({s.items() * s.rows() + 1}, options),
+          at::empty_symint({entries}, options),
+          at::empty_symint({s.items() * s.columns() + 1}, options),
+          at::empty_symint({entries, 2}, options)};
+}
+
+PatternTensors coo_pattern(const at::Tensor& indices, c10::SymIntArrayRef size) {
+  check_structure(CooStructure{indices, size.vec()});
+  TORCH_CHECK_NOT_IMPLEMENTED(false,
+                              "the pattern of a COO matrix depends on the order of its entries, "
+                              "which indices on device Meta do not tell");
+}
+
+TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
+  register_backend<Meta>(m);
+  m.impl("csr_pattern", csr_pattern);
+  m.impl("coo_pattern", coo_pattern);
+}
 
 }  // namespace
 }  // namespace spgrad

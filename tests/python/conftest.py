@@ -1,5 +1,6 @@
-"""What all tests share: settings of PyTorch, and fixtures that put global state back."""
+"""What all tests share: settings of PyTorch, the backend, and fixtures that put state back."""
 
+import backends
 import pytest
 import torch
 
@@ -7,6 +8,53 @@ import spgrad
 
 # The tests make malformed tensors on purpose. PyTorch warns unless one says so or asks for checks.
 torch.sparse.check_sparse_tensor_invariants.disable()
+
+# Files with tests of the products, which every backend must pass; the others are about the kernels
+# of the CPU, or about no backend at all.
+OF_EVERY_BACKEND = {
+    "test_autograd",
+    "test_errors",
+    "test_gradients",
+    "test_layouts_and_strides",
+    "test_malformed",
+    "test_memory",
+    "test_operators",
+    "test_pattern",
+    "test_product",
+    "test_properties",
+    "test_training",
+    "test_transforms",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", choices=backends.NAMES, default="kernels", help=backends.__doc__)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "of_kernels: holds for the kernels of the CPU only")
+    config.stash[pytest.StashKey()] = backends.use(config.getoption("backend"))
+
+
+def pytest_collection_modifyitems(config, items):
+    backend = config.getoption("backend")
+    if backend == "kernels":
+        return
+    missing = pytest.mark.skip(reason=f"no {backend} device")
+    chosen, others = [], []
+    for item in items:
+        fits = item.path.stem in OF_EVERY_BACKEND and not item.get_closest_marker("of_kernels")
+        (chosen if fits else others).append(item)
+        if backends.is_missing(backend):
+            item.add_marker(missing)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=others)
+
+
+@pytest.fixture(scope="session")
+def backend(request):
+    """Name the backend that the tests run on."""
+    return request.config.getoption("backend")
 
 
 @pytest.fixture(params=spgrad.instruction_sets())

@@ -1,11 +1,13 @@
 """Malformed structures, and a program that multiplies them.
 
 A missing check would crash the process that runs it, so that test_malformed.py starts this file as
-a program of its own. It prints a line for each attempt: its name, and the error that came.
+a program of its own, with the name of a backend. It prints a line for each attempt: its name, and the error that came.
 """
 
 import json
+import sys
 
+import backends
 import torch
 
 import spgrad
@@ -160,7 +162,8 @@ def attempts():
 
 
 def main():
-    """Make all attempts."""
+    """Make all attempts on the backend that is named."""
+    _keep = backends.use(sys.argv[1])
     torch.sparse.check_sparse_tensor_invariants.disable()
     torch.set_num_threads(2)
     for name, message, call in attempts():

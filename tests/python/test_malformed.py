@@ -21,12 +21,12 @@ import spgrad
 
 
 @pytest.fixture(scope="module")
-def outcomes():
+def outcomes(backend):
     """Run the program that makes all attempts; what it says about each."""
     # glibc fills memory that was freed or never written with a pattern, which makes reading it
     # show.
     environment = os.environ | {"MALLOC_PERTURB_": "165"}
-    program = [sys.executable, "-W", "ignore", malformed.__file__]
+    program = [sys.executable, "-W", "ignore", malformed.__file__, backend]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"crashed at {lines[-1] if lines else None}: {done.stderr[-2000:]}"

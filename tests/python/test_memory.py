@@ -4,16 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import backends
 import pytest
 
 ROWS, ENTRIES, P = 200_000, 1_000_000, 64
 
 PROGRAM = f"""
 import json
+import sys
 from pathlib import Path
 import torch
+import backends
 import spgrad
+
+_keep = backends.use(sys.argv[1])
 
 def status(field):
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -22,7 +28,8 @@ def status(field):
 
 n, nnz, p = {ROWS}, {ENTRIES}, {P}
 torch.sparse.check_sparse_tensor_invariants.disable()
-indices = torch.randint(0, n, (2, nnz), generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
+indices = torch.randint(0, n, (2, nnz))
 order = (indices[0] * n + indices[1]).argsort()
 rows, columns = indices[:, order]
 crow = torch.searchsorted(rows, torch.arange(n + 1)).int()
@@ -36,11 +43,15 @@ def make(kind):
 def peak(kind, wanted):
     A = make(kind).requires_grad_("A" in wanted)
     B = torch.ones(n, p, requires_grad="B" in wanted)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status("VmRSS")
+    if B.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before, highest = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before, highest = status("VmRSS"), lambda: status("VmHWM")
     C = spgrad.sparse_mm(A, B)
     C.backward(torch.ones_like(C))
-    return status("VmHWM") - before
+    return highest() - before
 
 spgrad.sparse_mm(make("csr").requires_grad_(), torch.ones(n, 1)).sum().backward()  # loads all
 peaks = {{
@@ -58,11 +69,14 @@ FOR_ENTRIES = 60 * ENTRIES
 
 
 @pytest.fixture(scope="module")
-def peaks():
+def peaks(backend):
     """Measure the growth up to the peak, for each kind and wanted gradients."""
     # Arrays go back to the system as soon as they are freed, which makes peaks comparable.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "PYTHONPATH": str(Path(backends.__file__).parent),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

@@ -1,0 +1,317 @@
+// The operators on every device without kernels of its own, out of PyTorch's operators.
+//
+// A structure becomes the offsets and indices of one checked matrix: a batch is block-diagonal, its
+// rows and columns numbered through. Three operators of PyTorch do the rest: addmm of a CSR matrix
+// for the product, the same with the transposed matrix for the transposed one, and
+// sparse_sampled_addmm for the product at the entries. None makes anything of size nnz × p.
+#include <ATen/OpMathType.h>
+#include <ATen/ops/_convert_indices_from_coo_to_csr.h>
+#include <ATen/ops/_sparse_csr_tensor_unsafe.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/sparse_sampled_addmm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+
+#include "backend.h"
+#include "check.h"
+#include "operators.h"
+
+namespace spgrad {
+namespace {
+
+using at::Tensor;
+
+at::ScalarType index_dtype(std::initializer_list<int64_t> numbers) {
+  return std::max(numbers) <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong;
+}
+
+// The numbers of a structure.
+struct Extent {
+  template <class Structure>
+  explicit Extent(const Structure& s)
+      : items(s.items().expect_int()),
+        rows(s.rows().expect_int()),
+        columns(s.columns().expect_int()),
+        entries(c10::multiply_integers(C10_AS_INTARRAYREF_SLOW(s.values_size()))) {
+    check_extent(items, rows, columns);
+  }
+
+  Extent transposed() const {
+    Extent result = *this;
+    std::swap(result.rows, result.columns);
+    return result;
+  }
+  // Of the matrix in which all rows and columns are numbered through.
+  at::ScalarType dtype() const { return index_dtype({items * rows, items * columns, entries}); }
+
+  int64_t items;
+  int64_t rows;     // of each item
+  int64_t columns;  // of each item
+  int64_t entries;  // of all items
+};
+
+// A structure as one matrix whose indices can be trusted.
+struct Matrix {
+  Extent extent;
+  Tensor offsets;    // (items · rows + 1)
+  Tensor indices;    // (entries), in [0, items · columns), dtype of the offsets
+  Tensor positions;  // (entries): where each entry has its value; undefined where in this order
+};
+
+// Whether an index is outside [0, bound), as a tensor: nobody waits for the device.
+Tensor outside(const Tensor& index, int64_t bound) {
+  if (index.numel() == 0) return at::zeros({}, index.options().dtype(at::kBool));
+  const auto [least, greatest] = at::aminmax(index);
+  return least.lt(0).logical_or_(greatest.ge(bound));
+}
+
+// Whether offsets do not rise from 0 to the number of entries.
+Tensor not_offsets(const Tensor& offsets, int64_t entries) {
+  const int64_t rows = offsets.size(-1) - 1;
+  return offsets.select(-1, 0)
+      .ne(0)
+      .any()
+      .logical_or_(offsets.select(-1, rows).ne(entries).any())
+      .logical_or_(offsets.slice(-1, 1).lt(offsets.slice(-1, 0, rows)).any());
+}
+
+// The row of each entry.
+Tensor rows_of_entries(const Tensor& offsets, int64_t entries) {
+  // An optional number is the size of the result, which spares a wait; a plain one would be another
+  // overload.
+  return at::repeat_interleave(offsets.diff(), std::optional<int64_t>(entries));
+}
+
+Matrix by_row(const CsrStructure& s) {
+  const Extent extent(s);
+  const int64_t each = s.col_indices.size(-1);
+  const Tensor violated =
+      not_offsets(s.crow_indices, each).logical_or_(outside(s.col_indices, extent.columns));
+  if (violated.item<bool>()) report_malformed(s);
+
+  const at::ScalarType dtype = extent.dtype();
+  Tensor offsets = s.crow_indices.to(dtype);
+  Tensor indices = s.col_indices.to(dtype);
+  if (s.batched()) {
+    const Tensor item = at::arange(extent.items, offsets.options()).unsqueeze(1);
+    offsets = at::cat({offsets.slice(1, 0, extent.rows).add(item, each).view(-1),
+                       at::full({1}, extent.entries, offsets.options())});
+    indices = indices.add(item, extent.columns).view(-1);
+  }
+  return {extent, offsets.contiguous(), indices.contiguous(), {}};
+}
+
+Matrix by_row(const CooStructure& s) {
+  const Extent extent(s);
+  Tensor row = s.indices.select(0, -2);
+  Tensor column = s.indices.select(0, -1);
+  Tensor violated = outside(row, extent.rows).logical_or_(outside(column, extent.columns));
+  if (s.batched()) {
+    const Tensor item = s.indices.select(0, 0);
+    violated.logical_or_(outside(item, extent.items));
+    row = row.add(item, extent.rows);
+    column = column.add(item, extent.columns);
+  }
+  const Tensor unsorted = row.slice(0, 1).lt(row.slice(0, 0, -1)).any();
+  const Tensor flags = at::stack({violated, unsorted}).cpu();
+  if (flags[0].item<bool>()) report_malformed(s);
+
+  const at::ScalarType dtype = extent.dtype();
+  row = row.to(dtype);
+  column = column.to(dtype);
+  Tensor positions;
+  if (flags[1].item<bool>()) {
+    std::tie(row, positions) = row.sort(/*stable=*/true, 0, /*descending=*/false);
+    column = column.index_select(0, positions);
+  }
+  return {extent,
+          at::_convert_indices_from_coo_to_csr(row.contiguous(), extent.items * extent.rows,
+                                               dtype == at::kInt),
+          column.contiguous(), positions};
+}
+
+// A pattern's entries by row or by column.
+Matrix of_pattern(const PatternStructure& s, const Extent& extent, const Tensor& offsets,
+                  const Tensor& entries) {
+  const bool moved = entries.dim() == 2;
+  Tensor indices = moved ? entries.select(1, 0) : entries;
+  const Tensor positions = moved ? entries.select(1, 1) : Tensor();
+  Tensor violated =
+      not_offsets(offsets, extent.entries).logical_or_(outside(indices, extent.columns));
+  if (moved) violated.logical_or_(outside(positions, extent.entries));
+  if (violated.item<bool>()) report_malformed(s);
+
+  const at::ScalarType dtype = extent.dtype();
+  indices = indices.to(dtype);
+  if (s.batched()) {
+    const Tensor item =
+        rows_of_entries(offsets, extent.entries).to(dtype).floor_divide_(extent.rows);
+    indices = indices.add(item, extent.columns);
+  }
+  return {extent, offsets.to(dtype).contiguous(), indices.contiguous(), positions};
+}
+
+Matrix by_row(const PatternStructure& s) {
+  return of_pattern(s, Extent(s), s.row_offsets, s.row_entries);
+}
+
+Matrix transposed(const Matrix& a) {
+  const Extent& extent = a.extent;
+  const auto [columns, order] = a.indices.sort(/*stable=*/true, 0, /*descending=*/false);
+  return {extent.transposed(),
+          at::_convert_indices_from_coo_to_csr(columns, extent.items * extent.columns,
+                                               columns.scalar_type() == at::kInt),
+          rows_of_entries(a.offsets, extent.entries).index_select(0, order),
+          a.positions.defined() ? a.positions.index_select(0, order) : order};
+}
+
+template <class Structure>
+Matrix by_column(const Structure& s) {
+  return transposed(by_row(s));
+}
+
+Matrix by_column(const PatternStructure& s) {
+  return of_pattern(s, Extent(s).transposed(), s.column_offsets, s.column_entries);
+}
+
+// Float16 and bfloat16 are computed in float32: not all of PyTorch's operators on sparse matrices
+// have them.
+Tensor widened(const Tensor& tensor) {
+  return tensor.to(at::toOpMathType(tensor.scalar_type())).resolve_conj();
+}
+
+// The items of a batch below each other.
+Tensor stacked(const Tensor& dense) {
+  return widened(dense).reshape({dense.numel() / dense.size(-1), dense.size(-1)});
+}
+
+// The matrix with these values, given in the order of its entries.
+Tensor csr_tensor(const Matrix& a, const Tensor& values) {
+  const Extent& extent = a.extent;
+  return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values,
+                                       {extent.items * extent.rows, extent.items * extent.columns},
+                                       values.options().layout(at::kSparseCsr));
+}
+
+// Autocast must not reach the operators that a product is made of.
+struct WithoutAutocast {
+  c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
+};
+
+template <class Structure>
+Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const Tensor& B) {
+  const WithoutAutocast guard;
+  const Extent& extent = a.extent;
+  const int64_t p = B.size(-1);
+  const int64_t rows = extent.items * extent.rows;
+  const std::vector<c10::SymInt> size = dense_size(s, extent.rows, p);
+  if (extent.entries == 0 || p == 0) {
+    return at::zeros(C10_AS_INTARRAYREF_SLOW(size), B.options());
+  }
+  Tensor v = widened(values).reshape(-1);
+  if (a.positions.defined()) v = v.index_select(0, a.positions);
+  const Tensor x = stacked(B);
+  // Zeros, since not all devices promise to leave an output alone that counts for nothing.
+  Tensor out = at::zeros({rows, p}, x.options());
+  at::addmm_out(out, out, csr_tensor(a, v), x, /*beta=*/0, /*alpha=*/1);
+  return out.to(B.scalar_type()).view(C10_AS_INTARRAYREF_SLOW(size));
+}
+
+// X_i · Y_j at the entries (i, j) of a matrix, in the order of the values.
+template <class Structure>
+Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor& Y) {
+  const WithoutAutocast guard;
+  const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
+  if (a.extent.entries == 0 || X.size(-1) == 0) return at::zeros(size, X.options());
+  const Tensor x = stacked(X);
+  Tensor result = csr_tensor(a, at::zeros({a.extent.entries}, x.options()));
+  at::sparse_sampled_addmm_out(result, result, x, stacked(Y).mT(), /*beta=*/0, /*alpha=*/1);
+  Tensor products = result.values();
+  if (a.positions.defined()) {
+    products = at::empty_like(products).index_copy_(0, a.positions.to(at::kLong), products);
+  }
+  return products.to(X.scalar_type()).view(size);
+}
+
+struct Fallback {
+  template <class Structure>
+  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
+    check_mm(s, values, B);
+    return multiply(s, by_row(s), values, B);
+  }
+
+  template <class Structure>
+  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                              const Tensor& B) {
+    check_mm_transposed(s, values, B);
+    return multiply(s, by_column(s), values, B);
+  }
+
+  template <class Structure>
+  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
+    check_sddmm(s, X, Y);
+    return sample(s, by_row(s), X, Y);
+  }
+
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
+                                                const Tensor& values, const Tensor& B,
+                                                const Tensor& grad) {
+    check_mm_backward(s, values, B, grad);
+    const Matrix a = by_column(s);
+    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
+  }
+};
+
+// The entries as a pattern has them: indices within their item, and positions where they are
+// needed.
+Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
+  const Extent& extent = a.extent;
+  const Tensor indices =
+      (extent.items == 1 ? a.indices : a.indices.remainder(extent.columns)).to(dtype);
+  return a.positions.defined() ? at::stack({indices, a.positions.to(dtype)}, 1) : indices;
+}
+
+template <class Structure>
+PatternTensors make_pattern(const Structure& s) {
+  check_structure(s);
+  const Matrix rows = by_row(s);
+  const Matrix columns = transposed(rows);
+  const Extent& extent = rows.extent;
+  const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
+  // Copies, so that a change of the tensors given does not reach the pattern.
+  const auto own = [&](const Tensor& tensor) {
+    return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
+  };
+  return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
+          own(entries_tensor(columns, dtype))};
+}
+
+PatternTensors csr_pattern(const Tensor& crow_indices, const Tensor& col_indices,
+                           c10::SymInt columns) {
+  return make_pattern(CsrStructure{crow_indices, col_indices, std::move(columns)});
+}
+
+PatternTensors coo_pattern(const Tensor& indices, c10::SymIntArrayRef size) {
+  return make_pattern(CooStructure{indices, size.vec()});
+}
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
+  register_backend<Fallback>(m);
+  m.impl("csr_pattern", csr_pattern);
+  m.impl("coo_pattern", coo_pattern);
+}
+
+}  // namespace
+}  // namespace spgrad
