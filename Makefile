@@ -8,13 +8,14 @@ stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick test lint format clean install
+.PHONY: help demo bench bench-quick test test-cuda lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make test               build, check and test everything"
+	@echo "make test-cuda          test the products on a CUDA device"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
@@ -44,6 +45,9 @@ bench-quick: install
 
 test: install
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py
+
+test-cuda: install
+	$(bin)/python -m pytest --backend=cuda
 
 lint: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint

@@ -5,6 +5,7 @@ release    the C++ tests of the build that is installed
 asan       the C++ tests under the address sanitizer
 ubsan      the C++ tests under the undefined-behaviour sanitizer
 python     pytest, doctests included
+fallback   the tests of the products on what devices without kernels get
 """
 
 from __future__ import annotations
@@ -89,12 +90,19 @@ def ctest(preset: str) -> Counts:
     return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
 
 
-def python() -> Counts:
+def pytest(name: str, *arguments: str) -> Counts:
     """Run pytest."""
-    report = REPORTS / "python.xml"
+    report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    return read_report(
-        report, succeeded=run([sys.executable, "-m", "pytest", f"--junitxml={report}"])
+    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
+    return read_report(report, succeeded=run(command))
+
+
+def fallback() -> Counts:
+    """Run the quick ones of the tests that every backend must pass."""
+    names = ("product", "gradients", "layouts_and_strides", "errors", "malformed", "memory")
+    return pytest(
+        "fallback", "--backend=fallback", *(f"tests/python/test_{name}.py" for name in names)
     )
 
 
@@ -103,7 +111,8 @@ STEPS = {
     "release": lambda: ctest("release"),
     "asan": lambda: ctest("asan"),
     "ubsan": lambda: ctest("ubsan"),
-    "python": python,
+    "python": lambda: pytest("python"),
+    "fallback": fallback,
 }
 
 

@@ -41,7 +41,7 @@ class Pattern:
         ValueError: A is no sparse COO or CSR tensor, has another number of dimensions, or is a
             hybrid tensor.
         RuntimeError: A's indices are malformed or outside its shape.
-        NotImplementedError: A is not in CPU memory.
+        NotImplementedError: A is COO without data, on the meta device.
 
     The transposition is a counting sort; docs/design.md tells what is kept.
 

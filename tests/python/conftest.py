@@ -27,13 +27,16 @@ OF_EVERY_BACKEND = {
 }
 
 
+KEPT = pytest.StashKey()
+
+
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=backends.NAMES, default="kernels", help=backends.__doc__)
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "of_kernels: holds for the kernels of the CPU only")
-    config.stash[pytest.StashKey()] = backends.use(config.getoption("backend"))
+    config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,8 @@
 """Malformed structures, and a program that multiplies them.
 
 A missing check would crash the process that runs it, so that test_malformed.py starts this file as
-a program of its own, with the name of a backend. It prints a line for each attempt: its name, and the error that came.
+a program of its own, with the name of a backend. It prints a line for each attempt: its name, and
+the error that came.
 """
 
 import json

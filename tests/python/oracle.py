@@ -31,7 +31,7 @@ def is_csr(kind):
 
 def integers(*size, dtype=torch.float64, seed=0):
     """Make a dense tensor of small integers; complex ones have two."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     if dtype.is_complex:
         parts = torch.randint(-4, 5, (*size, 2), generator=generator)
         return torch.view_as_complex(parts.double()).to(dtype)
@@ -45,7 +45,7 @@ def exact(tensor):
 
 def make_coo(kind, size, entries, *, dtype=torch.float64, seed=0):
     """Make a COO matrix; an uncoalesced one has a third more entries, all of them duplicates."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     positions = torch.randperm(prod(size), generator=generator)[:entries]
     if kind == "uncoalesced":
         positions = torch.cat([positions, positions[: len(positions) // 3]])
@@ -60,7 +60,7 @@ def make_coo(kind, size, entries, *, dtype=torch.float64, seed=0):
 
 def make_csr(kind, size, entries, *, dtype=torch.float64, seed=0):
     """Make a CSR matrix, or a batch with a share of the entries in each item."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     *batch, n, m = size
     items = prod(batch)
     share = entries // max(items, 1)

@@ -141,9 +141,25 @@ def test_different_dtypes_are_refused(make):
 
 @pytest.mark.parametrize("make", [coo, csr])
 def test_different_devices_are_refused(make):
-    message = "A and B must be on the same device, but received cpu and meta"
+    A = make(3, 4)
+    message = f"A and B must be on the same device, but received {A.device} and meta"
     with pytest.raises(RuntimeError, match=message):
-        spgrad.sparse_mm(make(3, 4), ones(4, 2, device="meta"))
+        spgrad.sparse_mm(A, ones(4, 2, device="meta"))
+
+
+@pytest.mark.parametrize("place", ["values", "B"])
+@pytest.mark.parametrize("form", ["csr", "coo", "pattern"])
+def test_different_devices_of_plain_tensors_are_named(form, place):
+    A, operands = csr(3, 4), {"values": ones(12), "B": ones(4, 2)}
+    operands[place] = operands[place].to("meta")
+    received = ", ".join(str(operand.device) for operand in operands.values())
+    message = f"must be on the same device, but received {received} and {A.device}"
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        {
+            "csr": partial(spgrad.csr_mm, A.crow_indices(), A.col_indices()),
+            "coo": lambda values, B: spgrad.coo_mm(A.to_sparse()._indices(), values, (3, 4), B),
+            "pattern": spgrad.Pattern(A).mm,
+        }[form](*operands.values())
 
 
 def test_a_hybrid_coo_tensor_is_refused():

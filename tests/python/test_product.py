@@ -99,7 +99,7 @@ def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     A = make_sparse(kind, (50, 300), dtype=dtype)
     values_of(A).copy_(torch.rand(values_of(A).shape, dtype=dtype, generator=generator))
     B = torch.rand(300, 20, dtype=dtype, generator=generator)
