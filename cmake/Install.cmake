@@ -1,16 +1,13 @@
-# What an installation has: headers, libraries and the files for find_package(spgrad). Inside a wheel
-# they lie in the package's own folder.
+# What an installation has: headers, libraries and the files for find_package(spgrad). In a wheel the
+# prefix is the package's own folder.
 include(CMakePackageConfigHelpers)
 
-if(SKBUILD)
-  set(_prefix "spgrad/")
-endif()
-set(_cmake_folder "${_prefix}share/cmake/spgrad")
+set(_cmake_folder share/cmake/spgrad)
 
 function(spgrad_install_target target file)
   install(TARGETS ${target} EXPORT ${file}
-    LIBRARY DESTINATION ${_prefix}lib ARCHIVE DESTINATION ${_prefix}lib
-    INCLUDES DESTINATION ${_prefix}include)
+    LIBRARY DESTINATION lib ARCHIVE DESTINATION lib
+    INCLUDES DESTINATION include)
   install(EXPORT ${file} NAMESPACE spgrad:: FILE ${file}.cmake DESTINATION ${_cmake_folder})
 endfunction()
 
@@ -20,8 +17,11 @@ if(SPGRAD_TORCH)
   set_target_properties(spgrad PROPERTIES INSTALL_RPATH "$ORIGIN/../../torch/lib")
   spgrad_install_target(spgrad spgradTorch)
   install(FILES cmake/FindLibTorch.cmake DESTINATION ${_cmake_folder})
+  string(REGEX MATCH "^([0-9]+)\\.([0-9]+)" _series ${LibTorch_VERSION})
+  math(EXPR _next_minor "${CMAKE_MATCH_2} + 1")
+  set(LIBTORCH_RANGE "${_series}...<${CMAKE_MATCH_1}.${_next_minor}")
 endif()
-install(DIRECTORY include/spgrad DESTINATION ${_prefix}include)
+install(DIRECTORY include/spgrad DESTINATION include)
 
 configure_package_config_file(cmake/spgradConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/spgradConfig.cmake INSTALL_DESTINATION ${_cmake_folder})
@@ -32,5 +32,5 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/spgradConfig.cmake
 
 if(SKBUILD)
   configure_file(python/spgrad/_build.py.in ${CMAKE_CURRENT_BINARY_DIR}/_build.py @ONLY)
-  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/_build.py DESTINATION spgrad)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/_build.py DESTINATION .)
 endif()

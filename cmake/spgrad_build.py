@@ -8,18 +8,20 @@ environment that is installed into has none.
 
 from __future__ import annotations
 
-import importlib.util
-import sysconfig
-from pathlib import Path
+import subprocess
+import sys
 
 from scikit_build_core import build as _scikit_build
 from scikit_build_core.build import *  # noqa: F403 - all other hooks as they are
 
 
 def _torch_is_installed() -> bool:
-    folders = {sysconfig.get_path(name) for name in ("platlib", "purelib")}
-    return importlib.util.find_spec("torch") is not None or any(
-        (Path(folder) / "torch" / "include").is_dir() for folder in folders
+    # pip isolates a build by environment variables, which -E ignores: asked so, Python sees what it
+    # will see at run time, be it in the environment's own folder, the system's or the user's.
+    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    return any(
+        subprocess.run([sys.executable, *flags, "-c", program], check=False).returncode == 0  # noqa: S603
+        for flags in ([], ["-E"])
     )
 
 

@@ -1,18 +1,40 @@
-// Fits the entries of a sparse matrix to a product, in C++: prints the first and the last loss.
-#include <ATen/ATen.h>
+// Trains a sparse matrix with torch::optim, in two forms: prints the first and the last loss of
+// each.
+//
+// SGD takes the sparse tensor itself. Adam does not, in no language: its moments are elementwise
+// products and roots, which PyTorch has not for sparse tensors; it takes the values, a dense
+// tensor.
 #include <spgrad/sparse_mm.h>
+#include <torch/torch.h>
 
+#include <functional>
 #include <iostream>
 
-int main() {
-  const at::Tensor target = at::eye(4).mul(3.0);
-  const at::Tensor inputs = at::eye(4);
-  const at::Tensor a = at::eye(4).to_sparse_csr().requires_grad_();
-  for (int step = 0; step < 50; ++step) {
-    const at::Tensor loss = (spgrad::sparse_mm(a, inputs) - target).square().sum();
-    if (step == 0 || step == 49) std::cout << loss.item<double>() << "\n";
+namespace {
+
+void train(torch::optim::Optimizer&& optimizer, const std::function<at::Tensor()>& product) {
+  const at::Tensor target = torch::eye(4).mul(3.0);
+  at::Tensor loss;
+  for (int step = 0; step < 200; ++step) {
+    loss = (product() - target).square().sum();
+    if (step == 0) std::cout << loss.item<double>() << "\n";
+    optimizer.zero_grad();
     loss.backward();
-    a.detach().values().sub_(a.grad().values().mul(0.1));
-    a.mutable_grad().reset();
+    optimizer.step();
   }
+  std::cout << loss.item<double>() << "\n";
+}
+
+}  // namespace
+
+int main() {
+  const at::Tensor inputs = torch::eye(4);
+  const at::Tensor a = torch::eye(4).to_sparse_csr().requires_grad_();
+  train(torch::optim::SGD({a}, 0.1), [&] { return spgrad::sparse_mm(a, inputs); });
+
+  const at::Tensor structure = torch::eye(4).to_sparse_csr();
+  const at::Tensor values = structure.values().clone().requires_grad_();
+  train(torch::optim::Adam({values}, 0.1), [&] {
+    return spgrad::csr_mm(structure.crow_indices(), structure.col_indices(), values, inputs);
+  });
 }
