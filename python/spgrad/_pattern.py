@@ -58,7 +58,8 @@ class Pattern:
         if not isinstance(A, Tensor):
             message = f"A must be a torch.Tensor, but received {type(A).__name__}"
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
-        self._tensors = _pattern(A.detach())
+        with torch.inference_mode(mode=False):  # whose tensors could not be trained with later
+            self._tensors = _pattern(A.detach())
         self._shape = A.shape
         is_coo = A.layout == torch.sparse_coo
         self._values_shape = A._indices().shape[1:] if is_coo else A.col_indices().shape  # noqa: SLF001

@@ -95,6 +95,21 @@ def test_the_sparse_product_passes_gradcheck_as_a_function_of_its_values(kind, s
 
 
 @pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+def test_the_sparse_product_passes_the_masked_gradgradcheck(kind):
+    # What gradgradcheck does, which itself refuses sparse gradients: gradcheck of the gradients,
+    # here with that of A as its values.
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A).requires_grad_()
+
+    def gradients(A, B, G):
+        of_A, of_B = torch.autograd.grad(spgrad.sparse_mm(A, B), (A, B), G, create_graph=True)
+        return torch.ops.spgrad.specified_values(of_A), of_B
+
+    # The check of undefined gradients asks whether a sparse tensor equals 0, which none can tell.
+    assert gradcheck(gradients, (A, B, G), masked=True, check_undefined_grad=False)
+
+
+@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
 def test_the_sparse_product_has_second_derivatives_through_a_leaf(kind):
     A = make_sparse(kind, PLAIN).requires_grad_()
     B, G = dense_for(A).requires_grad_(), output_gradient_for(A)

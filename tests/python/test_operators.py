@@ -131,11 +131,25 @@ def test_a_transposed_product_of_a_negative_number_of_columns_is_refused():
 
 
 @PRODUCTS
-def test_the_profiler_sees_the_operators_by_name(name):
+def test_the_profiler_sees_the_operators_by_name_and_with_shapes(name):
     operator, arguments = operator_and_arguments(name, make_sparse("csr64", PLAIN))
-    with torch.no_grad(), torch.profiler.profile(acc_events=True) as profile:
+    with torch.no_grad(), torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
         operator(*arguments)
-    assert f"spgrad::csr_{name}" in {event.key for event in profile.key_averages()}
+    (event,) = (event for event in profile.events() if event.name == f"spgrad::csr_{name}")
+    shapes = [list(x.shape) if isinstance(x, torch.Tensor) else [] for x in arguments]
+    assert event.input_shapes == shapes
+
+
+@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+def test_the_profiler_sees_both_passes_of_the_sparse_product(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B = dense_for(A).requires_grad_()
+    with torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
+        ops.sparse_mm(A, B).sum().backward()
+    seen = {event.name: event.input_shapes for event in profile.events()}
+    form = "csr" if kind == "csr32" else "coo"
+    assert {f"spgrad::{form}_mm", f"spgrad::{form}_mm_backward"} <= set(seen)
+    assert seen["spgrad::sparse_mm"][1] == list(B.shape)
 
 
 @pytest.mark.parametrize(

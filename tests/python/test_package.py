@@ -2,7 +2,9 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 
 import pytest
 import torch
@@ -10,26 +12,58 @@ import torch
 import spgrad
 from spgrad import _library
 
-MODULES = sorted(f"spgrad.{module.name}" for module in pkgutil.iter_modules(spgrad.__path__))
+MODULES = ["spgrad", *(module.name for module in pkgutil.walk_packages(spgrad.__path__, "spgrad."))]
+PUBLIC_MODULES = [name for name in MODULES if "._" not in name]
 
 
-@pytest.mark.parametrize("name", ["spgrad", *MODULES])
+@pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_the_documentation_are_true(name):
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
 
 
-@pytest.mark.parametrize(("module", "count"), [("_products", 3), ("_instruction_sets", 3)])
-def test_every_public_function_has_an_example(module, count):
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    tests = finder.find(importlib.import_module(f"spgrad.{module}"))
-    assert sum(1 for test in tests if test.examples) == count
+def public_names():
+    """List the functions and classes that the public modules name, and what classes add to them."""
+    for module in map(importlib.import_module, PUBLIC_MODULES):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if not callable(thing):
+                continue
+            yield pytest.param(thing, True, id=f"{module.__name__}.{name}")
+            for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+                if member.startswith("_") or inspect.ismemberdescriptor(value):
+                    continue
+                is_new = not any(hasattr(base, member) for base in thing.__bases__)
+                yield pytest.param(
+                    value, is_new and callable(value), id=f"{module.__name__}.{name}.{member}"
+                )
 
 
-def test_everything_public_exists():
-    assert sorted(spgrad.__all__) == spgrad.__all__
-    for name in spgrad.__all__:
-        assert hasattr(spgrad, name)
+@pytest.mark.parametrize(("thing", "needs_example"), list(public_names()))
+def test_everything_public_is_documented(thing, needs_example):
+    text = inspect.getdoc(thing) or ""
+    assert text.partition("\n\n")[0].rstrip().endswith(".")
+    if not needs_example:  # a property, or a method that the class takes over from its base
+        return
+    assert doctest.DocTestParser().get_examples(text)
+    parameters = [name for name in inspect.signature(thing).parameters if name != "self"]
+    described = re.findall(r"^    (\w+):", text.partition("Args:\n")[2], re.MULTILINE)
+    assert [name for name in described if name in parameters] == parameters
+    if not inspect.isclass(thing) and inspect.signature(thing).return_annotation not in (
+        None,
+        "None",
+    ):
+        assert "Returns:" in text
+    assert not parameters or "Raises:" in text
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_everything_public_exists(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    assert sorted(module.__all__) == module.__all__
+    for public in module.__all__:
+        assert hasattr(module, public)
     assert spgrad.__version__.count(".") == 2
 
 

@@ -127,6 +127,14 @@ def test_a_change_of_the_indices_in_place_does_not_reach_the_pattern(kind, size)
     assert_right(pattern.mm, same)
 
 
+@ALL_KINDS
+def test_a_pattern_made_in_inference_mode_can_be_trained_with(kind):
+    with torch.inference_mode():
+        A = make_sparse(kind, PLAIN)
+        pattern = spgrad.Pattern(A)
+    assert_right(pattern.mm, make_sparse(kind, PLAIN))
+
+
 def pickled(pattern):
     """Pickle and unpickle a pattern."""
     return pickle.loads(pickle.dumps(pattern))  # noqa: S301 - made here

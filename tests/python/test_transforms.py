@@ -6,6 +6,7 @@ from oracle import (
     BATCHED,
     PLAIN,
     assert_dense,
+    assert_sparse,
     dense_for,
     gradient_of_B,
     gradient_of_values,
@@ -181,6 +182,116 @@ def test_compiled_autograd_is_refused_by_name():
         pytest.raises(NotImplementedError, match="compiled_args not implemented: CsrMmBackward"),
     ):
         C.backward()
+
+
+def assert_compiled_right(multiply, A, p, factor):
+    """Check a compiled product of A's parts, times a factor, and its gradients."""
+    values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
+    G = output_gradient_for(A, p)
+    C = multiply(values, B)
+    assert_dense(C, factor * product(A, B))
+    C.backward(G)
+    assert_dense(values.grad, factor * gradient_of_values(A, B, G))
+    assert_dense(B.grad, factor * gradient_of_B(A, G))
+
+
+# n, nnz and p.
+GROWING = [(4, 8, 3), (5, 9, 4), (9, 20, 7)]
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@BOTH_FORMS
+def test_one_compiled_graph_serves_all_sizes(kind, backend):
+    torch.compiler.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+
+    @torch.compile(fullgraph=True, backend=counter, dynamic=True)
+    def csr(crow, col, values, B):
+        return spgrad.csr_mm(crow, col, values * 3, B).mul(2)
+
+    @torch.compile(fullgraph=True, backend=counter, dynamic=True)
+    def coo(indices, values, n, B):
+        return spgrad.coo_mm(indices, values * 3, (n, B.shape[0]), B).mul(2)
+
+    for n, entries, p in GROWING:
+        A = make_sparse(kind, (n, 6), entries)
+        if kind == "csr32":
+            parts = (A.crow_indices(), A.col_indices())
+            assert_compiled_right(lambda v, B, parts=parts: csr(*parts, v, B), A, p, 6)
+        else:
+            i = A._indices()
+            assert_compiled_right(lambda v, B, i=i, n=n: coo(i, v, n, B), A, p, 6)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
+def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
+    torch.compiler.reset()
+    A = make_sparse(kind, PLAIN)
+    pattern = spgrad.Pattern(A)
+    compiled = torch.compile(lambda v, B: pattern.mm(v * 3, B) * 2, fullgraph=True, dynamic=True)
+    for p in (3, 5):
+        assert_compiled_right(compiled, A, p, 6)
+
+
+class Products(torch.nn.Module):
+    """Both forms on plain tensors with one structure that is an input."""
+
+    def forward(self, crow, col, values, B):
+        rows = torch.arange(crow.shape[0] - 1).repeat_interleave(
+            crow.diff(), output_size=col.shape[0]
+        )
+        by_csr = spgrad.csr_mm(crow, col, values, B)
+        size = (crow.shape[0] - 1, B.shape[0])
+        return by_csr + spgrad.coo_mm(torch.stack([rows, col]), values, size, B)
+
+
+def test_an_exported_program_keeps_its_dynamic_sizes_through_a_file(tmp_path):
+    def arguments(A, p):
+        # Copies: PyTorch exports no views of sparse tensors, not even as inputs.
+        parts = (A.crow_indices(), A.col_indices(), A.values())
+        return *(part.clone() for part in parts), dense_for(A, p)
+
+    n, nnz, p = (torch.export.Dim(name, min=3, max=1000) for name in ("n", "nnz", "p"))
+    exported = torch.export.export(
+        Products(),
+        arguments(make_sparse("csr64", PLAIN), 3),
+        dynamic_shapes=({0: n}, {0: nnz}, {0: nnz}, {1: p}),
+    )
+    torch.export.save(exported, tmp_path / "products.pt2")
+    loaded = torch.export.load(tmp_path / "products.pt2").module()
+    for rows, entries, columns in GROWING:
+        A = make_sparse("csr64", (rows, PLAIN[1]), entries)
+        inputs = arguments(A, columns)
+        assert_dense(loaded(*inputs), 2 * product(A, inputs[-1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
+@pytest.mark.parametrize("closed_over", [False, True], ids=["argument", "closed over"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("unflagged", PLAIN), ("coalesced", BATCHED), ("csr32", PLAIN)]
+)
+def test_a_compiled_function_breaks_at_the_sparse_product_and_is_right(
+    kind, size, backend, closed_over
+):
+    torch.compiler.reset()
+    A = make_sparse(kind, size).requires_grad_()
+
+    def multiply(A, B):
+        return 2 * spgrad.sparse_mm(A, B * 3)
+
+    compiled = torch.compile(
+        (lambda B: multiply(A, B)) if closed_over else multiply, backend=backend
+    )
+    for p in (3, 4):
+        B, G = dense_for(A, p).requires_grad_(), output_gradient_for(A, p)
+        A.grad = None
+        C = compiled(B) if closed_over else compiled(A, B)
+        assert_dense(C, 6 * product(A, B))
+        C.backward(G)
+        assert_sparse(A.grad, A, 6 * gradient_of_values(A, B, G))
+        assert_dense(B.grad, 6 * gradient_of_B(A, G))
 
 
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
