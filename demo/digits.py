@@ -62,8 +62,6 @@ def train(
     network: SparseNetwork, digits: Digits, epochs: int, generator: torch.Generator
 ) -> Iterator[float]:
     """Train the network, and yield the mean loss of every epoch."""
-    # Plain SGD updates sparse parameters from sparse gradients; Adam refuses such gradients, and
-    # SparseAdam such parameters.
     optimizer = torch.optim.SGD(network.parameters(), lr=PEAK_LEARNING_RATE, momentum=0.9)
     samples = len(digits.train_labels)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -106,9 +104,9 @@ def run(console: Console, output: Path, epochs: int = EPOCHS) -> float:
     generator = torch.Generator().manual_seed(SEED)
     digits = load()
     network = SparseNetwork(LAYERS, generator)
-    weights = network.weights()
-    present = sum(weight.values().numel() for weight in weights)
-    possible = sum(weight.numel() for weight in weights)
+    layers = network.sparse_layers()
+    present = sum(layer.nnz for layer in layers)
+    possible = sum(layer.out_features * layer.in_features for layer in layers)
     console.print(
         f"{len(digits.train_labels):,} scans to learn from, {len(digits.test_labels)} held out; "
         f"{present:,} of {possible:,} weights exist ({present / possible:.1%})",
@@ -126,7 +124,7 @@ def run(console: Console, output: Path, epochs: int = EPOCHS) -> float:
     loss_figure = output / "digits_loss.png"
     patterns_figure = output / "digits_patterns.png"
     digits_figures.save_loss(loss_figure, losses, accuracies, REQUIRED_ACCURACY)
-    digits_figures.save_patterns(patterns_figure, weights)
+    digits_figures.save_patterns(patterns_figure, layers)
     console.print(
         f"{accuracies[-1]:.1%} of the held-out digits are read correctly\n"
         f"saved {loss_figure} and {patterns_figure}",

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
-from torch import Tensor
+
+from spgrad.nn import SparseLinear
 
 LOSS_COLOR = "#b5442e"
 ACCURACY_COLOR = "#1f5f8b"
@@ -51,12 +52,12 @@ def save_loss(
     figure.savefig(path, dpi=150)
 
 
-def save_patterns(path: Path, weights: Sequence[Tensor]) -> None:
+def save_patterns(path: Path, layers: Sequence[SparseLinear]) -> None:
     """Draw the three matrices as pictures in which a pixel is coloured where a weight exists.
 
     The first is transposed: the first hidden layer then runs across both of the upper panels.
     """
-    first, second, last = (stored_values(weight) for weight in weights)
+    first, second, last = (stored_values(layer) for layer in layers)
     panels = (
         ("First layer (transposed)", first.T, "unit of the first hidden layer", "image pixel"),
         (
@@ -95,10 +96,9 @@ def save_patterns(path: Path, weights: Sequence[Tensor]) -> None:
     figure.savefig(path, dpi=200)
 
 
-def stored_values(weight: Tensor) -> NDArray[np.float32]:
+def stored_values(layer: SparseLinear) -> NDArray[np.float32]:
     """Return the matrix with NaN for the entries that do not exist."""
-    stored = weight.coalesce()
-    values = np.full(tuple(weight.shape), np.nan, dtype=np.float32)
-    rows, columns = stored.indices().numpy()
-    values[rows, columns] = stored.values().numpy()
+    values = np.full((layer.out_features, layer.in_features), np.nan, dtype=np.float32)
+    rows = np.repeat(np.arange(layer.out_features), layer.crow_indices.diff().numpy())
+    values[rows, layer.col_indices.numpy()] = layer.values.detach().numpy()
     return values

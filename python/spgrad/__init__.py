@@ -2,9 +2,10 @@
 
 ``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
-``Pattern`` prepares a structure for many of them.
+``Pattern`` prepares a structure for many of them. ``nn`` has layers with sparse weights.
 """
 
+from spgrad import nn
 from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
 from spgrad._pattern import Pattern
@@ -17,6 +18,7 @@ __all__ = [
     "csr_mm",
     "instruction_set",
     "instruction_sets",
+    "nn",
     "sparse_mm",
     "use_instruction_set",
 ]

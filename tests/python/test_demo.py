@@ -1,6 +1,7 @@
 """The demo: that it learns, that it measures, and that its checks can fail."""
 
 import contextlib
+import copy
 import io
 
 import numpy as np
@@ -61,14 +62,16 @@ def test_digits_fail_without_enough_training(tmp_path):
 def test_training_keeps_the_patterns_and_changes_the_values():
     generator = torch.Generator().manual_seed(0)
     network = digits.SparseNetwork(digits.LAYERS, generator)
-    before = [weight.clone() for weight in network.weights()]
+    before = copy.deepcopy(network.sparse_layers())
     list(digits.train(network, digits.load(), 1, generator))
-    for old, new in zip(before, network.weights(), strict=True):
-        assert new.layout == torch.sparse_coo
-        assert new.values().numel() <= 0.05 * new.numel()
-        assert torch.equal(old.indices(), new.indices())
-        assert len(old.indices()[0].unique()) == len(old)
-        assert not torch.equal(old.values(), new.values())
+    after = network.sparse_layers()
+    assert len(after) == len(digits.LAYERS)
+    for old, new, (outputs, _, fan_in) in zip(before, after, digits.LAYERS, strict=True):
+        assert new.sparsity >= 0.95
+        assert new.crow_indices.diff().tolist() == outputs * [fan_in]
+        for name, buffer in old.named_buffers():
+            assert torch.equal(buffer, new.get_buffer(name))
+        assert not torch.equal(old.values, new.values)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,5 @@
+"""Layers with sparse weights, in the manner of ``torch.nn``."""
+
+from spgrad.nn._sparse_linear import SparseLinear
+
+__all__ = ["SparseLinear"]
