@@ -1,0 +1,575 @@
+"""SparseLinear: its numbers, its pattern, its life as a module, and how fast and well it learns."""
+
+import copy
+import io
+import math
+import pickle
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from oracle import assert_dense, integers
+from torch import nn
+from torch.autograd import gradcheck
+from torch.func import functional_call, grad, vmap
+
+import spgrad
+from demo import digits
+from demo.sparse_network import SparseNetwork
+from spgrad.nn import SparseLinear
+
+OUT, IN = 4, 5
+MASK = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 0, 1]]).bool()
+MASKS = {"some": MASK, "none": torch.zeros_like(MASK), "all": torch.ones_like(MASK)}
+BUFFERS = ["crow_indices", "col_indices", "column_offsets", "column_entries"]
+SAVED = BUFFERS[:2]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def layer_of(mask=MASK, *, bias=True, dtype=torch.float64, seed=0):
+    """Make a layer with small integers as weights."""
+    layer = SparseLinear(*reversed(mask.shape), bias, mask=mask, dtype=dtype)
+    with torch.no_grad():
+        for number, parameter in enumerate(layer.parameters()):
+            parameter.copy_(integers(*parameter.shape, seed=seed + number))
+    return layer
+
+
+def weight_of(layer, mask=MASK):
+    """Write the weights out, at the places of the mask."""
+    return torch.zeros(mask.shape).double().masked_scatter(mask, layer.values.detach().double())
+
+
+def mask_of(layer):
+    """Write out where the buffers have an entry."""
+    mask = torch.zeros(layer.out_features, layer.in_features, dtype=torch.int64)
+    for row in range(layer.out_features):
+        first, last = layer.crow_indices[row : row + 2].tolist()
+        for column in layer.col_indices[first:last].tolist():
+            mask[row, column] += 1
+    assert int(mask.max()) <= 1
+    return mask.bool()
+
+
+def assert_right(layer, mask=MASK, x=None, call=None):
+    """Compare the layer and all of its gradients with dense arithmetic in float64."""
+    dtype = layer.values.dtype
+    x = integers(3, layer.in_features, dtype=dtype) if x is None else x
+    x = x.detach().requires_grad_()
+    weight = weight_of(layer, mask)
+    expected = x.detach().double() @ weight.T
+    if layer.bias is not None:
+        expected += layer.bias.detach().double()
+    y = (call or layer)(x)
+    assert y.is_contiguous()
+    assert y.dtype == dtype
+    assert_dense(y, expected)
+    G = integers(*y.shape, dtype=dtype, seed=9)
+    gradients = torch.autograd.grad(y, [x, *layer.parameters()], G)
+    rows, samples = G.double().reshape(-1, len(mask)), x.detach().double().reshape(-1, len(mask.T))
+    of_weight = rows.T @ samples
+    assert_dense(gradients[0], G.double() @ weight)
+    assert_dense(gradients[1], of_weight[mask])
+    if layer.bias is not None:
+        assert_dense(gradients[2], rows.sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 3), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_the_output_and_all_gradients_are_those_of_the_dense_layer(mask, bias, shape, dtype):
+    layer = layer_of(mask, bias=bias, dtype=dtype)
+    assert_right(layer, mask, integers(*shape, IN, dtype=dtype, seed=3))
+
+
+def test_inputs_may_have_any_strides():
+    assert_right(layer_of(), x=integers(IN, 3).T)
+    assert_right(layer_of(), x=integers(2, 3, 2 * IN)[..., ::2])
+    assert_right(layer_of(), x=integers(IN).expand(2, 3, IN))
+
+
+def test_the_output_can_be_viewed_in_any_shape():
+    layer = layer_of()
+    assert layer(integers(2, 3, IN)).view(2, 3 * OUT).shape == (2, 3 * OUT)
+    assert layer(integers(2, 3, IN)).view(-1).shape == (6 * OUT,)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_gradcheck_twice_and_vmap(mask):
+    layer = layer_of(mask)
+
+    def apply(x, values, bias):
+        return functional_call(layer, {"values": values, "bias": bias}, (x,)).square()
+
+    inputs = [x.detach().requires_grad_() for x in (integers(3, IN), layer.values, layer.bias)]
+    assert gradcheck(apply, inputs)
+    assert torch.autograd.gradgradcheck(apply, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_gradients_of_each_sample():
+    layer, x = layer_of(), integers(3, IN)
+    values = layer.values.detach()
+    of_one = grad(lambda v, sample: functional_call(layer, {"values": v}, (sample,)).sum())
+    gradients = vmap(of_one, (None, 0))(values, x)
+    for gradient, sample in zip(gradients, x, strict=True):
+        assert_dense(gradient, sample.expand(OUT, IN)[MASK])
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.5, 0.77, 0.9, 0.999, 1])
+@pytest.mark.parametrize("size", [(17, 31), (31, 17), (1, 40), (40, 1), (0, 3), (3, 0)], ids=str)
+def test_random_patterns_have_the_exact_number_of_entries_dealt_out_evenly(size, sparsity):
+    layer = SparseLinear(*size, sparsity=sparsity)
+    possible = math.prod(size)
+    assert layer.nnz == len(layer.values) == possible - round(sparsity * possible)
+    assert layer.sparsity == pytest.approx(1 - layer.nnz / possible if possible else 0)
+    if possible:
+        mask = mask_of(layer)
+        counts = mask.sum(1)
+        assert int(counts.max() - counts.min()) <= 1
+        assert torch.equal(layer.col_indices, mask.nonzero()[:, 1].int())  # in row-major order
+    assert layer(torch.randn(2, size[0])).shape == (2, size[1])
+
+
+def test_every_place_is_equally_likely():
+    drawn = sum(
+        mask_of(SparseLinear(IN, OUT, sparsity=0.7, generator=seeded(seed))).double()
+        for seed in range(1000)
+    )
+    # 300 in the mean; the standard deviation is 14.5.
+    assert (drawn - 300).abs().max() < 75
+
+
+def test_large_patterns_are_drawn_in_blocks(monkeypatch):
+    monkeypatch.setattr("spgrad.nn._sparse_linear._BLOCK", 2 * 31)
+    counts = mask_of(SparseLinear(31, 17, sparsity=0.77, generator=seeded())).sum(1)
+    assert counts.sum() == 527 - round(0.77 * 527)
+    assert set(counts.tolist()) == {7, 8}
+
+
+def test_the_generator_decides_pattern_and_values():
+    first, same, other = (SparseLinear(30, 20, generator=seeded(seed)) for seed in (1, 1, 2))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name])
+    for name in ("col_indices", "values", "bias"):
+        assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+    torch.manual_seed(1)
+    assert torch.equal(SparseLinear(30, 20).values, first.values)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32], ids=str)
+def test_a_mask_is_the_pattern(dtype):
+    layer = SparseLinear(IN, OUT, mask=MASK.to(dtype))
+    assert torch.equal(mask_of(layer), MASK)
+    assert layer.crow_indices.tolist() == [0, 2, 2, 7, 9]
+    assert layer.col_indices.tolist() == [0, 3, 0, 1, 2, 3, 4, 2, 4]
+    assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
+
+
+def test_values_start_uniformly_within_the_bound_of_the_fan_in_of_their_row():
+    mask = torch.zeros(3, 20_000).bool()
+    mask[0, :400], mask[2] = True, True
+    layer = SparseLinear(20_000, 3, mask=mask, generator=seeded())
+    weight, biases = weight_of(layer, mask), []
+    for row, fan_in in ((0, 400), (2, 20_000)):
+        values, bound = weight[row][mask[row]], 1 / math.sqrt(fan_in)
+        assert 0.98 * bound < values.abs().max() <= bound * (1 + 1e-6)
+        assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert abs(values.mean()) < 0.15 * bound
+    for seed in range(50):
+        layer.reset_parameters(seeded(seed))
+        biases.append(layer.bias.detach().clone())
+    largest = torch.stack(biases).abs().amax(0)
+    assert 0.8 / 20 < largest[0] <= 1 / 20
+    assert largest[1] == 0  # without weights
+    assert 0.8 < largest[2] * math.sqrt(20_000) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sparsity": 1.1}, "sparsity must be from 0 to 1, but received 1.1"),
+        ({"sparsity": -0.1}, "sparsity must be from 0 to 1, but received -0.1"),
+        ({"sparsity": math.nan}, "sparsity must be from 0 to 1, but received nan"),
+        ({"sparsity": 0.5, "mask": MASK}, "either sparsity or mask must be given, but received"),
+        ({"mask": MASK.T}, "mask must be a dense tensor of shape (4, 5), but received shape (5, 4"),
+        ({"mask": MASK.to_sparse()}, "mask must be a dense tensor of shape (4, 5), but"),
+        ({"mask": [[1]]}, "mask must be a dense tensor of shape (4, 5), but received list"),
+        ({"mask": MASK * 2}, "mask must be bool or have zeros and ones only, but received 2"),
+        ({"mask": MASK * math.nan}, "mask must be bool or have zeros and ones only, but"),
+    ],
+)
+def test_wrong_patterns_are_refused(arguments, message):
+    for make in (
+        lambda: SparseLinear(IN, OUT, **arguments),
+        lambda: SparseLinear.from_dense(nn.Linear(IN, OUT), **arguments),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SparseLinear(-1, 2), "in_features and out_features must not be negative, but"),
+        (lambda: SparseLinear.from_dense(nn.ReLU()), "linear must be a torch.nn.Linear, but rec"),
+        (lambda: layer_of()(integers(IN, 3)), "input must have shape (*, 5), but received (5, 3)"),
+        (lambda: layer_of()(integers()), "input must have shape (*, 5), but received ()"),
+    ],
+)
+def test_wrong_sizes_are_refused(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        call()
+
+
+def test_an_input_of_another_dtype_is_refused():
+    with pytest.raises(RuntimeError, match="values and B must have the same dtype"):
+        layer_of()(integers(3, IN).float())
+
+
+def dense_layer(dtype=torch.float64):
+    linear = nn.Linear(IN, OUT, dtype=dtype)
+    with torch.no_grad():
+        order = torch.randperm(OUT * IN, generator=seeded()).view(OUT, IN)
+        linear.weight.copy_((order + 1) * (-1) ** order)
+    return linear
+
+
+@pytest.mark.parametrize("sparsity", [None, 0, 0.33, 0.6, 1])
+def test_from_dense_keeps_the_largest_weights(sparsity):
+    linear = dense_layer()
+    layer = SparseLinear.from_dense(linear, sparsity=sparsity)
+    absent = round((0.9 if sparsity is None else sparsity) * OUT * IN)
+    kept = linear.weight.detach().abs() > absent
+    assert torch.equal(mask_of(layer), kept)
+    assert torch.equal(weight_of(layer, kept), linear.weight.detach() * kept)
+    assert torch.equal(layer.bias, linear.bias)
+
+
+def test_from_dense_takes_over_what_prune_leaves():
+    linear = dense_layer()
+    nn.utils.prune.l1_unstructured(linear, "weight", amount=0.6)
+    layer = SparseLinear.from_dense(linear, mask=linear.weight_mask)
+    x = integers(3, IN)
+    torch.testing.assert_close(layer(x), linear(x))
+    assert layer.nnz == int(linear.weight_mask.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_from_dense_and_to_dense_copy_flags_mode_and_nothing_of_the_random_state(dtype):
+    linear = dense_layer(dtype).eval()
+    linear.bias.requires_grad_(False)
+    state = torch.get_rng_state()
+    layer = SparseLinear.from_dense(linear, mask=MASK)
+    back = layer.to_dense()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(back) is nn.Linear
+    assert torch.equal(back.weight, linear.weight * MASK)
+    for module in (layer, back):
+        assert not module.training
+        assert [p.requires_grad for p in module.parameters()] == [True, False]
+        assert {p.dtype for p in module.parameters()} == {dtype}
+        assert torch.equal(module.bias, linear.bias)
+        assert module.bias.data_ptr() != linear.bias.data_ptr()
+    without = SparseLinear.from_dense(nn.Linear(IN, OUT, bias=False))
+    assert without.bias is None
+    assert without.to_dense().bias is None
+
+
+def test_the_representation_tells_the_sizes():
+    assert repr(SparseLinear(784, 256)) == (
+        "SparseLinear(in_features=784, out_features=256, bias=True, nnz=20070, sparsity=0.9)"
+    )
+    assert repr(layer_of(bias=False)) == (
+        "SparseLinear(in_features=5, out_features=4, bias=False, nnz=9, sparsity=0.55)"
+    )
+
+
+# What version 1 writes. It must load for ever.
+VERSION_1 = {
+    "values": torch.tensor([2.0, -3.0, 4.0]),
+    "bias": torch.tensor([1.0, -1.0]),
+    "crow_indices": torch.tensor([0, 1, 3], dtype=torch.int32),
+    "col_indices": torch.tensor([2, 0, 1], dtype=torch.int32),
+}
+MASK_1 = torch.tensor([[0, 0, 1], [1, 1, 0]]).bool()
+
+
+def empty_on_meta():
+    with torch.device("meta"):
+        return SparseLinear(3, 2, sparsity=0.5)
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SparseLinear(3, 2, mask=~MASK_1),
+        lambda: empty_on_meta().to_empty(device="cpu"),
+        empty_on_meta,
+    ],
+    ids=["another pattern", "to_empty", "meta"],
+)
+def test_a_state_of_version_1_is_loaded_with_its_pattern(make, assign, index_dtype):
+    layer = make()
+    if layer.values.is_meta and not assign:
+        pytest.skip("PyTorch copies nothing to the meta device")
+    state = {
+        name: x if x.is_floating_point() else x.to(index_dtype) for name, x in VERSION_1.items()
+    }
+    assert layer.load_state_dict(state, assign=assign) == ([], [])
+    assert layer.state_dict().keys() == VERSION_1.keys()
+    assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
+    for name, tensor in VERSION_1.items():
+        assert torch.equal(layer.state_dict()[name], tensor)
+    assert_right(layer, MASK_1)
+
+
+def test_the_state_has_a_version_and_goes_through_a_file():
+    model = nn.Sequential(layer_of(), nn.ReLU(), SparseLinear(OUT, 3, dtype=torch.float64))
+    assert model.state_dict()._metadata["0"] == {"version": 1}
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other = nn.Sequential(layer_of(MASK.flip(0)), nn.ReLU(), SparseLinear(OUT, 3).double())
+    assert other.load_state_dict(state) == ([], [])
+    x = integers(3, IN)
+    assert torch.equal(other(x), model(x))
+    assert_right(other[0])
+
+
+def metadata(version):
+    state = copy.deepcopy(layer_of().state_dict())
+    state._metadata[""]["version"] = version
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (metadata(2), "version of SparseLinear must be at most 1, but received 2"),
+        (layer_of(MASKS["all"]).state_dict(), "size mismatch for values"),
+        ({**layer_of().state_dict(), "col_indices": torch.full((9,), 5)}, "must be in [0, 5), but"),
+        ({"values": torch.zeros(9)}, 'Missing key(s) in state_dict: "bias", "crow_indices"'),
+    ],
+)
+def test_states_that_do_not_fit_are_refused(state, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        layer_of().load_state_dict(state)
+
+
+def shared(layer):
+    layer.share_memory()
+    assert all(x.is_shared() for x in (*layer.buffers(), *layer.parameters()))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.deepcopy,
+        lambda layer: pickle.loads(pickle.dumps(layer)),  # noqa: S301 - made here
+        lambda layer: layer.to("cpu"),
+        lambda layer: layer.float(),
+        lambda layer: layer.half().double(),
+        shared,
+    ],
+    ids=["deepcopy", "pickle", "to", "float", "half", "share_memory"],
+)
+def test_what_becomes_of_a_layer_works_as_the_layer_does(copied):
+    layer = copied(layer_of())
+    assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
+    assert_right(layer)
+
+
+def test_a_layer_on_the_meta_device_gives_shapes():
+    layer = SparseLinear(IN, OUT, device="meta")
+    real = SparseLinear(IN, OUT)
+    for name in (*BUFFERS, "values", "bias"):
+        assert getattr(layer, name).is_meta
+        assert getattr(layer, name).shape == getattr(real, name).shape
+        assert getattr(layer, name).dtype == getattr(real, name).dtype
+    layer(torch.ones(2, 3, IN, device="meta")).sum().backward()
+    assert layer.values.grad.shape == layer.values.shape
+    assert [name for name, _ in layer.named_buffers()] == BUFFERS
+    assert list(layer.state_dict()) == ["values", "bias", *SAVED]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_compiled_without_graph_breaks_it_is_the_same(backend, dynamic):
+    torch.compiler.reset()
+    layer = layer_of()
+    compiled = torch.compile(layer, fullgraph=True, backend=backend, dynamic=dynamic)
+    for samples in (2, 3, 7):
+        assert_right(layer, x=integers(samples, IN, seed=samples), call=compiled)
+
+
+def test_exported_with_a_dynamic_batch_it_is_the_same():
+    layer = layer_of()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(layer, (integers(3, IN),), dynamic_shapes=({0: batch},))
+    for samples in (2, 7):
+        x = integers(samples, IN)
+        assert torch.equal(program.module()(x), layer(x))
+
+
+def lbfgs(parameters):
+    return torch.optim.LBFGS(parameters, lr=0.5, history_size=4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        lambda p: torch.optim.Adam(p, lr=0.1),
+        lambda p: torch.optim.AdamW(p, lr=0.1),
+        lbfgs,
+    ],
+    ids=["SGD", "Adam", "AdamW", "LBFGS"],
+)
+def test_optimisers_take_the_steps_of_the_dense_layer_under_a_mask(make):
+    layer = layer_of()
+    mirror = [weight_of(layer)[MASK].requires_grad_(), layer.bias.detach().clone()]
+    mirror[1].requires_grad_()
+    x, goal = integers(6, IN), integers(6, OUT, seed=5)
+
+    def dense(x):
+        weight = torch.zeros(OUT, IN).double().masked_scatter(MASK, mirror[0])
+        return nn.functional.linear(x, weight, mirror[1])
+
+    losses = []
+    for call, parameters in ((layer, list(layer.parameters())), (dense, mirror)):
+        optimizer = make(parameters)
+
+        def loss(call=call, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = (call(x) - goal).square().mean()
+            value.backward()
+            return value
+
+        losses.append([float(optimizer.step(loss)) for _ in range(10)])
+    torch.testing.assert_close(list(layer.parameters()), mirror, atol=1e-9, rtol=1e-7)
+    assert losses[0][-1] < losses[0][0]
+
+
+DISTRIBUTED = """
+import sys
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spgrad.nn import SparseLinear
+
+rank, folder, broadcast = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+torch.manual_seed(rank)  # other patterns and values, which those of the first process replace
+model = nn.Sequential(SparseLinear(12, 9, sparsity=0.7), nn.ReLU(), SparseLinear(9, 4)).double()
+parallel = DistributedDataParallel(model, broadcast_buffers=broadcast)
+for x in torch.load(f"{folder}/batches.pt"):
+    parallel.zero_grad()
+    parallel(x.chunk(2)[rank]).square().mean().backward()
+torch.save((model, [p.grad for p in model.parameters()]), f"{folder}/{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_two_processes_get_the_gradient_of_the_whole_batch(broadcast, tmp_path):
+    batches = [integers(8, 12, seed=seed) for seed in range(2)]
+    torch.save(batches, tmp_path / "batches.pt")
+    arguments = [sys.executable, "-c", DISTRIBUTED]
+    processes = [
+        subprocess.Popen(
+            [*arguments, str(rank), str(tmp_path), str(broadcast)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    model, gradients = torch.load(tmp_path / "0.pt", weights_only=False)
+    other, same = torch.load(tmp_path / "1.pt", weights_only=False)
+    for tensors in (nn.Module.buffers, nn.Module.parameters):
+        assert all(map(torch.equal, tensors(model), tensors(other)))
+    alone = copy.deepcopy(model)
+    alone.zero_grad()
+    alone(batches[-1]).square().mean().backward()
+    for gradient, twin, parameter in zip(gradients, same, alone.parameters(), strict=True):
+        assert torch.equal(gradient, twin)
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+class SparseParameter(nn.Module):
+    """The layer of `SparseLinear` as a sparse COO parameter under sparse_mm."""
+
+    def __init__(self, layer):
+        super().__init__()
+        rows = torch.arange(layer.out_features).repeat_interleave(layer.crow_indices.diff())
+        indices = torch.stack([rows, layer.col_indices.long()])
+        size = (layer.out_features, layer.in_features)
+        weight = torch.sparse_coo_tensor(indices, layer.values.detach(), size, is_coalesced=True)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(layer.bias.detach().clone())
+
+    def forward(self, x):
+        return spgrad.sparse_mm(self.weight, x.T).T + self.bias
+
+
+def with_sparse_parameters(network):
+    """Make the same network with sparse parameters."""
+    layers = [SparseParameter(x) if isinstance(x, SparseLinear) else x for x in network.layers]
+    return nn.Sequential(*layers)
+
+
+def sgd(parameters, **_):
+    """Make the optimiser that takes sparse parameters, at the rate that suits it best."""
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def test_the_digits_are_learned_as_fast_as_with_sparse_parameters(set_threads):
+    set_threads(1)
+    data = digits.load()
+    network = SparseNetwork(digits.LAYERS, seeded())
+    networks = {"values": network, "sparse": with_sparse_parameters(network)}
+    optimizers = {name: sgd(network.parameters()) for name, network in networks.items()}
+    times = {name: [] for name in networks}
+    for _ in range(40):
+        for name, net in networks.items():
+            start = time.perf_counter()
+            loss = nn.functional.cross_entropy(net(data.train_images[:64]), data.train_labels[:64])
+            optimizers[name].zero_grad()
+            loss.backward()
+            optimizers[name].step()
+            times[name].append(time.perf_counter() - start)
+    # 0.45 on a quiet machine.
+    assert statistics.median(times["values"]) < 0.9 * statistics.median(times["sparse"])
+
+
+def test_the_digits_are_learned_as_well_as_with_sparse_parameters(set_threads, monkeypatch):
+    set_threads(1)
+    data, epochs = digits.load(), 5
+    accuracies = {"values": [], "sparse": []}
+    for seed in range(3):
+        network = SparseNetwork(digits.LAYERS, seeded(seed))
+        networks = {"values": network, "sparse": with_sparse_parameters(network)}
+        for name, net in networks.items():
+            if name == "sparse":  # which Adam refuses
+                monkeypatch.setattr(torch.optim, "Adam", sgd)
+            list(digits.train(net, data, epochs, seeded(seed)))
+            monkeypatch.undo()
+            accuracies[name].append(digits.accuracy(net, data.test_images, data.test_labels))
+    assert statistics.mean(accuracies["values"]) >= statistics.mean(accuracies["sparse"]) - 0.005
+    assert min(accuracies["values"]) > 0.9
