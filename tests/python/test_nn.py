@@ -16,6 +16,7 @@ from oracle import assert_dense, integers
 from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call, grad, vmap
+from torch.nn.utils import prune
 
 import spgrad
 from demo import digits
@@ -67,7 +68,7 @@ def assert_right(layer, mask=MASK, x=None, call=None):
     expected = x.detach().double() @ weight.T
     if layer.bias is not None:
         expected += layer.bias.detach().double()
-    y = (call or layer)(x)
+    y = layer(x) if call is None else call(x)
     assert y.is_contiguous()
     assert y.dtype == dtype
     assert_dense(y, expected)
@@ -142,10 +143,10 @@ def test_random_patterns_have_the_exact_number_of_entries_dealt_out_evenly(size,
 def test_every_place_is_equally_likely():
     drawn = sum(
         mask_of(SparseLinear(IN, OUT, sparsity=0.7, generator=seeded(seed))).double()
-        for seed in range(1000)
+        for seed in range(300)
     )
-    # 300 in the mean; the standard deviation is 14.5.
-    assert (drawn - 300).abs().max() < 75
+    # 90 in the mean; the standard deviation is 8.
+    assert (drawn - 90).abs().max() < 45
 
 
 def test_large_patterns_are_drawn_in_blocks(monkeypatch):
@@ -256,7 +257,7 @@ def test_from_dense_keeps_the_largest_weights(sparsity):
 
 def test_from_dense_takes_over_what_prune_leaves():
     linear = dense_layer()
-    nn.utils.prune.l1_unstructured(linear, "weight", amount=0.6)
+    prune.l1_unstructured(linear, "weight", amount=0.6)
     layer = SparseLinear.from_dense(linear, mask=linear.weight_mask)
     x = integers(3, IN)
     torch.testing.assert_close(layer(x), linear(x))
@@ -309,20 +310,18 @@ def empty_on_meta():
 
 
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=str)
-@pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
 @pytest.mark.parametrize(
-    "make",
+    ("make", "assign"),
     [
-        lambda: SparseLinear(3, 2, mask=~MASK_1),
-        lambda: empty_on_meta().to_empty(device="cpu"),
-        empty_on_meta,
+        (lambda: SparseLinear(3, 2, mask=~MASK_1), False),
+        (lambda: SparseLinear(3, 2, mask=~MASK_1), True),
+        (lambda: empty_on_meta().to_empty(device="cpu"), False),
+        (empty_on_meta, True),
     ],
-    ids=["another pattern", "to_empty", "meta"],
+    ids=["copied", "assigned", "copied to_empty", "assigned to meta"],
 )
 def test_a_state_of_version_1_is_loaded_with_its_pattern(make, assign, index_dtype):
     layer = make()
-    if layer.values.is_meta and not assign:
-        pytest.skip("PyTorch copies nothing to the meta device")
     state = {
         name: x if x.is_floating_point() else x.to(index_dtype) for name, x in VERSION_1.items()
     }
@@ -332,6 +331,14 @@ def test_a_state_of_version_1_is_loaded_with_its_pattern(make, assign, index_dty
     for name, tensor in VERSION_1.items():
         assert torch.equal(layer.state_dict()[name], tensor)
     assert_right(layer, MASK_1)
+
+
+def test_a_layer_without_a_pattern_is_not_initialised():
+    layer = empty_on_meta().to_empty(device="cpu")
+    with torch.no_grad():
+        layer.crow_indices.zero_()
+    with pytest.raises(RuntimeError, match="size"):
+        layer.reset_parameters()
 
 
 def test_the_state_has_a_version_and_goes_through_a_file():
@@ -459,7 +466,7 @@ def test_optimisers_take_the_steps_of_the_dense_layer_under_a_mask(make):
             value.backward()
             return value
 
-        losses.append([float(optimizer.step(loss)) for _ in range(10)])
+        losses.append([optimizer.step(loss).item() for _ in range(10)])
     torch.testing.assert_close(list(layer.parameters()), mirror, atol=1e-9, rtol=1e-7)
     assert losses[0][-1] < losses[0][0]
 
@@ -474,8 +481,14 @@ from spgrad.nn import SparseLinear
 
 rank, folder, broadcast = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
 distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-torch.manual_seed(rank)  # other patterns and values, which those of the first process replace
-model = nn.Sequential(SparseLinear(12, 9, sparsity=0.7), nn.ReLU(), SparseLinear(9, 4)).double()
+# Other values in each process, and other patterns where buffers are broadcast: those of the first
+# replace them.
+pattern_seed = rank if broadcast else 0
+generator = torch.Generator().manual_seed(pattern_seed)
+first = SparseLinear(12, 9, sparsity=0.7, generator=generator)
+model = nn.Sequential(first, nn.ReLU(), SparseLinear(9, 4, generator=generator)).double()
+torch.manual_seed(rank)
+first.reset_parameters()
 parallel = DistributedDataParallel(model, broadcast_buffers=broadcast)
 for x in torch.load(f"{folder}/batches.pt"):
     parallel.zero_grad()

@@ -52,8 +52,9 @@ class SparseLinear(nn.Module):
     them. A layer made on the meta device gets its pattern from ``to_empty`` and
     ``load_state_dict``, or ``load_state_dict(..., assign=True)``.
 
-    ``DistributedDataParallel`` gives all processes the pattern of the first one when it is made;
-    ``broadcast_buffers=False`` saves sending it again in each step.
+    ``DistributedDataParallel`` sends the pattern of the first process to the others, in each step.
+    ``broadcast_buffers=False`` saves that, but PyTorch then never sends it: make the layer from the
+    same seed in all processes.
 
     Args:
         in_features: Size of each input.
