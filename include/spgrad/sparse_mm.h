@@ -18,15 +18,14 @@ namespace spgrad {
 ///     at::Tensor a = dense.to_sparse_csr().requires_grad_();
 ///     spgrad::sparse_mm(a, b).sum().backward();      // a.grad() is CSR, with the pattern of a
 ///
-/// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m), with
-///      float32, float64, float16, bfloat16, complex64 or complex128
-///      values.
+/// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m): float32,
+///      float64, float16, bfloat16, complex64 or complex128. 16-bit numbers are summed in float32.
 /// `B`: dense tensor of the same dtype and device, (m, p) or (b, m, p), any strides.
 ///
 /// Returns a new contiguous dense tensor, (n, p) or (b, n, p).
 ///
-/// Gradients: B gets Aᵀ G (dense). A gets G_i · B_j at its specified entries only, with A's layout,
-/// index dtype, indices, order and coalesced flag.
+/// Gradients: B gets Aᴴ G (dense). A gets G_i · conj(B_j) at its specified entries only, with A's
+/// layout, index dtype, indices, order and coalesced flag.
 ///
 /// Throws c10::ValueError for wrong ranks, layouts and sizes, and c10::Error for wrong dtypes and
 /// devices, malformed structures and indices outside the shape of A.

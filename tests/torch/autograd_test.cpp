@@ -208,7 +208,8 @@ TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
   EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kFloat), Y); }),
             "values and B must have the same dtype, but received Float and Double");
   EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kInt), Y.to(at::kInt)); }),
-            "values and B must be float32 or float64, but received Int");
+            "values and B must be float32, float64, float16, bfloat16, complex64 or complex128, but "
+            "received Int");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y.to_sparse()); }),
             "B must be a dense (strided) tensor, but received layout Sparse");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.sddmm(X.to_sparse_csr(), Y); }),
