@@ -91,10 +91,11 @@ def ctest(preset: str) -> Counts:
 
 
 def pytest(name: str, *arguments: str) -> Counts:
-    """Run pytest."""
+    """Run pytest, in a few processes: most tests are too small to keep two cores busy."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
+    command += ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
     return read_report(report, succeeded=run(command))
 
 

@@ -99,8 +99,9 @@ class ProductBackward final : public Node {
           call_mm_backward(structure, slots[kValues], slots[kColumns], slots[kRows]);
       return result;
     }
+    // Not conj(): the operators would have to write out its lazy result in any case.
     for (const Slot input : kInputs) {
-      if (slots[input].defined()) slots[input] = slots[input].conj();
+      if (slots[input].defined()) slots[input] = slots[input].conj_physical();
     }
     for (size_t i = 0; i < 2; ++i) {
       if (needed[i]) result[i] = derive(structure, kInputs[i], slots);
@@ -192,7 +193,7 @@ struct Autograd {
                                                 const Tensor& grad) {
     if (torch::autograd::compute_requires_grad(values, B, grad) || has_tangent(values) ||
         has_tangent(B) || has_tangent(grad)) {
-      return {call_sddmm(s, grad, B.conj()), call_mm_transposed(s, values.conj(), grad)};
+      return {call_sddmm(s, grad, B.conj_physical()), call_mm_transposed(s, values.conj_physical(), grad)};
     }
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_mm_backward(s, values, B, grad, keys & c10::after_autograd_keyset);
