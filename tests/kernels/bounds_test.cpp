@@ -19,7 +19,7 @@ struct GuardedProblem {
         near(problem.near.memory(), side),
         sums(problem.sums.memory(), side),
         products(problem.products, problem.values.size(), side),
-        sum(std::vector<Scalar>(static_cast<size_t>(problem.p)), side),
+        sum(std::vector<Accumulator<Scalar>>(static_cast<size_t>(problem.p)), side),
         a(problem.a.view),
         far_view(problem.far.view()),
         near_view(problem.near.view()),
@@ -45,8 +45,8 @@ struct GuardedProblem {
   Guarded<Scalar> far;
   Guarded<Scalar> near;
   Guarded<Scalar> sums;
-  Guarded<Scalar> products;
-  Guarded<Scalar> sum;
+  Guarded<Accumulator<Scalar>> products;
+  Guarded<Accumulator<Scalar>> sum;
   CompressedView<typename Product::Index, typename Product::Entry> a;
   DenseView<const Scalar> far_view;
   DenseView<const Scalar> near_view;
@@ -94,15 +94,24 @@ class BoundsTest : public testing::Test {
   std::mt19937_64 random{7};
 };
 
-using Cases =
-    testing::Types<Spmm<Types<float, int32_t, int32_t>>, Spmm<Types<double, int64_t, int64_t>>,
-                   Spmm<Types<float, int64_t, MovedEntry<int64_t>>>,
-                   Spmm<Types<double, int32_t, MovedEntry<int32_t>>>,
-                   Sddmm<Types<float, int32_t, int32_t>>, Sddmm<Types<double, int64_t, int64_t>>,
-                   Sddmm<Types<float, int64_t, MovedEntry<int64_t>>>,
-                   Sddmm<Types<double, int32_t, MovedEntry<int32_t>>>,
-                   Backward<Types<float, int32_t, MovedEntry<int32_t>>>,
-                   Backward<Types<double, int64_t, MovedEntry<int64_t>>>>;
+using Cases = testing::Types<
+    Spmm<Types<float, int32_t, int32_t>>, Spmm<Types<double, int64_t, int64_t>>,
+    Spmm<Types<float, int64_t, MovedEntry<int64_t>>>,
+    Spmm<Types<double, int32_t, MovedEntry<int32_t>>>, Spmm<Types<Float16, int64_t, int64_t>>,
+    Spmm<Types<BFloat16, int32_t, MovedEntry<int32_t>>>,
+    Spmm<Types<std::complex<float>, int64_t, MovedEntry<int64_t>>>,
+    Spmm<Types<std::complex<double>, int32_t, int32_t>>, Sddmm<Types<float, int32_t, int32_t>>,
+    Sddmm<Types<double, int64_t, int64_t>>, Sddmm<Types<float, int64_t, MovedEntry<int64_t>>>,
+    Sddmm<Types<double, int32_t, MovedEntry<int32_t>>>, Sddmm<Types<Float16, int64_t, int64_t>>,
+    Sddmm<Types<BFloat16, int32_t, MovedEntry<int32_t>>>,
+    Sddmm<Types<std::complex<float>, int64_t, MovedEntry<int64_t>>>,
+    Sddmm<Types<std::complex<double>, int32_t, int32_t>>,
+    Backward<Types<float, int32_t, MovedEntry<int32_t>>>,
+    Backward<Types<double, int64_t, MovedEntry<int64_t>>>,
+    Backward<Types<Float16, int32_t, MovedEntry<int32_t>>>,
+    Backward<Types<BFloat16, int64_t, MovedEntry<int64_t>>>,
+    Backward<Types<std::complex<float>, int32_t, MovedEntry<int32_t>>>,
+    Backward<Types<std::complex<double>, int64_t, MovedEntry<int64_t>>>>;
 TYPED_TEST_SUITE(BoundsTest, Cases);
 
 TYPED_TEST(BoundsTest, StaysInsideItsArrays) {

@@ -1,18 +1,16 @@
-// What the tests of the kernels share: sparse and dense batches made at random, an independent
-// reference in plain loops of long double, and the loop over instruction sets.
+// What the tests of the kernels share: sparse and dense batches made at random, and the loop over
+// instruction sets.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "numbers.h"
 #include "spgrad/isa.h"
 #include "spgrad/kernels.h"
 
@@ -35,63 +33,6 @@ void for_each_instruction_set(const Function& function) {
   use_instruction_set(instruction_sets().front());
 }
 
-// A NaN that no computation makes, to recognize memory that nobody has written.
-template <class Scalar>
-Scalar sentinel() {
-  if constexpr (std::is_same_v<Scalar, float>) {
-    return std::nanf("1234");
-  } else {
-    return std::nan("1234");
-  }
-}
-
-template <class Scalar>
-bool same_bits(const Scalar& first, const Scalar& second) {
-  return std::memcmp(&first, &second, sizeof first) == 0;
-}
-
-template <class Scalar>
-bool same_bits(const std::vector<Scalar>& first, const std::vector<Scalar>& second) {
-  return first.size() == second.size() &&
-         std::memcmp(first.data(), second.data(), first.size() * sizeof(Scalar)) == 0;
-}
-
-template <class Scalar>
-std::vector<Scalar> random_numbers(int64_t count, std::mt19937_64& random) {
-  std::uniform_real_distribution<Scalar> distribution(-1, 1);
-  std::vector<Scalar> numbers(static_cast<size_t>(count));
-  for (Scalar& number : numbers) number = distribution(random);
-  return numbers;
-}
-
-// A sum of products as the reference has it: its value, and what rounding may do to it.
-class Sum {
- public:
-  void add(long double factor, long double other) {
-    value_ += factor * other;
-    magnitude_ += std::abs(factor * other);
-    ++terms_;
-  }
-
-  // Whether `actual` is this sum, up to rounding; infinities and NaN must be the same.
-  template <class Scalar>
-  testing::AssertionResult is(Scalar actual) const {
-    const auto a = static_cast<long double>(actual);
-    const long double bound = magnitude_ * static_cast<long double>(terms_ + 2) *
-                              static_cast<long double>(std::numeric_limits<Scalar>::epsilon());
-    const bool equal = std::isnan(value_)   ? std::isnan(a)
-                       : std::isinf(value_) ? a == value_
-                                            : std::abs(a - value_) <= bound;
-    if (equal) return testing::AssertionSuccess();
-    return testing::AssertionFailure() << actual << " instead of " << value_ << " +- " << bound;
-  }
-
- private:
-  long double value_ = 0;
-  long double magnitude_ = 0;
-  int64_t terms_ = 0;
-};
-
 // Where the elements of a dense batch lie in memory.
 struct Layout {
   int64_t before = 0;          // elements in front of the first row: 1 misaligns all rows
@@ -112,7 +53,7 @@ class Dense {
     item_stride_ = layout.expanded_items ? 0 : item_size + layout.padding;
     first_ = layout.before;
     const int64_t size = items == 0 ? 0 : (items - 1) * item_stride_ + item_size;
-    memory_.assign(static_cast<size_t>(layout.before + size), sentinel<Scalar>());
+    memory_.assign(static_cast<size_t>(layout.before + size), Number<Scalar>::sentinel());
     if (layout.reversed_items) {
       first_ += (items - 1) * item_stride_;
       item_stride_ = -item_stride_;
@@ -120,8 +61,7 @@ class Dense {
   }
 
   Dense& randomize(std::mt19937_64& random) {
-    std::uniform_real_distribution<Scalar> distribution(-1, 1);
-    return fill([&] { return distribution(random); });
+    return fill([&] { return random_number<Scalar>(random); });
   }
 
   template <class Function>
@@ -158,7 +98,7 @@ class Dense {
       }
     }
     for (size_t i = 0; i < memory_.size(); ++i) {
-      if (!is_element[i] && !same_bits(memory_[i], sentinel<Scalar>())) return false;
+      if (!is_element[i] && !same_bits(memory_[i], Number<Scalar>::sentinel())) return false;
     }
     return true;
   }
