@@ -82,13 +82,26 @@ def assert_right(layer, mask=MASK, x=None, call=None):
         assert_dense(gradients[2], rows.sum(0))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 3), (2, 0, 3)], ids=str)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_the_output_and_all_gradients_are_those_of_the_dense_layer(mask, bias, shape, dtype):
     layer = layer_of(mask, bias=bias, dtype=dtype)
     assert_right(layer, mask, integers(*shape, IN, dtype=dtype, seed=3))
+
+
+def test_autocast_does_what_it_does_to_the_dense_layer():
+    layer, x = layer_of(dtype=torch.float32), integers(3, IN, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, expected = layer(x), layer.to_dense()(x)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    assert torch.equal(y, expected)
+    y.sum().backward()
+    assert [p.grad.dtype for p in layer.parameters()] == [torch.float32, torch.float32]
+    assert_dense(layer.values.grad, x.sum(0).expand(OUT, IN)[MASK])
 
 
 def test_inputs_may_have_any_strides():
@@ -115,7 +128,6 @@ def test_gradcheck_twice_and_vmap(mask):
     assert torch.autograd.gradgradcheck(apply, inputs)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_gradients_of_each_sample():
     layer, x = layer_of(), integers(3, IN)
     values = layer.values.detach()

@@ -67,13 +67,13 @@ class SparseLinear(nn.Module):
         mask: Tensor of shape ``(out_features, in_features)``, bool or of zeros and ones: the
             places of the weights. It takes the place of ``sparsity``.
         device: Device of parameters and buffers.
-        dtype: Dtype of the parameters, float32 or float64.
+        dtype: Dtype of the parameters: float32, float64, float16 or bfloat16.
         generator: Source of the random numbers, on the CPU; PyTorch's default one if None.
 
     Shapes:
         Input ``(*, in_features)``, output ``(*, out_features)``, with any number of leading
-        dimensions, none included. The input has the dtype and device of the parameters; the output
-        is contiguous.
+        dimensions, none included. The input has the dtype and device of the parameters, or any
+        dtype that ``torch.autocast`` casts; the output is contiguous.
 
     Raises:
         ValueError: Sizes are negative, ``sparsity`` is outside [0, 1], ``mask`` has another shape
@@ -285,7 +285,8 @@ class SparseLinear(nn.Module):
         # a small step at most, and nothing that can be measured of a large one.
         output = product.T.contiguous()
         if self.bias is not None:
-            output = output + self.bias
+            # Under autocast, the bias joins the lower precision, as torch.nn.Linear has it.
+            output = output + self.bias.to(output.dtype)
         return output.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
