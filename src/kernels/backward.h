@@ -17,6 +17,10 @@ template <class TileType, class EntriesType, class Scalar, class Out>
                                                 Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
+  // All sums take their turn, as in spmm: of complex numbers, fewer products are done at once.
+  constexpr int at_once = kProductsAtOnce<TileType, Scalar> < kSums<TileType>
+                              ? kSums<TileType>
+                              : kProductsAtOnce<TileType, Scalar>;
   const OverlapMask<TileType> mask(tile);
   V sum[kSums<TileType>][TileType::count] = {};
   const RowFactors<Scalar, TileType::width, TileType::count, /*conjugate=*/true> y(
@@ -44,9 +48,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     if (valid) put_products(tile, products, position, out_values);
     return valid;
   };
-  if (!for_each_group<kProductsAtOnce<TileType, Scalar>>(entries.begin, entries.end, add)) {
-    return false;
-  }
+  if (!for_each_group<at_once>(entries.begin, entries.end, add)) return false;
   store_sums(tile, sum, out);
   return true;
 }
