@@ -193,7 +193,8 @@ struct Autograd {
                                                 const Tensor& grad) {
     if (torch::autograd::compute_requires_grad(values, B, grad) || has_tangent(values) ||
         has_tangent(B) || has_tangent(grad)) {
-      return {call_sddmm(s, grad, B.conj_physical()), call_mm_transposed(s, values.conj_physical(), grad)};
+      return {call_sddmm(s, grad, B.conj_physical()),
+              call_mm_transposed(s, values.conj_physical(), grad)};
     }
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_mm_backward(s, values, B, grad, keys & c10::after_autograd_keyset);

@@ -207,9 +207,10 @@ TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
             "values must have one element for each entry, shape [12], but received [11]");
   EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kFloat), Y); }),
             "values and B must have the same dtype, but received Float and Double");
-  EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kInt), Y.to(at::kInt)); }),
-            "values and B must be float32, float64, float16, bfloat16, complex64 or complex128, but "
-            "received Int");
+  EXPECT_EQ(
+      error_of<c10::Error>([&] { ours.mm(values.to(at::kInt), Y.to(at::kInt)); }),
+      "values and B must be float32, float64, float16, bfloat16, complex64 or complex128, but "
+      "received Int");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y.to_sparse()); }),
             "B must be a dense (strided) tensor, but received layout Sparse");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.sddmm(X.to_sparse_csr(), Y); }),
