@@ -5,6 +5,7 @@ release    the C++ tests of the build that is installed
 asan       the C++ tests under the address sanitizer
 ubsan      the C++ tests under the undefined-behaviour sanitizer
 python     pytest, doctests included
+speed      the tests that compare times, with nothing beside them
 fallback   the tests of the products on what devices without kernels get
 """
 
@@ -90,21 +91,23 @@ def ctest(preset: str) -> Counts:
     return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
 
 
+# Most tests are too small to keep two cores busy.
+IN_FEW_PROCESSES = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+
+
 def pytest(name: str, *arguments: str) -> Counts:
-    """Run pytest, in a few processes: most tests are too small to keep two cores busy."""
+    """Run pytest, and name the report."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
-    command += ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
     return read_report(report, succeeded=run(command))
 
 
 def fallback() -> Counts:
     """Run the quick ones of the tests that every backend must pass."""
     names = ("product", "gradients", "layouts_and_strides", "errors", "malformed", "memory")
-    return pytest(
-        "fallback", "--backend=fallback", *(f"tests/python/test_{name}.py" for name in names)
-    )
+    files = (f"tests/python/test_{name}.py" for name in names)
+    return pytest("fallback", "--backend=fallback", *IN_FEW_PROCESSES, *files)
 
 
 STEPS = {
@@ -112,7 +115,8 @@ STEPS = {
     "release": lambda: ctest("release"),
     "asan": lambda: ctest("asan"),
     "ubsan": lambda: ctest("ubsan"),
-    "python": lambda: pytest("python"),
+    "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),
+    "speed": lambda: pytest("speed", "-m", "timed"),
     "fallback": fallback,
 }
 

@@ -36,6 +36,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "of_kernels: holds for the kernels of the CPU only")
+    config.addinivalue_line("markers", "timed: compares times, with nothing else running")
     config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 

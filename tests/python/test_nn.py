@@ -564,6 +564,7 @@ def sgd(parameters, **_):
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
 
+@pytest.mark.timed
 def test_the_digits_are_learned_as_fast_as_with_sparse_parameters(set_threads):
     set_threads(1)
     data = digits.load()
