@@ -31,7 +31,8 @@ class Pattern:
 
     A pattern never changes. It has copies of the indices, 4 bytes a number where int32 suffices (12
     bytes for each entry; 16 for unsorted COO), so that a change of A's own does not reach it. It
-    may be used in several threads at once, and pickled.
+    may be used in several threads at once, pickled, and loaded by ``torch.load`` with
+    ``weights_only=True``.
 
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, of any dtype: its values
@@ -67,8 +68,7 @@ class Pattern:
     @classmethod
     def _of(cls, tensors: _Tensors, shape: torch.Size, values_shape: torch.Size) -> Pattern:
         pattern = cls.__new__(cls)
-        for name, value in zip(cls.__slots__, (shape, tensors, values_shape), strict=True):
-            setattr(pattern, name, value)
+        pattern._tensors, pattern._shape, pattern._values_shape = tensors, shape, values_shape  # noqa: SLF001
         return pattern
 
     @property
@@ -156,10 +156,31 @@ class Pattern:
             return self
         return self._of(moved, self._shape, self._values_shape)
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Pickle the structure as it is kept: nothing is sorted again."""
-        return Pattern._of, (self._tensors, self._shape, self._values_shape)
+    def __getstate__(self) -> tuple[_Tensors, tuple[int, ...], tuple[int, ...]]:
+        """Give the structure as it is kept, so that loading sorts nothing."""
+        return self._tensors, tuple(self._shape), tuple(self._values_shape)
+
+    def __setstate__(self, state: object) -> None:
+        """Take over a state, of which nothing is believed: products check all that it holds."""
+        match state:
+            case (
+                (Tensor() as first, Tensor() as second, Tensor() as third, Tensor() as fourth),
+                tuple() as shape,
+                tuple() as values_shape,
+            ) if all(isinstance(size, int) for size in (*shape, *values_shape)):
+                self._tensors = first, second, third, fourth
+                self._shape, self._values_shape = torch.Size(shape), torch.Size(values_shape)
+            case _:
+                message = (
+                    "the state of a Pattern must be four tensors and two shapes, "
+                    f"but received {type(state).__name__}"
+                )
+                raise ValueError(message)
 
     def __repr__(self) -> str:
         """Name the shape and the number of entries."""
         return f"Pattern(shape={tuple(self._shape)}, nnz={self.nnz})"
+
+
+# What torch.load may make with weights_only=True: tensors and two shapes.
+torch.serialization.add_safe_globals([Pattern])

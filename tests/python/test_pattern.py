@@ -1,6 +1,7 @@
 """A structure that is prepared once: its products, its independence and its checks."""
 
 import copy
+import io
 import itertools
 import pickle
 import re
@@ -140,7 +141,15 @@ def pickled(pattern):
     return pickle.loads(pickle.dumps(pattern))  # noqa: S301 - made here
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def through_a_file(stored):
+    """Save and load an object, without trust in the file."""
+    file = io.BytesIO()
+    torch.save(stored, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled, through_a_file])
 @SIZES
 @ALL_KINDS
 def test_copies_give_the_same_products(kind, size, copied):
@@ -478,6 +487,71 @@ def test_tensors_that_are_no_pattern_are_refused(kind, name, place, change, mess
     arguments[place] = change(arguments[place])
     with pytest.raises((ValueError, RuntimeError), match=f"^{re.escape(message)}"):
         operator(*arguments)
+
+
+def spoiled(**changes):
+    """Make a pattern that is none, as a hostile file may hold it."""
+    pattern = spgrad.Pattern(eight("csr64"))
+    for name, change in changes.items():
+        setattr(pattern, name, change(getattr(pattern, name)))
+    return pattern
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_tensors": lambda _: None},
+        {"_tensors": lambda tensors: tensors[:3]},
+        {"_tensors": lambda tensors: (*tensors[:3], 5)},
+        {"_tensors": lambda tensors: (*tensors[:3], {"anything": tensors})},
+        {"_shape": lambda _: (8.0, 8.0)},
+        {"_shape": lambda _: ("rows", 8)},
+        {"_values_shape": lambda _: (None,)},
+    ],
+)
+def test_states_that_are_no_pattern_are_refused_on_loading(changes):
+    message = "the state of a Pattern must be four tensors and two shapes"
+    with pytest.raises((ValueError, pickle.UnpicklingError), match=message):
+        through_a_file(spoiled(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_shape": lambda _: (8, 2**40)},
+        {"_shape": lambda _: (8, -8)},
+        {"_shape": lambda _: ()},
+        {"_values_shape": lambda _: (9,)},
+        {"_values_shape": lambda _: (-8,)},
+        {"_tensors": lambda tensors: (*tensors[:3], torch.full_like(tensors[3], 2**31 - 1))},
+        {"_tensors": lambda tensors: (*tensors[:1], tensors[1] + 8, *tensors[2:])},
+        {"_tensors": lambda tensors: (*tensors[:3], tensors[3].double())},
+        {"_tensors": lambda tensors: tensors[::-1]},
+    ],
+)
+def test_a_pattern_from_a_hostile_file_is_refused_by_its_products(changes):
+    pattern = through_a_file(spoiled(**changes))
+    values, B = ones(8, requires_grad=True), ones(8, 2, requires_grad=True)
+    with pytest.raises((ValueError, RuntimeError), match="must"):
+        pattern.mm(values, B).sum().backward()
+
+
+class Executed:
+    """An object that runs something where it is loaded with trust."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Executed, "ran", True)
+
+
+def test_loading_a_pattern_executes_nothing():
+    with pytest.raises(pickle.UnpicklingError, match="setattr"):
+        through_a_file(spoiled(_shape=lambda _: (Executed(),)))
+    assert not Executed.ran
+    with pytest.raises(ValueError, match="the state of a Pattern"):
+        pickled(spoiled(_shape=lambda _: (Executed(),)))
+    assert Executed.ran  # so that the object could have done it
 
 
 def test_sizes_that_overflow_are_refused():
