@@ -1,0 +1,57 @@
+"""The same bits for any number of threads, run after run, on the matrices of the benchmark."""
+
+import pytest
+import torch
+
+from benchmarks.operator import contenders, modes
+from benchmarks.operator.layouts import coo_tensor
+from benchmarks.operator.workloads import workloads
+
+THREADS = (1, 2, 3, 8, 8)
+# The narrow ones have the matrix of the first, and 3 stands for all widths that fill no vector.
+WORKLOADS = {
+    workload.name: workload
+    for workload in workloads("full")
+    if workload.group != "narrow" or workload.name == "narrow_3"
+}
+
+
+class Shuffled(contenders.Spgrad):
+    """COO with its entries in no order."""
+
+    def __init__(self):
+        super().__init__(contenders.Layout("COO shuffled", self.shuffle))
+
+    @staticmethod
+    def shuffle(problem):
+        A = coo_tensor(problem, coalesced=False)
+        order = torch.randperm(problem.entries, generator=torch.Generator().manual_seed(0))
+        return torch.sparse_coo_tensor(A._indices()[:, order], A._values()[order], A.shape)
+
+
+FORMS = [Shuffled(), *map(contenders.find, ("spgrad CSR int32", "spgrad COO", "spgrad Pattern"))]
+
+
+@pytest.fixture(scope="module", params=WORKLOADS)
+def problem(request):
+    """Make one of the benchmark's problems."""
+    return WORKLOADS[request.param].make().to(torch.float32)
+
+
+def bits(outcome):
+    """View the results as integers: two zeros differ by their sign, and NaN equals itself."""
+    tensors = (outcome.C, *map(contenders.specified, outcome.dA), outcome.dB)
+    return [tensor.view(torch.int32).clone() for tensor in tensors]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_results_have_the_same_bits_for_any_number_of_threads(problem, form, set_threads):
+    call = modes.make_call(form.prepare(problem), problem, modes.Mode.BOTH)
+    expected = None
+    for threads in THREADS:
+        set_threads(threads)
+        assert torch.get_num_threads() == threads
+        found = bits(call())
+        expected = expected or found
+        for result, first in zip(found, expected, strict=True):
+            assert torch.equal(result, first)
