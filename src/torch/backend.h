@@ -13,7 +13,7 @@ namespace spgrad {
 
 // Rows of a dense operand; 0 for a tensor that has none, which the checks then refuse.
 inline c10::SymInt rows_of(const at::Tensor& dense) {
-  return dense.dim() >= 2 ? dense.sym_size(-2) : c10::SymInt(0);
+  return dense.dim() >= 2 && !dense.is_nested() ? dense.sym_size(-2) : c10::SymInt(0);
 }
 
 template <class Backend>

@@ -1,6 +1,7 @@
 #include "check.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/EmptyTensor.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -22,9 +23,22 @@ void check_dtype(at::ScalarType dtype, const Name&... name) {
       dtype);
 }
 
+// A dense tensor whose elements all are in memory: a storage can be resized behind the back of the
+// tensors that view it (FSDP frees parameters that way), and PyTorch's own products then read past
+// its end.
 void check_strided(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
                     " must be a dense (strided) tensor, but received layout ", tensor.layout());
+  if (!tensor.has_storage() || tensor.is_meta() ||
+      tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || tensor.numel() == 0) {
+    return;  // no memory to leave
+  }
+  const size_t needed = at::detail::computeStorageNbytes(
+      tensor.sizes(), tensor.strides(), tensor.itemsize(), tensor.storage_offset());
+  TORCH_CHECK_VALUE(needed <= tensor.storage().nbytes(), name,
+                    " must lie within its storage, but received shape ", tensor.sizes(),
+                    " with strides ", tensor.strides(), " and offset ", tensor.storage_offset(),
+                    ", ", needed, " bytes, in a storage of ", tensor.storage().nbytes());
 }
 
 void check_index_dtype(const at::Tensor& tensor, const char* name) {
