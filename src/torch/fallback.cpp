@@ -105,9 +105,9 @@ Matrix by_row(const CsrStructure& s) {
   Tensor indices = s.col_indices.to(dtype);
   if (s.batched()) {
     const Tensor item = at::arange(extent.items, offsets.options()).unsqueeze(1);
-    offsets = at::cat({offsets.slice(1, 0, extent.rows).add(item, each).view(-1),
+    offsets = at::cat({offsets.slice(1, 0, extent.rows).add(item, each).reshape(-1),
                        at::full({1}, extent.entries, offsets.options())});
-    indices = indices.add(item, extent.columns).view(-1);
+    indices = indices.add(item, extent.columns).reshape(-1);
   }
   return {extent, offsets.contiguous(), indices.contiguous(), {}};
 }

@@ -15,6 +15,7 @@ OF_EVERY_BACKEND = {
     "test_autograd",
     "test_errors",
     "test_gradients",
+    "test_hostile",
     "test_layouts_and_strides",
     "test_malformed",
     "test_memory",
