@@ -8,7 +8,7 @@ stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick test test-cuda lint format clean install
+.PHONY: help demo bench bench-quick test test-cuda soak lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make test               build, check and test everything"
 	@echo "make test-cuda          test the products on a CUDA device"
+	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
@@ -48,6 +49,9 @@ test: install
 
 test-cuda: install
 	$(bin)/python -m pytest --backend=cuda
+
+soak: install
+	$(bin)/python -m pytest tests/python/test_training.py -k memory_stays_flat --steps=20000 -v -s
 
 lint: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint

@@ -33,6 +33,9 @@ KEPT = pytest.StashKey()
 
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=backends.NAMES, default="kernels", help=backends.__doc__)
+    parser.addoption(
+        "--steps", type=int, default=1500, help="steps of training over which memory must stay flat"
+    )
 
 
 def pytest_configure(config):
@@ -60,6 +63,12 @@ def pytest_collection_modifyitems(config, items):
 def backend(request):
     """Name the backend that the tests run on."""
     return request.config.getoption("backend")
+
+
+@pytest.fixture
+def steps(request):
+    """Give the number of steps over which memory must stay flat."""
+    return request.config.getoption("steps")
 
 
 @pytest.fixture(params=spgrad.instruction_sets())
