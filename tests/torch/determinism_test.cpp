@@ -1,6 +1,9 @@
-// The same bits for any number of threads, with rows that are cut into blocks and passes over the
-// structure that are cut into ranges.
+// The same bits for any number of threads, and wherever they are called from, with rows that are
+// cut into blocks and passes over the structure that are cut into ranges.
 #include <ATen/Parallel.h>
+
+#include <atomic>
+#include <future>
 
 #include "reference.h"
 #include "spgrad/kernels.h"
@@ -11,6 +14,8 @@ namespace {
 
 constexpr int64_t kEntries = 300000;  // enough for 9 ranges of a sort
 constexpr int64_t kLong = 3 * kernels::kLongRow + 17;
+
+using Results = std::vector<at::Tensor>;
 
 class Determinism : public Seeded {
  protected:
@@ -26,30 +31,36 @@ class Determinism : public Seeded {
     return at::stack({sorted, column.index_select(0, order)});
   }
 
-  // The product and its gradients.
-  static std::vector<at::Tensor> results(const at::Tensor& A, const at::Tensor& B,
-                                         const at::Tensor& G) {
+  // The product and its gradients, for which PyTorch may get another number of threads.
+  static Results results(const at::Tensor& A, const at::Tensor& B, const at::Tensor& G,
+                         int threads_of_backward = at::get_num_threads()) {
     const at::Tensor leaf = A.detach().requires_grad_();
     const at::Tensor dense = B.detach().requires_grad_();
     const at::Tensor C = sparse_mm(leaf, dense);
+    at::set_num_threads(threads_of_backward);
     C.backward(G);
     return {C.detach(), specified(leaf.grad()), dense.grad()};
+  }
+
+  static void expect_equal(const Results& actual, const Results& expected) {
+    ASSERT_EQ(actual.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_TRUE(same_bits(actual[i], expected[i])) << "result " << i;
+    }
   }
 
   void expect_same_bits(const at::Tensor& A, const Sizes& sizes) {
     const at::Tensor B = at::randn(sizes.B());
     const at::Tensor G = at::randn(sizes.C());
     at::set_num_threads(1);
-    const auto expected = results(A, B, G);
+    const Results expected = results(A, B, G);
     EXPECT_TRUE(close(expected[0], dense(A).matmul(B.to(at::kDouble))));
     EXPECT_TRUE(close(expected[2], dense(A).mT().matmul(G.to(at::kDouble))));
     for (const int threads : {1, 2, 3, 8}) {
+      SCOPED_TRACE(threads);
       at::set_num_threads(threads);
       ASSERT_EQ(at::get_num_threads(), threads);
-      const auto actual = results(A, B, G);
-      for (size_t i = 0; i < expected.size(); ++i) {
-        EXPECT_TRUE(same_bits(actual[i], expected[i])) << threads << " threads, result " << i;
-      }
+      expect_equal(results(A, B, G), expected);
     }
   }
 
@@ -89,6 +100,82 @@ TEST_F(Determinism, HoldsForBatches) {
   }
   expect_same_bits(csr(at::stack(crows), at::stack(cols), values, sizes.A()), sizes);
   expect_same_bits(coo(at::cat(items, 1), values.flatten(), sizes.A()), sizes);
+}
+
+// Calls from several threads at once, on matrices that are as large as above: each call would share
+// its work out to threads of its own.
+class DeterminismOfCallers : public Determinism {
+ protected:
+  static constexpr int kThreads = 4;
+  static constexpr int kCalls = 24;
+
+  void SetUp() override {
+    Determinism::SetUp();
+    const at::Tensor indices = coordinates_with_hubs(sizes_);
+    const at::Tensor values = at::randn({kEntries}) / 100;
+    const auto [crow, col] = compress(indices, sizes_, at::kInt);
+    const at::Tensor order = at::randperm(kEntries, at::kLong);
+    matrices_ = {csr(crow, col, values, sizes_.A()), coo(indices, values, sizes_.A()),
+                 coo(indices.index_select(1, order), values, sizes_.A())};
+    B_ = at::randn(sizes_.B());
+    G_ = at::randn(sizes_.C());
+    at::set_num_threads(1);
+    for (const at::Tensor& A : matrices_) expected_.push_back(results(A, B_, G_));
+    at::set_num_threads(kThreads);
+  }
+
+  // Calls number 0, 1, ... take the matrices in turn.
+  Results results_of(int64_t call, int threads_of_backward = at::get_num_threads()) const {
+    return results(matrices_[static_cast<size_t>(call) % matrices_.size()], B_, G_,
+                   threads_of_backward);
+  }
+  void expect_same_bits_in(const std::vector<Results>& calls) const {
+    for (size_t call = 0; call < calls.size(); ++call) {
+      SCOPED_TRACE(call);
+      expect_equal(calls[call], expected_[call % matrices_.size()]);
+    }
+  }
+  // Each call in a thread of its own.
+  template <class Call>
+  void expect_same_bits_in_threads(const Call& call) const {
+    std::vector<std::future<Results>> futures;
+    for (int number = 0; number < kCalls; ++number) {
+      futures.push_back(std::async(std::launch::async, [&, number] { return call(number); }));
+    }
+    std::vector<Results> calls;
+    for (auto& future : futures) calls.push_back(future.get());
+    expect_same_bits_in(calls);
+  }
+
+ private:
+  const Sizes sizes_{.n = 3000, .m = 2000, .p = 20};
+  at::Tensor B_, G_;
+  std::vector<at::Tensor> matrices_;
+  std::vector<Results> expected_;
+};
+
+TEST_F(DeterminismOfCallers, HoldsInsideParallelFor) {
+  std::vector<Results> calls(kCalls);
+  std::atomic<int> bodies{0};
+  at::parallel_for(0, kCalls, 1, [&](int64_t first, int64_t last) {
+    bodies += at::in_parallel_region();
+    for (int64_t call = first; call < last; ++call) {
+      calls[static_cast<size_t>(call)] = results_of(call);
+    }
+  });
+  EXPECT_EQ(bodies, kThreads);
+  expect_same_bits_in(calls);
+}
+
+TEST_F(DeterminismOfCallers, HoldsInThreadsThatRunAtOnce) {
+  expect_same_bits_in_threads([&](int call) { return results_of(call); });
+}
+
+TEST_F(DeterminismOfCallers, HoldsWhileTheNumberOfThreadsChanges) {
+  expect_same_bits_in_threads([&](int call) {
+    at::set_num_threads(1 + call % 5);
+    return results_of(call, 1 + (call + 2) % 5);
+  });
 }
 
 }  // namespace
