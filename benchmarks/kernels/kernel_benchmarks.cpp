@@ -8,10 +8,17 @@
 //     shuffled     the same entries with their columns shuffled: nothing close by
 //     power_law    R-MAT of scale 17 with 1.2 M draws: long rows, and many without entries
 //     layer        4096², 5 % of the places at random: each row of B is used 200 times
+//
+// What the checks of offsets and indices cost is the ratio to the same kernels without them:
+//
+//     spgrad_kernel_benchmarks --benchmark_filter='^(spmm|sddmm|backward).*/avx512/matrix:0'
+//         --benchmark_repetitions=30 --benchmark_enable_random_interleaving
+//         --benchmark_report_aggregates_only
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <new>
 #include <numeric>
 #include <random>
@@ -19,8 +26,24 @@
 #include <utility>
 #include <vector>
 
+#include "kernel_table.h"
 #include "spgrad/isa.h"
 #include "spgrad/kernels.h"
+
+// The kernels of each instruction set, as the library has them and without their checks.
+#define SPGRAD_KERNELS(name)                   \
+  namespace spgrad::kernels {                  \
+  namespace name {                             \
+  template <class Scalar>                      \
+  const KernelTable<Scalar>& kernel_table();   \
+  }                                            \
+  namespace unchecked_##name {                 \
+    template <class Scalar>                    \
+    const KernelTable<Scalar>& kernel_table(); \
+  }                                            \
+  }
+#include "instruction_sets.inc"
+#undef SPGRAD_KERNELS
 
 namespace {
 
@@ -28,6 +51,9 @@ using spgrad::kernels::CompressedView;
 using spgrad::kernels::CoordinateView;
 using spgrad::kernels::MovedEntry;
 using Index = int32_t;
+using Kernels = spgrad::kernels::KernelTable<float>;
+using Product = spgrad::kernels::ProductTable<float, Index, Index>;
+using Backward = spgrad::kernels::BackwardTable<float, Index>;
 
 // Dense matrices start at a cache line, as PyTorch's do: elsewhere each vector of 64 bytes would
 // lie on two.
@@ -182,36 +208,33 @@ void set_rates(benchmark::State& state, const Matrix& a) {
 }
 
 // Arguments: number of the matrix, p.
-void spmm(benchmark::State& state, const std::string& instruction_set) {
-  spgrad::use_instruction_set(instruction_set);
+void spmm(benchmark::State& state, const Product& kernels) {
   const Matrix& a = matrix(state.range(0));
   const int64_t p = state.range(1);
   Dense x(static_cast<size_t>(a.rows * p), 1.0F);
   Dense out(x.size());
   for (auto _ : state) {
-    const bool valid = spgrad::kernels::spmm<float>(a.csr(), a.values.data(), {x.data(), 0, p},
-                                                    {out.data(), 0, p}, p, 0, a.rows);
+    const bool valid =
+        kernels.spmm(a.csr(), a.values.data(), {x.data(), 0, p}, {out.data(), 0, p}, p, 0, a.rows);
     if (!valid) state.SkipWithError("malformed");
   }
   set_rates(state, a);
 }
 
-void sddmm(benchmark::State& state, const std::string& instruction_set) {
-  spgrad::use_instruction_set(instruction_set);
+void sddmm(benchmark::State& state, const Product& kernels) {
   const Matrix& a = matrix(state.range(0));
   const int64_t p = state.range(1);
   Dense x(static_cast<size_t>(a.rows * p), 1.0F);
   Dense out(a.values.size());
   for (auto _ : state) {
-    const bool valid = spgrad::kernels::sddmm<float>(a.csr(), {x.data(), 0, p}, {x.data(), 0, p},
-                                                     out.data(), p, 0, a.rows);
+    const bool valid =
+        kernels.sddmm(a.csr(), {x.data(), 0, p}, {x.data(), 0, p}, out.data(), p, 0, a.rows);
     if (!valid) state.SkipWithError("malformed");
   }
   set_rates(state, a);
 }
 
-void backward(benchmark::State& state, const std::string& instruction_set) {
-  spgrad::use_instruction_set(instruction_set);
+void backward(benchmark::State& state, const Backward& kernels) {
   const Matrix& a = matrix(state.range(0));
   const Transposed transposed(a);
   const int64_t p = state.range(1);
@@ -219,9 +242,9 @@ void backward(benchmark::State& state, const std::string& instruction_set) {
   Dense out(x.size());
   Dense out_values(a.values.size());
   for (auto _ : state) {
-    const bool valid = spgrad::kernels::backward<float>(
-        transposed.view(a), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p}, {out.data(), 0, p},
-        out_values.data(), p, 0, a.rows);
+    const bool valid =
+        kernels.backward(transposed.view(a), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p},
+                         {out.data(), 0, p}, out_values.data(), p, 0, a.rows);
     if (!valid) state.SkipWithError("malformed");
   }
   set_rates(state, a);
@@ -245,18 +268,41 @@ void compress_rows(benchmark::State& state) {
 }
 BENCHMARK(compress_rows)->DenseRange(0, 3)->Unit(benchmark::kMillisecond);
 
+void scan_offsets(benchmark::State& state) {
+  const Matrix& a = matrix(state.range(0));
+  for (auto _ : state) benchmark::DoNotOptimize(spgrad::kernels::scan_offsets(a.csr()));
+  set_rates(state, a);
+}
+BENCHMARK(scan_offsets)->DenseRange(0, 3)->Unit(benchmark::kMillisecond);
+
+void register_kernels(const std::string& suffix, const std::string& instruction_set,
+                      const Kernels& kernels) {
+  const auto add = [&](const char* name, auto function) {
+    benchmark::RegisterBenchmark((name + suffix + '/' + instruction_set).c_str(),
+                                 [=, &kernels](benchmark::State& s) { function(s, kernels); })
+        ->ArgNames({"matrix", "p"})
+        ->ArgsProduct({{0, 1, 2, 3}, {1, 3, 8, 16, 33, 64, 128, 256}})
+        ->Unit(benchmark::kMillisecond);
+  };
+  add("spmm", spmm);
+  add("sddmm", sddmm);
+  add("backward", backward);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+#define SPGRAD_KERNELS(name)                       \
+  {#name,                                          \
+   {&spgrad::kernels::name::kernel_table<float>(), \
+    &spgrad::kernels::unchecked_##name::kernel_table<float>()}},
+  const std::map<std::string, std::pair<const Kernels*, const Kernels*>> tables = {
+#include "instruction_sets.inc"
+  };
   for (const std::string& name : spgrad::instruction_sets()) {
-    const std::pair<std::string, void (*)(benchmark::State&, const std::string&)> kernels[] = {
-        {"spmm/", spmm}, {"sddmm/", sddmm}, {"backward/", backward}};
-    for (const auto& [kernel, function] : kernels) {
-      benchmark::RegisterBenchmark((kernel + name).c_str(), function, name)
-          ->ArgNames({"matrix", "p"})
-          ->ArgsProduct({{0, 1, 2, 3}, {1, 3, 8, 16, 33, 64, 128, 256}})
-          ->Unit(benchmark::kMillisecond);
-    }
+    const auto& [checked, unchecked] = tables.at(name);
+    register_kernels("", name, *checked);
+    register_kernels("_unchecked", name, *unchecked);
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
