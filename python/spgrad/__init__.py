@@ -8,6 +8,7 @@
 from spgrad import nn
 from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
+from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
 from spgrad._products import coo_mm, csr_mm, sparse_mm
 
@@ -16,6 +17,7 @@ __all__ = [
     "__version__",
     "coo_mm",
     "csr_mm",
+    "empty_cache",
     "instruction_set",
     "instruction_sets",
     "nn",

@@ -82,7 +82,7 @@ template <class Structure>
 at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
                        const at::Tensor& like) {
   const std::vector<c10::SymInt> size = dense_size(structure, rows, like.sym_size(-1));
-  return empty_large(C10_AS_INTARRAYREF_SLOW(size), like.options());
+  return empty_large(C10_AS_INTARRAYREF_SLOW(size), like.scalar_type());
 }
 
 // One row of sums for each block, in the dtype that the kernels sum in.
@@ -164,8 +164,8 @@ at::Tensor multiply_grouped(const Structure& structure, const GroupedVariant& gr
 template <class Structure>
 at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
   const auto size = C10_AS_INTARRAYREF_SLOW(structure.values_size());
-  const auto options = like.options().dtype(at::toOpMathType(like.scalar_type()));
-  return like.size(-1) == 0 ? at::zeros(size, options) : empty_large(size, options);
+  const at::ScalarType dtype = at::toOpMathType(like.scalar_type());
+  return like.size(-1) == 0 ? at::zeros(size, dtype) : empty_large(size, dtype);
 }
 
 struct Cpu {

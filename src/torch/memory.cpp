@@ -1,26 +1,175 @@
+// Memory of large results is kept when it is freed, for the results to come.
+//
+// The C library gives freed blocks of more than 32 MB back to the system at once, and the next
+// result has to be faulted in again, page by page, each cleared before it is overwritten. That took
+// half of the time of a product of 62 MB. Here a freed block stays mapped, but is marked as
+// MADV_FREE: the system takes its pages as soon as it is short of memory, without asking and
+// without writing them anywhere, and until then they can be written to without a page fault.
 #include "memory.h"
 
-#include <ATen/ops/empty.h>
-
-#ifdef __linux__
+#include <ATen/EmptyTensor.h>
+#include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
-#endif
+#include <torch/library.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "spgrad/memory.h"
 
 namespace spgrad {
+namespace {
 
-at::Tensor empty_large(at::IntArrayRef size, const at::TensorOptions& options) {
-  at::Tensor tensor = at::empty(size, options);
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t huge_page = uintptr_t{2} << 20;
-  if (tensor.nbytes() >= 2 * huge_page) {
-    const auto begin = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
-    const uintptr_t first = (begin + huge_page - 1) & ~(huge_page - 1);
-    const uintptr_t last = (begin + tensor.nbytes()) & ~(huge_page - 1);
-    // Advice only: a system that has no huge pages to give answers with an error and goes on.
-    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+constexpr size_t kHugePage = size_t{2} << 20;
+// Smaller blocks come from the C library's heap, which keeps them by itself.
+constexpr size_t kLeastKept = 2 * kHugePage;
+// A block goes when so many others were asked for since it was freed, and it served for none: some
+// steps of a network of a few dozen layers.
+constexpr uint64_t kMostPassedBy = 256;
+
+size_t page_size() {
+  static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+// Bytes that may be kept at a time.
+size_t most_kept() {
+  static const size_t bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * page_size() / 8;
+  return bytes;
+}
+
+struct Block {
+  c10::DataPtr memory;
+  size_t bytes;
+  uint64_t freed_at = 0;
+
+  // Tells the system something about the whole pages of the block, which have the given size.
+  // Advice only: a system that does not take it answers with an error, and everything goes on.
+  void advise(size_t page, int advice) const {
+    const auto begin = reinterpret_cast<uintptr_t>(memory.get());
+    const uintptr_t first = (begin + page - 1) / page * page;
+    const uintptr_t last = (begin + bytes) / page * page;
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
   }
-#endif
-  return tensor;
+};
+
+// Blocks move from list to list, so that to free one allocates nothing.
+using Blocks = std::list<Block>;
+
+// The blocks that are free, in the order in which they were freed.
+//
+// A thread that finds the list in use goes on without it. So none ever waits, not even in a child
+// process that was forked while another thread used the list, where it will be in use forever.
+class KeptBlocks {
+ public:
+  // The smallest block of at least `bytes` that wastes less than a quarter; none if there is none.
+  Blocks take(size_t bytes) {
+    Blocks taken;
+    Blocks expired;  // given back when the list is no longer in use
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return taken;
+    ++requests_;
+    while (!kept_.empty() && requests_ - kept_.front().freed_at > kMostPassedBy) {
+      move(kept_.begin(), expired);
+    }
+    auto best = kept_.end();
+    for (auto block = kept_.begin(); block != kept_.end(); ++block) {
+      const bool fits = bytes <= block->bytes && block->bytes - bytes < bytes / 4;
+      if (fits && (best == kept_.end() || block->bytes < best->bytes)) best = block;
+    }
+    if (best != kept_.end()) move(best, taken);
+    return taken;
+  }
+
+  void put(Blocks freed) {
+    Blocks surplus;
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return;
+    freed.front().freed_at = requests_;
+    kept_bytes_ += freed.front().bytes;
+    kept_.splice(kept_.end(), freed);
+    while (kept_bytes_ > most_kept()) move(kept_.begin(), surplus);
+  }
+
+  void clear() {
+    Blocks all;
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    while (lock && !kept_.empty()) move(kept_.begin(), all);
+  }
+
+ private:
+  void move(Blocks::iterator block, Blocks& to) {
+    kept_bytes_ -= block->bytes;
+    to.splice(to.end(), kept_, block);
+  }
+
+  std::mutex mutex_;
+  Blocks kept_;
+  size_t kept_bytes_ = 0;
+  uint64_t requests_ = 0;
+};
+
+// Tensors may outlive all that is destroyed at the end of a program, so nothing here is.
+KeptBlocks& kept_blocks() {
+  static auto* const blocks = new KeptBlocks;
+  return *blocks;
+}
+
+class ResultAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes < kLeastKept) return c10::GetCPUAllocator()->allocate(bytes);
+    auto block = std::make_unique<Blocks>(kept_blocks().take(bytes));
+    if (block->empty()) {
+      block->push_back({new_memory(bytes), bytes});
+      block->front().advise(kHugePage, MADV_HUGEPAGE);
+    } else {
+      // To the profiler, what is kept is not allocated.
+      c10::profiledCPUMemoryReporter().New(block->front().memory.get(), block->front().bytes);
+    }
+    void* data = block->front().memory.get();
+    return {data, block.release(), &keep, c10::Device(c10::kCPU)};
+  }
+
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+
+ private:
+  // PyTorch's own allocator throws the error that users know, if there is nothing to be had.
+  static c10::DataPtr new_memory(size_t bytes) {
+    try {
+      return c10::GetCPUAllocator()->allocate(bytes);
+    } catch (const c10::Error&) {
+      kept_blocks().clear();
+      return c10::GetCPUAllocator()->allocate(bytes);
+    }
+  }
+
+  static void keep(void* context) {
+    const std::unique_ptr<Blocks> block(static_cast<Blocks*>(context));
+    c10::profiledCPUMemoryReporter().Delete(block->front().memory.get());
+    block->front().advise(page_size(), MADV_FREE);
+    kept_blocks().put(std::move(*block));
+  }
+};
+
+}  // namespace
+
+at::Tensor empty_large(at::IntArrayRef size, at::ScalarType dtype) {
+  static auto* const allocator = new ResultAllocator;
+  return at::detail::empty_generic(size, allocator, c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                   dtype, std::nullopt);
+}
+
+void empty_cache() { kept_blocks().clear(); }
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
+  m.impl("empty_cache", [] { empty_cache(); });
 }
 
 }  // namespace spgrad

@@ -5,8 +5,8 @@
 
 namespace spgrad {
 
-// A new contiguous tensor with undefined contents. Large ones ask the system for huge pages before
-// the first touch: faulting in 62 MB by pages of 4 KiB took 20 ms, by huge pages 3 ms.
-at::Tensor empty_large(at::IntArrayRef size, const at::TensorOptions& options);
+// A new contiguous CPU tensor with undefined contents. Large ones take memory of earlier ones that
+// was freed (see memory.cpp), and otherwise ask the system for huge pages before the first touch.
+at::Tensor empty_large(at::IntArrayRef size, at::ScalarType dtype);
 
 }  // namespace spgrad

@@ -57,4 +57,6 @@ TORCH_LIBRARY(spgrad, m) {
   m.def("instruction_sets() -> str[]");
   m.def("instruction_set() -> str");
   m.def("use_instruction_set(str name) -> ()");
+
+  m.def("empty_cache() -> ()");
 }

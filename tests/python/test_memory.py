@@ -41,6 +41,7 @@ def make(kind):
     return torch.sparse_coo_tensor(places, torch.ones(nnz), (n, n))
 
 def peak(kind, wanted):
+    spgrad.empty_cache()
     A = make(kind).requires_grad_("A" in wanted)
     B = torch.ones(n, p, requires_grad="B" in wanted)
     if B.is_cuda:

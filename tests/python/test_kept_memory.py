@@ -1,0 +1,158 @@
+"""The memory of large results, which later results take over."""
+
+from textwrap import dedent
+
+import pytest
+import torch
+from programs import output_of
+from torch.profiler import ProfilerActivity, profile
+
+import spgrad
+
+LEAST = 4 << 20  # bytes from which on memory is kept
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept():
+    spgrad.empty_cache()
+    yield
+    spgrad.empty_cache()
+
+
+def result(size=LEAST, value=1.0):
+    """Make a result of so many bytes, all of whose elements have one value."""
+    columns = 64
+    rows = -(-size // (4 * columns))
+    crow = torch.arange(rows + 1)
+    col = torch.zeros(rows, dtype=torch.int64)
+    return spgrad.csr_mm(crow, col, torch.full((rows,), value), torch.ones(1, columns))
+
+
+def test_a_large_result_takes_the_memory_of_a_freed_one():
+    place = result(value=1.0).data_ptr()
+    again = result(value=2.0)
+    assert again.data_ptr() == place
+    assert again.eq(2).all()
+
+
+def test_results_that_are_in_use_are_left_alone():
+    results = [result(value=float(i)) for i in range(5)]
+    del results[3]
+    results += [result(value=float(i)) for i in (5, 6)]
+    assert len({r.data_ptr() for r in results}) == len(results)
+    for r, value in zip(results, (0, 1, 2, 4, 5, 6), strict=True):
+        assert r.eq(value).all()
+
+
+def test_a_view_keeps_the_memory_of_its_result():
+    view = result(value=1.0)[5:6]
+    result(value=2.0)
+    assert view.eq(1).all()
+
+
+@pytest.mark.parametrize("size", [LEAST * 3 // 4, LEAST * 3, LEAST * 9])
+def test_memory_that_is_too_small_or_wastes_a_quarter_is_not_taken(size):
+    first = result(2 * LEAST)
+    place = first.data_ptr()
+    del first
+    other = result(size)
+    assert other.data_ptr() != place
+    assert result(2 * LEAST - LEAST // 4).data_ptr() == place
+
+
+def test_the_smallest_memory_that_fits_is_taken():
+    large, small = result(int(2.3 * LEAST)), result(int(2.1 * LEAST))
+    place = small.data_ptr()
+    del small, large
+    assert result(2 * LEAST).data_ptr() == place
+
+
+def test_a_result_can_grow_and_shrink():
+    tensor = result(value=3.0)
+    count = tensor.numel()
+    tensor.resize_(2 * count)
+    tensor[count:] = 4.0
+    assert tensor[:count].eq(3).all()
+    tensor.untyped_storage().resize_(0)
+    tensor.untyped_storage().resize_(4 * count)
+    tensor.resize_(count).fill_(5.0)
+    assert tensor.eq(5).all()
+
+
+def test_the_profiler_sees_memory_as_used_only_while_a_result_has_it():
+    result()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in events if abs(e.nbytes()) >= LEAST]
+    assert sizes == [LEAST, -LEAST]
+
+
+RESIDENT = f"""
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def result(size, value=1.0):
+    rows = size // 256
+    crow = torch.arange(rows + 1)
+    col = torch.zeros(rows, dtype=torch.int64)
+    return spgrad.csr_mm(crow, col, torch.full((rows,), value), torch.ones(1, 64))
+
+MB = 1 << 20
+LEAST = {LEAST}
+result(LEAST)
+spgrad.empty_cache()
+"""
+
+
+def test_empty_cache_gives_memory_back():
+    program = """
+    before = resident()
+    result(256 * MB)
+    kept = resident() - before
+    spgrad.empty_cache()
+    left = resident() - before
+    print(kept > 200 * MB, left < 32 * MB, kept, left)
+    """
+    assert output_of(RESIDENT + dedent(program))[:2] == ["True"] * 2
+
+
+def test_memory_that_nobody_takes_is_given_back():
+    program = """
+    before = resident()
+    result(256 * MB)
+    for _ in range(300):
+        result(LEAST)
+    print(resident() - before < 64 * MB, resident() - before)
+    """
+    assert output_of(RESIDENT + dedent(program))[0] == "True"
+
+
+def test_more_than_an_eighth_of_the_machines_memory_is_not_kept():
+    program = """
+    import os
+
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
+    before = resident()
+    result(most // 256 * 256 + LEAST)
+    print(resident() - before < 64 * MB, resident() - before)
+    """
+    assert output_of(RESIDENT + dedent(program))[0] == "True"
+
+
+def test_a_child_process_goes_on_while_memory_is_kept():
+    program = """
+    import os
+
+    torch.set_num_threads(1)
+    place = result(8 * MB, 1.0).data_ptr()
+    child = os.fork()
+    if child == 0:
+        value = result(8 * MB, 2.0)
+        os._exit(0 if value.eq(2).all() and value.data_ptr() == place else 1)
+    mine = result(8 * MB, 3.0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), mine.eq(3).all().item())
+    """
+    assert output_of(RESIDENT + dedent(program)) == ["0", "True"]
