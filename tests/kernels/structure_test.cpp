@@ -154,6 +154,36 @@ TYPED_TEST(CompressRowsTest, FillsTheOffsetsWhereverTheEntriesAreCut) {
   }
 }
 
+// Rows of about `mean` entries, in more entries than are looked at together.
+TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfAnyLength) {
+  std::mt19937_64 random(5);
+  for (const int64_t items : {1, 2}) {
+    for (const int64_t mean : {1, 8, 12, 13, 27, 100, 3000}) {
+      const int64_t rows = 10'000 / mean / items;
+      const auto elements = sorted_elements(items, rows, 5, 5'000);
+      const Coordinates<TypeParam> a(items, rows, 5, elements);
+      const auto expected = reference_offsets<TypeParam>(items, rows, elements);
+      std::uniform_int_distribution<int64_t> cut(0, a.view.entries);
+      const auto [first, second] = std::minmax({cut(random), cut(random)});
+      std::vector<TypeParam> offsets(expected.size(), -7);
+      const auto seen = this->compress(a.view, {0, first, second, a.view.entries}, offsets);
+      ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
+      ASSERT_EQ(offsets, expected) << "rows of " << mean << ", cut at " << first << ", " << second;
+    }
+  }
+}
+
+TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderInALongRow) {
+  auto elements = sorted_elements(1, 40, 5, 3000);
+  for (const size_t place : {7u, 8u, 9u, 1000u, 1023u, 1024u, 1025u, 2998u}) {
+    auto spoiled = elements;
+    spoiled[place].row = spoiled[place + 1].row + 1;
+    const Coordinates<TypeParam> a(1, 42, 5, spoiled);
+    std::vector<TypeParam> offsets(43);
+    EXPECT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()), RowOrder::unsorted);
+  }
+}
+
 TYPED_TEST(CompressRowsTest, FillsZerosForNoEntries) {
   const Coordinates<TypeParam> a(2, 3, 4, {});
   std::vector<TypeParam> offsets(7, -7);
