@@ -202,7 +202,10 @@ RowOrder compress(const CoordinateView<Index>& a, int64_t first_entry, int64_t l
       fill(row, starts[i]);
     }
   }
-  if (last_entry == a.entries) fill(rows, a.entries);
+  // An empty range behind all entries has nothing to fill: the offsets before it are others'.
+  if (last_entry == a.entries && (first_entry < last_entry || a.entries == 0)) {
+    fill(rows, a.entries);
+  }
   return RowOrder::sorted;
 }
 
