@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BUILD := build/release
+SECONDS ?= 3600
 bin := $(VENV)/bin
 stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick test test-cuda soak lint format clean install
+.PHONY: help demo bench bench-quick test test-cuda soak fuzz lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
@@ -17,6 +18,7 @@ help:
 	@echo "make test               build, check and test everything"
 	@echo "make test-cuda          test the products on a CUDA device"
 	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
+	@echo "make fuzz               fuzz the kernels for an hour each (SECONDS=600 for ten minutes)"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
@@ -52,6 +54,12 @@ test-cuda: install
 
 soak: install
 	$(bin)/python -m pytest tests/python/test_training.py -k memory_stays_flat --steps=20000 -v -s
+
+# What it finds lies beside the targets in build/fuzz/tests/fuzz.
+fuzz: $(stamp)-environment
+	PATH="$(abspath $(bin)):$$PATH" cmake --preset fuzz -DSPGRAD_FUZZ_SECONDS=$(SECONDS)
+	PATH="$(abspath $(bin)):$$PATH" cmake --build --preset fuzz
+	PATH="$(abspath $(bin)):$$PATH" ctest --preset fuzz --parallel 2 --verbose
 
 lint: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint

@@ -4,6 +4,7 @@ lint       clang-format, ruff, mypy
 release    the C++ tests of the build that is installed
 asan       the C++ tests under the address sanitizer
 ubsan      the C++ tests under the undefined-behaviour sanitizer
+fuzz       the fuzz targets of the kernels, a minute each
 python     pytest, doctests included
 speed      the tests that compare times, with nothing beside them
 fallback   the tests of the products on what devices without kernels get
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -79,9 +81,11 @@ def lint() -> Counts:
     return Counts(passed=sum(outcomes), failed=len(outcomes) - sum(outcomes))
 
 
-def ctest(preset: str) -> Counts:
-    """Build a preset and run its C++ tests."""
-    configured = run(["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}"])
+def ctest(preset: str, *settings: str) -> Counts:
+    """Build a preset, with further settings for CMake, and run its C++ tests."""
+    configured = run(
+        ["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}", *settings]
+    )
     if not (configured and run(["cmake", "--build", "--preset", preset])):
         return Counts(failed=1)
     report = REPORTS / f"{preset}.xml"
@@ -89,6 +93,27 @@ def ctest(preset: str) -> Counts:
     command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure"]
     command += ["--parallel", str(os.cpu_count()), "--no-tests=error"]
     return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
+
+
+def has_libfuzzer() -> bool:
+    """Whether Clang and its libFuzzer are there."""
+    if shutil.which("clang++") is None:
+        return False
+    target = 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
+    command = ["clang++", "-fsanitize=address,fuzzer", "-x", "c++", "-", "-o", os.devnull]
+    return subprocess.run(command, input=target, text=True, check=False).returncode == 0
+
+
+def fuzz() -> Counts:
+    """Run the fuzz targets; only CI must have what they need."""
+    if not has_libfuzzer():
+        required = os.environ.get("CI") == "true"
+        print(
+            "The fuzz targets need Clang with libFuzzer (on Debian: clang and libclang-rt-dev)"
+            + ("." if required else "; they are skipped."),
+        )
+        return Counts(failed=1) if required else Counts(skipped=1)
+    return ctest("fuzz", "-DSPGRAD_FUZZ_SECONDS=60")
 
 
 # Most tests are too small to keep two cores busy.
@@ -115,6 +140,7 @@ STEPS = {
     "release": lambda: ctest("release"),
     "asan": lambda: ctest("asan"),
     "ubsan": lambda: ctest("ubsan"),
+    "fuzz": fuzz,
     "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),
     "speed": lambda: pytest("speed", "-m", "timed"),
     "fallback": fallback,
