@@ -4,6 +4,7 @@ lint       clang-format, ruff, mypy
 release    the C++ tests of the build that is installed
 asan       the C++ tests under the address sanitizer
 ubsan      the C++ tests under the undefined-behaviour sanitizer
+tsan       the C++ tests under the thread sanitizer
 fuzz       the fuzz targets of the kernels, a minute each
 python     pytest, doctests included
 speed      the tests that compare times, with nothing beside them
@@ -140,6 +141,7 @@ STEPS = {
     "release": lambda: ctest("release"),
     "asan": lambda: ctest("asan"),
     "ubsan": lambda: ctest("ubsan"),
+    "tsan": lambda: ctest("tsan"),
     "fuzz": fuzz,
     "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),
     "speed": lambda: pytest("speed", "-m", "timed"),
