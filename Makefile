@@ -9,7 +9,7 @@ stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick test test-cuda soak fuzz lint format clean install
+.PHONY: help demo bench bench-quick test test-cuda soak fuzz coverage mutation lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
@@ -19,6 +19,8 @@ help:
 	@echo "make test-cuda          test the products on a CUDA device"
 	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
 	@echo "make fuzz               fuzz the kernels for an hour each (SECONDS=600 for ten minutes)"
+	@echo "make coverage           lines of C++ and Python that the tests run; HTML in build/coverage/html"
+	@echo "make mutation           break a sample of lines, and list what no test notices (FILES=...)"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
@@ -60,6 +62,17 @@ fuzz: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" cmake --preset fuzz -DSPGRAD_FUZZ_SECONDS=$(SECONDS)
 	PATH="$(abspath $(bin)):$$PATH" cmake --build --preset fuzz
 	PATH="$(abspath $(bin)):$$PATH" ctest --preset fuzz --parallel 2 --verbose
+
+# The tools of one command only, beside those of all tests.
+$(stamp)-environment-%: $(stamp)-environment
+	$(bin)/python -m pip install --progress-bar on --group $*
+	touch $@
+
+coverage: $(stamp)-environment-coverage
+	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/measure_coverage.py
+
+mutation: $(stamp)-environment-mutation
+	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/mutation/run.py $(FILES)
 
 lint: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint

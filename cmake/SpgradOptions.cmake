@@ -1,4 +1,4 @@
-# Language level, warnings and sanitizers of every target.
+# Language level, warnings, sanitizers and coverage of every target.
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -32,4 +32,9 @@ if(SPGRAD_SANITIZE)
     # GCC warns of the fences in PyTorch's headers, which the thread sanitizer does not see.
     target_compile_options(spgrad_options INTERFACE -Wno-tsan)
   endif()
+endif()
+if(SPGRAD_COVERAGE)
+  # Atomic counters: threads count the same lines.
+  target_compile_options(spgrad_options INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(spgrad_options INTERFACE --coverage)
 endif()

@@ -92,13 +92,12 @@ inline at::Tensor random_sparse(Form form, const Sizes& sizes, at::ScalarType dt
     case Form::repeated:
       indices = at::cat({indices, indices.slice(1, 0, 5)}, 1);
       values = at::cat({values, at::randn({5}, dtype)});
-      [[fallthrough]];
-    case Form::unsorted: {
-      const at::Tensor order = at::randperm(indices.size(1), at::kLong);
-      return coo(indices.index_select(1, order), values.index_select(0, order), sizes.A());
-    }
+      break;
+    case Form::unsorted:
+      break;
   }
-  TORCH_INTERNAL_ASSERT(false);
+  const at::Tensor order = at::randperm(indices.size(1), at::kLong);
+  return coo(indices.index_select(1, order), values.index_select(0, order), sizes.A());
 }
 
 inline at::Tensor specified(const at::Tensor& A) {

@@ -1,0 +1,330 @@
+"""Mutation testing: breaks the C++ sources line by line and lists what no test notices.
+
+universalmutator makes the mutants by the rules of cpp.rules. Each is compiled in a copy of the
+sources, only the object files that show it, and the tests that should notice run until the first
+fails. A mutant whose machine code is that of the original, or that equivalent.json explains, is
+equivalent; one that passes all of its tests survives.
+
+    python tests/mutation/run.py                          a sample of every file
+    python tests/mutation/run.py src/torch/check.cpp      of one
+    python tests/mutation/run.py --all src/kernels/rows.h:96
+                                                          all mutants of one line
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import filecmp
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from universalmutator.mutator import mutants_regexp
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+WORK = ROOT / "build" / "mutation"
+SOURCE, BUILD, SITE, ORIGINALS = (WORK / name for name in ("source", "build", "site", "originals"))
+KERNEL_TESTS = "tests/kernels/spgrad_kernel_tests"
+TORCH_TESTS = "tests/torch/spgrad_torch_tests"
+MEMORY = 24 << 30  # bytes of address space; PyTorch's libraries alone map several GB
+COMPILE_SECONDS = 300
+KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
+EQUIVALENT, INVALID = "equivalent", "does not compile"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Object files to compile, by a part of their names, and the tests that run on them.
+
+    `types` restricts the typed tests of the kernels to one dtype. `python` are files of tests.
+    """
+
+    objects: tuple[str, ...]
+    program: str = TORCH_TESTS
+    types: str = ""
+    python: tuple[str, ...] = ()
+    seconds: int = 120
+
+
+def kernels_of(target: str, scalar: str) -> Stage:
+    """Give the stage for the kernels of one instruction set and dtype."""
+    library = "spgrad_kernels_" + re.sub(r"\W", "_", f"{target}_{scalar}")
+    return Stage((f"{library}.dir/",), KERNEL_TESTS, scalar)
+
+
+# Complex kernels compile fastest, and see most; reals have packed tiles; numbers of 16 bits
+# have conversions of their own.
+COMPLEX = kernels_of("baseline", "std::complex<double>")
+FLOAT = kernels_of("baseline", "float")
+HALVES = tuple(kernels_of(*pair) for pair in (("baseline", "Float16"), ("baseline", "BFloat16")))
+
+
+def operators(*objects: str, python: str = "") -> tuple[Stage, ...]:
+    """Give the stages for files of src/torch: the tests in C++, then some in Python."""
+    names = tuple(f"tests/python/test_{name}.py" for name in python.split())
+    return (Stage(objects), Stage(objects, python=names, seconds=300))
+
+
+STAGES = {
+    "src/kernels/backward.h": (COMPLEX, FLOAT),
+    "src/kernels/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/number.h": (COMPLEX, *HALVES),
+    "src/kernels/rows.h": (COMPLEX, FLOAT),
+    "src/kernels/sddmm.h": (COMPLEX, FLOAT),
+    "src/kernels/spmm.h": (COMPLEX, FLOAT),
+    "src/kernels/structure.cpp": (Stage(("/structure.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/sums.h": (COMPLEX, FLOAT),
+    "src/kernels/tile.h": (COMPLEX, FLOAT),
+    "src/kernels/vector.h": (COMPLEX, FLOAT),
+    "src/torch/check.cpp": operators(
+        "/check.cpp.o", python="errors malformed odd_tensors pattern operators"
+    ),
+    "src/torch/grouped.cpp": operators(
+        "/grouped.cpp.o", python="product gradients malformed pattern"
+    ),
+    "src/torch/partition.h": operators(
+        "/cpu.cpp.o", "/grouped.cpp.o", "/partition_test.cpp.o", python="product malformed"
+    ),
+    "src/torch/parallel.h": operators(
+        "/cpu.cpp.o", "/grouped.cpp.o", "/partition_test.cpp.o", python="product malformed"
+    ),
+    "src/torch/cpu.cpp": operators(
+        "/cpu.cpp.o", python="product layouts_and_strides gradients malformed memory"
+    ),
+    "src/torch/specified_values.cpp": operators(
+        "/specified_values.cpp.o", python="autograd gradients training"
+    ),
+    "src/torch/autograd.cpp": operators(
+        "/autograd.cpp.o", python="autograd gradients transforms memory"
+    ),
+    "src/torch/pattern.cpp": operators("/pattern.cpp.o", python="pattern"),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A changed line."""
+
+    file: str
+    line: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """Show the line before and after."""
+        return f"{self.file}:{self.line}\n    - {self.before.strip()}\n    + {self.after.strip()}"
+
+
+def mutants_of(file: str) -> list[Mutant]:
+    """Make all mutants of a file."""
+    lines = (ROOT / file).read_text().splitlines(keepends=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = mutants_regexp(
+            lines, [str(HERE / "cpp.rules")], ignorePatterns=[], ignoreStringOnly=True
+        )
+    return [Mutant(file, number, lines[number - 1], after) for number, after, *_ in found]
+
+
+def is_explained(mutant: Mutant) -> bool:
+    """Whether equivalent.json has the mutant, or all mutants of its line."""
+    return any(
+        entry["file"] == mutant.file
+        and entry["line"] == mutant.before.strip()
+        and entry.get("mutant", mutant.after.strip()) == mutant.after.strip()
+        for entry in json.loads((HERE / "equivalent.json").read_text())
+    )
+
+
+def limit_memory() -> None:
+    """Bound the memory of a child, which a mutant may ask for without end."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def succeeds(
+    command: list[str] | str,
+    folder: Path,
+    seconds: float,
+    environment: dict[str, str] | None = None,
+) -> bool:
+    """Run a command, and end it with all of its children when its time is over."""
+    with subprocess.Popen(
+        command,
+        shell=isinstance(command, str),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=limit_memory,  # noqa: PLW1509 - no threads here
+    ) as process:
+        try:
+            return process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise
+
+
+class Workshop:
+    """A copy of the sources, built once, in which one file at a time is broken."""
+
+    def __init__(self) -> None:
+        """Copy, configure and build."""
+        listed = subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        for name in listed.stdout.split():
+            target = SOURCE / name
+            if not (target.exists() and filecmp.cmp(ROOT / name, target, shallow=False)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, target)
+        # SKBUILD makes _build.py, which Python reads.
+        options = ["-DSPGRAD_TESTS=ON", "-DSPGRAD_WERROR=OFF", "-DSKBUILD=ON", "-GNinja"]
+        options += [f"-DPython_EXECUTABLE={sys.executable}"]
+        # -O3 takes four times as long, and makes no other results.
+        options += ["-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DSPGRAD_KERNELS_OPTIMISATION=-O1"]
+        subprocess.run(["cmake", "-S", SOURCE, "-B", BUILD, *options], check=True)
+        subprocess.run(["cmake", "--build", BUILD], check=True)
+        package = SITE / "spgrad"
+        shutil.copytree(SOURCE / "python/spgrad", package, dirs_exist_ok=True)
+        shutil.copyfile(BUILD / "_build.py", package / "_build.py")
+        (package / "lib").mkdir(exist_ok=True)
+        (package / "lib/libspgrad.so").unlink(missing_ok=True)
+        (package / "lib/libspgrad.so").symlink_to(BUILD / "src/torch/libspgrad.so")
+        self.environment = os.environ | {"PYTHONPATH": str(SITE)}
+        self.compilations: dict[str, str] = {}
+        self.links: dict[str, list[str]] = {}
+        for program in (KERNEL_TESTS, TORCH_TESTS):
+            self.links[program] = []
+            listed = subprocess.run(
+                ["ninja", "-t", "commands", program],
+                cwd=BUILD,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            for command in listed.stdout.splitlines():
+                compiled = re.search(r" -o (\S+\.o) -c ", command)
+                if compiled:
+                    self.compilations[compiled[1]] = command
+                else:
+                    self.links[program].append(command)
+
+    def objects_of(self, stage: Stage) -> list[str]:
+        """Name the object files of a stage."""
+        return [name for name in self.compilations if any(part in name for part in stage.objects)]
+
+    def tests_of(self, stage: Stage) -> list[str]:
+        """Give the command that runs the tests of a stage."""
+        if stage.python:
+            flags = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not timed"]
+            return [sys.executable, "-m", "pytest", *flags, *stage.python]
+        command = [str(BUILD / stage.program), "--gtest_fail_fast", "--gtest_brief=1"]
+        if stage.types:
+            listed = subprocess.run(
+                [command[0], "--gtest_list_tests"], check=True, capture_output=True, text=True
+            )
+            typed = re.findall(r"^(\S+)  # TypeParam = (.*)$", listed.stdout, re.MULTILINE)
+            chosen = [name for name, types in typed if re.search(rf"\b{stage.types}[,>]", types)]
+            command.append("--gtest_filter=" + ":".join(f"{name}*" for name in chosen))
+        return command
+
+    def passes(self, stage: Stage) -> bool:
+        """Whether the tests of a stage pass."""
+        return succeeds(self.tests_of(stage), SOURCE, stage.seconds, self.environment)
+
+    def outcome(self, mutant: Mutant) -> str:
+        """Break the file, run the stages until one notices, and put everything back."""
+        path = SOURCE / mutant.file
+        text = path.read_text()
+        lines = text.splitlines(keepends=True)
+        lines[mutant.line - 1] = mutant.after
+        path.write_text("".join(lines))
+        kept: list[str] = []
+        try:
+            return self._outcome(STAGES[mutant.file], kept)
+        finally:
+            path.write_text(text)
+            for name in kept:
+                shutil.copy2(ORIGINALS / name, BUILD / name)
+
+    def _outcome(self, stages: tuple[Stage, ...], kept: list[str]) -> str:
+        changed = False
+        for stage in stages:
+            for name in self.objects_of(stage):
+                if name not in kept:
+                    (ORIGINALS / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(BUILD / name, ORIGINALS / name)
+                    kept.append(name)
+                    if not succeeds(self.compilations[name], BUILD, COMPILE_SECONDS):
+                        return INVALID
+            if all(
+                filecmp.cmp(BUILD / name, ORIGINALS / name, shallow=False)
+                for name in self.objects_of(stage)
+            ):
+                continue  # the same machine code
+            changed = True
+            try:
+                linked = all(succeeds(c, BUILD, COMPILE_SECONDS) for c in self.links[stage.program])
+                if not (linked and self.passes(stage)):
+                    return KILLED
+            except subprocess.TimeoutExpired:
+                return TIMED_OUT
+        return SURVIVED if changed else EQUIVALENT
+
+
+def chosen_mutants(place: str, options: argparse.Namespace) -> list[Mutant]:
+    """Give the mutants of a file, or of FILE:LINE, that are to be tried."""
+    file, _, line = place.partition(":")
+    mutants = [m for m in mutants_of(file) if not is_explained(m) and line in ("", str(m.line))]
+    if options.all or len(mutants) <= options.sample:
+        return mutants
+    chosen = random.Random(f"{options.seed} {file}").sample(mutants, options.sample)  # noqa: S311
+    return sorted(chosen, key=lambda mutant: mutant.line)
+
+
+def main() -> None:
+    """Try the mutants, and report those that survive."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("places", nargs="*", default=list(STAGES), help="FILE or FILE:LINE")
+    parser.add_argument("--all", action="store_true", help="all mutants, not a sample")
+    parser.add_argument("--sample", type=int, default=20, help="mutants of each file")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    options = parser.parse_args()
+
+    workshop = Workshop()
+    files = [place.partition(":")[0] for place in options.places]
+    for stage in {stage for file in files for stage in STAGES[file]}:
+        if not workshop.passes(stage):
+            sys.exit(f"fails without any mutant: {workshop.tests_of(stage)}")
+    survivors: list[Mutant] = []
+    total: Counter[str] = Counter()
+    for place in options.places:
+        counts: Counter[str] = Counter()
+        for mutant in chosen_mutants(place, options):
+            outcome = workshop.outcome(mutant)
+            print(f"{outcome}: {mutant}", flush=True)
+            counts[outcome] += 1
+            if outcome == SURVIVED:
+                survivors.append(mutant)
+        print(place, dict(counts), flush=True)
+        total += counts
+    print("\nsurvivors:", *survivors, sep="\n")
+    print("total", dict(total))
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
