@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from run import OF_FALLBACK
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "coverage"
 SITE = BUILD / "site"
@@ -47,7 +49,9 @@ def run_tests() -> bool:
     outcomes = [run(BUILD / "tests" / program, "--gtest_brief=1") for program in programs]
     left_out = [f"--ignore=tests/python/test_{name}.py" for name in LEFT_OUT]
     coverage = [sys.executable, "-m", "coverage"]
-    outcomes.append(run(*coverage, "run", "-m", "pytest", "-q", "-m", "not timed", *left_out))
+    pytest = [*coverage, "run", "-m", "pytest", "-q", "-m", "not timed"]
+    outcomes.append(run(*pytest, *left_out))
+    outcomes.append(run(*pytest, "--backend=fallback", *OF_FALLBACK))
     require(*coverage, "combine", "--quiet")
     require(*coverage, "xml", "--quiet")
     return all(outcomes)
@@ -63,7 +67,9 @@ def report() -> None:
     html.mkdir(exist_ok=True)
     tracefiles = ["--add-tracefile", BUILD / "cpp.json"]
     tracefiles += ["--cobertura-add-tracefile", BUILD / "python.xml"]
-    require(*gcovr, *tracefiles, "--txt", "-", "--html-details", html / "index.html")
+    require(
+        *gcovr, *tracefiles, "--merge-lines", "--txt", "-", "--html-details", html / "index.html"
+    )
 
 
 def main() -> None:
