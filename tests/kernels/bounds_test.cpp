@@ -78,7 +78,17 @@ class BoundsTest : public testing::Test {
   // Calls function(problem) for guarded problems of several sizes and all instruction sets.
   template <class Function>
   void for_each_problem(const std::vector<int64_t>& sizes, const Function& function) {
-    const auto a = make_sparse<Index, Entry>(2, 3, 5, {2, 0, 14, 9, 6, 1}, random);
+    for_each_problem({2, 3, 5, {2, 0, 14, 9, 6, 1}}, sizes, function);
+  }
+  struct Shape {
+    int64_t items, rows, columns;
+    RowLengths lengths;
+  };
+  template <class Function>
+  void for_each_problem(const Shape& shape, const std::vector<int64_t>& sizes,
+                        const Function& function) {
+    const auto a =
+        make_sparse<Index, Entry>(shape.items, shape.rows, shape.columns, shape.lengths, random);
     for (const int64_t p : sizes) {
       SCOPED_TRACE("p = " + std::to_string(p));
       const Problem<Product> problem(a, p, random);
@@ -125,6 +135,13 @@ TYPED_TEST(BoundsTest, StaysInsideItsArrays) {
     const auto end = problem.a.entries;
     ASSERT_TRUE(problem.run_block({5, end - 1, end}));
   });
+}
+
+// Entries up to 32 places ahead are read for the prefetch: there are as many behind the first three
+// rows, and fewer behind the last two.
+TYPED_TEST(BoundsTest, LooksAheadInsideItsArrays) {
+  this->for_each_problem({1, 5, 5, {2, 1, 35, 3, 30}}, kSizes,
+                         [](auto& problem) { ASSERT_TRUE(problem.run()); });
 }
 
 TYPED_TEST(BoundsTest, RefusesIndicesOutOfRange) {

@@ -246,7 +246,7 @@ class Workshop:
     def outcome(self, mutant: Mutant) -> str:
         """Break the file, run the stages until one notices, and put everything back."""
         path = SOURCE / mutant.file
-        text = path.read_text()
+        text, times = path.read_text(), path.stat()
         lines = text.splitlines(keepends=True)
         lines[mutant.line - 1] = mutant.after
         path.write_text("".join(lines))
@@ -255,8 +255,9 @@ class Workshop:
             return self._outcome(STAGES[mutant.file], kept)
         finally:
             path.write_text(text)
-            for name in kept:
-                shutil.copy2(ORIGINALS / name, BUILD / name)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # nothing to build next time
+            for name in kept:  # as new files, so that what was linked from others is linked again
+                shutil.copyfile(ORIGINALS / name, BUILD / name)
 
     def _outcome(self, stages: tuple[Stage, ...], kept: list[str]) -> str:
         changed = False
