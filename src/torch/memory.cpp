@@ -42,15 +42,22 @@ size_t most_kept() {
   return bytes;
 }
 
+// Bytes before the data of a block, where it is written whose they are: PyTorch takes only memory
+// that its address alone can free for simple, and clones no other lazily. As much as PyTorch aligns
+// data to.
+constexpr size_t kRecord = 64;
+
 struct Block {
-  c10::DataPtr memory;
-  size_t bytes;
+  c10::DataPtr memory;  // the record and the data
+  size_t bytes;         // of the data
   uint64_t freed_at = 0;
 
-  // Tells the system something about the whole pages of the block, which have the given size.
+  void* data() const { return static_cast<char*>(memory.get()) + kRecord; }
+
+  // Tells the system something about the whole pages of the data, which have the given size.
   // Advice only: a system that does not take it answers with an error, and everything goes on.
   void advise(size_t page, int advice) const {
-    const auto begin = reinterpret_cast<uintptr_t>(memory.get());
+    const auto begin = reinterpret_cast<uintptr_t>(data());
     const uintptr_t first = (begin + page - 1) / page * page;
     const uintptr_t last = (begin + bytes) / page * page;
     if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
@@ -125,14 +132,15 @@ class ResultAllocator final : public c10::Allocator {
     if (bytes < kLeastKept) return c10::GetCPUAllocator()->allocate(bytes);
     auto block = std::make_unique<Blocks>(kept_blocks().take(bytes));
     if (block->empty()) {
-      block->push_back({new_memory(bytes), bytes});
+      block->push_back({new_memory(bytes + kRecord), bytes});
       block->front().advise(kHugePage, MADV_HUGEPAGE);
     } else {
       // To the profiler, what is kept is not allocated.
       c10::profiledCPUMemoryReporter().New(block->front().memory.get(), block->front().bytes);
     }
-    void* data = block->front().memory.get();
-    return {data, block.release(), &keep, c10::Device(c10::kCPU)};
+    void* data = block->front().data();
+    record_of(data) = block.release();
+    return {data, data, &keep, c10::Device(c10::kCPU)};
   }
 
   void copy_data(void* to, const void* from, size_t bytes) const override {
@@ -150,8 +158,13 @@ class ResultAllocator final : public c10::Allocator {
     }
   }
 
-  static void keep(void* context) {
-    const std::unique_ptr<Blocks> block(static_cast<Blocks*>(context));
+  // The list of the one block that has this data.
+  static Blocks*& record_of(void* data) {
+    return *reinterpret_cast<Blocks**>(static_cast<char*>(data) - kRecord);
+  }
+
+  static void keep(void* data) {
+    const std::unique_ptr<Blocks> block(record_of(data));
     c10::profiledCPUMemoryReporter().Delete(block->front().memory.get());
     block->front().advise(page_size(), MADV_FREE);
     kept_blocks().put(std::move(*block));

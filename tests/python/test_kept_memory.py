@@ -79,6 +79,23 @@ def test_a_result_can_grow_and_shrink():
     assert tensor.eq(5).all()
 
 
+def test_a_result_can_be_shared_saved_and_cloned_lazily():
+    tensor = result(value=1.0)
+    clone = torch._lazy_clone(tensor)
+    tensor.add_(1)
+    assert clone.eq(1).all()
+    clone.add_(2)
+    assert tensor.eq(2).all()
+    other = torch.from_dlpack(tensor)
+    tensor = tensor.clone()
+    result(value=3.0)
+    assert other.eq(2).all()
+    other.share_memory_()
+    result(value=4.0)
+    assert other.is_shared()
+    assert other.eq(2).all()
+
+
 def test_the_profiler_sees_memory_as_used_only_while_a_result_has_it():
     result()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
