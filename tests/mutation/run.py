@@ -108,6 +108,7 @@ STAGES = {
     "src/torch/autograd.cpp": operators(
         "/autograd.cpp.o", python="autograd gradients transforms memory"
     ),
+    "src/torch/memory.cpp": operators("/memory.cpp.o", python="kept_memory limits"),
     "src/torch/pattern.cpp": operators("/pattern.cpp.o", python="pattern"),
 }
 
