@@ -135,8 +135,8 @@ class ResultAllocator final : public c10::Allocator {
       block->push_back({new_memory(bytes + kRecord), bytes});
       block->front().advise(kHugePage, MADV_HUGEPAGE);
     } else {
-      // To the profiler, what is kept is not allocated.
-      c10::profiledCPUMemoryReporter().New(block->front().memory.get(), block->front().bytes);
+      // To the profiler, what is kept is not allocated, and no more of it than is asked for.
+      c10::profiledCPUMemoryReporter().New(block->front().memory.get(), bytes);
     }
     void* data = block->front().data();
     record_of(data) = block.release();

@@ -4,8 +4,8 @@ from textwrap import dedent
 
 import pytest
 import torch
+from profiles import allocated
 from programs import output_of
-from torch.profiler import ProfilerActivity, profile
 
 import spgrad
 
@@ -98,10 +98,7 @@ def test_a_result_can_be_shared_saved_and_cloned_lazily():
 
 def test_the_profiler_sees_memory_as_used_only_while_a_result_has_it():
     result()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        result()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    sizes = [e.nbytes() for e in events if abs(e.nbytes()) >= LEAST]
+    sizes = [size for size in allocated(result) if abs(size) >= LEAST]
     assert sizes == [LEAST, -LEAST]
 
 

@@ -6,7 +6,7 @@ The margins are wide: the ratios are three times as high on a quiet machine.
 from functools import partial
 
 import pytest
-from torch.profiler import ProfilerActivity, profile
+from profiles import allocated
 
 import spgrad
 from benchmarks.operator import contenders, modes, timing, workloads
@@ -35,10 +35,7 @@ def medians(calls):
 def allocations(function):
     """Count the allocations of a call, and their bytes."""
     function()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        function()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    sizes = [e.nbytes() for e in events if e.nbytes() > 0]
+    sizes = [size for size in allocated(function) if size > 0]
     assert sizes  # the profiler works
     return len(sizes), sum(sizes)
 
