@@ -2,7 +2,7 @@
 //
 // The C library gives freed blocks of more than 32 MB back to the system at once, and the next
 // result has to be faulted in again, page by page, each cleared before it is overwritten. That took
-// half of the time of a product of 62 MB. Here a freed block stays mapped, but is marked as
+// a third of the time of a product of 62 MB. Here a freed block stays mapped, but is marked as
 // MADV_FREE: the system takes its pages as soon as it is short of memory, without asking and
 // without writing them anywhere, and until then they can be written to without a page fault.
 #include "memory.h"
