@@ -9,7 +9,8 @@
 ///
 /// Each call works on a range of rows in the calling thread, allocates nothing and throws nothing
 /// (but see isa.h for a wrong SPGRAD_INSTRUCTION_SET). Calls on disjoint ranges may run at the same
-/// time. Results do not depend on the ranges.
+/// time. Results do not depend on the ranges. Those of 32 MB and more, of rows that are aligned to
+/// the width of a vector, are written past the caches; they are in memory when the call returns.
 ///
 /// Trust: index arrays are read once, checked, and only then used as addresses. A call returns
 /// false as soon as an offset or an index leaves its bounds; its output is then unspecified, and no

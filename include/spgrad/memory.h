@@ -9,7 +9,7 @@ namespace spgrad {
 ///
 ///     spgrad::empty_cache();
 ///
-/// Results of 4 MB and more on CPU leave their memory to later ones, which saves a third of the
+/// Results of 32 MB and more on CPU leave their memory to later ones, which saves a third of the
 /// time of a product of many MB. At most an eighth of the machine's memory is kept, none for long
 /// without use, and the system takes it by itself when it is short of memory; nobody has to call
 /// this function to make room for something else. Results that are in use are left alone.

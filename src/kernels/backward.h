@@ -14,7 +14,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
                                                 const typename TileType::Element* x_item,
                                                 int64_t x_stride,
                                                 const typename TileType::Element* y_row, Out* out,
-                                                Accumulator<Scalar>* out_values) {
+                                                bool streamed, Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
   // All sums take their turn, as in spmm: of complex numbers, fewer products are done at once.
@@ -51,7 +51,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     return valid;
   };
   if (!for_each_group<at_once>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, out);
+  store_sums(tile, sum, out, streamed);
   return true;
 }
 
@@ -62,16 +62,20 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
   const auto out = elements_of(C);
-  return for_each_group_and_tile<Scalar>(
-      p * kParts<Scalar>, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
+  const int64_t columns = p * kParts<Scalar>;
+  const bool streamed = worth_streaming(a, out, columns);
+  const bool valid = for_each_group_and_tile<Scalar>(
+      columns, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
         return for_each_row(
             a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
               return backward_row(tile, entries, values, x.data + item * x.item_stride,
                                   x.row_stride, y.data + item * y.item_stride + row * y.row_stride,
                                   out.data + item * out.item_stride + row * out.row_stride,
-                                  out_values);
+                                  streamed, out_values);
             });
       });
+  if (streamed) fence_streams();
+  return valid;
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

@@ -15,10 +15,6 @@
 #include "spgrad/kernels.h"
 #include "vector.h"
 
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 template <class Scalar>
@@ -164,6 +160,16 @@ inline void store(Element* to, const Vector<Accumulator<Element>, width>& vector
   } else {
     const Halves<width> halves = narrow<width>(to, vector);
     __builtin_memcpy(to, &halves, lanes * sizeof(Element));
+  }
+}
+
+// Likewise past the caches, to an aligned place.
+template <int width, class Element>
+inline void stream(Element* to, const Vector<Accumulator<Element>, width>& vector) {
+  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+    kernels::SPGRAD_TARGET::stream(to, vector);
+  } else {
+    kernels::SPGRAD_TARGET::stream(to, narrow<width>(to, vector));
   }
 }
 

@@ -13,7 +13,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
 [[gnu::always_inline]] inline bool spmm_row(const TileType& tile, const EntriesType& entries,
                                             const Scalar* values,
                                             const typename TileType::Element* x_item,
-                                            int64_t x_stride, Out* out) {
+                                            int64_t x_stride, Out* out, bool streamed) {
   using V = typename TileType::V;
   constexpr int sums = kSums<TileType>;
   V sum[sums][TileType::count] = {};
@@ -31,7 +31,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     });
   };
   if (!for_each_group<sums>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, out);
+  store_sums(tile, sum, out, streamed);
   return true;
 }
 
@@ -42,18 +42,21 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
   const auto x = elements_of(X);
   const auto out = elements_of(C);
   const int64_t columns = p * kParts<Scalar>;
+  const bool streamed = worth_streaming(a, out, columns);
   const auto do_tile = [&](const auto& tile, int64_t first, int64_t last) {
     return for_each_row(
         a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
           return spmm_row(tile, entries, values, x.data + item * x.item_stride, x.row_stride,
-                          out.data + item * out.item_stride + row * out.row_stride);
+                          out.data + item * out.item_stride + row * out.row_stride, streamed);
         });
   };
   if (p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns) {
     return with_packed_tile<Scalar>(
         columns, [&](const auto& tile) { return do_tile(tile, first_row, last_row); });
   }
-  return for_each_group_and_tile<Scalar>(columns, first_row, last_row, do_tile);
+  const bool valid = for_each_group_and_tile<Scalar>(columns, first_row, last_row, do_tile);
+  if (streamed) fence_streams();
+  return valid;
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

@@ -13,17 +13,51 @@ inline constexpr int kSums = TileType::count > 2                        ? 1
                              : TileType::count > 1 || TileType::partial ? 2
                                                                         : 4;
 
-// Adds them up into a row.
+// Results of so many bytes are written past the caches: they would not stay there until somebody
+// reads them, and to write there is to read what was there before. On a stencil and a graph with 62
+// and 67 MB of results, the product together with a pass over them takes 5 and 9 % less, a product
+// with mostly empty rows half; with 31 MB nothing is left of it, and with 25 MB it takes 1.4 times
+// as long.
+inline constexpr int64_t kLeastStreamed = int64_t{32} << 20;
+
+// Whether `columns` elements of all rows of `out` can be written that way, and should be.
+template <class Index, class Entry, class Out>
+inline bool worth_streaming(const CompressedView<Index, Entry>& a, const DenseView<Out>& out,
+                            int64_t columns) {
+  constexpr uint64_t width = kWidth<Out>;
+  constexpr uint64_t bytes = width * sizeof(Out);
+  if constexpr (kCanStream<bytes>) {
+    const auto misaligned = [](int64_t elements) {
+      return static_cast<uint64_t>(elements) % width != 0;
+    };
+    return columns > 0 && !misaligned(columns) && !misaligned(out.row_stride) &&
+           !misaligned(out.item_stride) && reinterpret_cast<uint64_t>(out.data) % bytes == 0 &&
+           a.items * a.rows >= kLeastStreamed / static_cast<int64_t>(sizeof(Out)) / columns;
+  } else {
+    return false;
+  }
+}
+
+// Adds them up into a row; past the caches where that is worth it.
 template <class TileType, class Out>
 inline void store_sums(const TileType& tile,
                        const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
-                       Out* out) {
-  unroll<TileType::count>([&](auto i) {
-    typename TileType::V total = sum[0][i];
-    if constexpr (kSums<TileType> > 1) total += sum[1][i];
-    if constexpr (kSums<TileType> > 2) total += sum[2][i] + sum[3][i];
-    tile.store(out + tile.first, i, total);
-  });
+                       Out* out, bool streamed) {
+  const auto for_each_total = [&](const auto& write) {
+    unroll<TileType::count>([&](auto i) {
+      typename TileType::V total = sum[0][i];
+      if constexpr (kSums < TileType >> 1) total += sum[1][i];
+      if constexpr (kSums < TileType >> 2) total += sum[2][i] + sum[3][i];
+      write(i, total);
+    });
+  };
+  if constexpr (TileType::width == kWidth<Out> && kCanStream<TileType::width * sizeof(Out)>) {
+    if (streamed) {
+      return for_each_total(
+          [&](auto i, const auto& total) { tile.stream(out + tile.first, i, total); });
+    }
+  }
+  for_each_total([&](auto i, const auto& total) { tile.store(out + tile.first, i, total); });
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

@@ -48,6 +48,11 @@ struct Tile {
   void store(Out* row, int i, const V& vector) const {
     kernels::SPGRAD_TARGET::store<width, partial ? packed : width>(row + start(i), vector);
   }
+  // Likewise past the caches, where rows and tiles are aligned.
+  template <class Out>
+  void stream(Out* row, int i, const V& vector) const {
+    kernels::SPGRAD_TARGET::stream<width>(row + start(i), vector);
+  }
 };
 
 // The rows of a dense operand, as far as they belong to a tile.

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <utility>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 #ifndef SPGRAD_TARGET
 #error "vector.h is compiled for one instruction set: define SPGRAD_TARGET and SPGRAD_VECTOR_BYTES"
 #endif
@@ -24,6 +28,40 @@ struct VectorOf<Scalar, 1> {
 };
 template <class Scalar, int width>
 using Vector = typename VectorOf<Scalar, width>::type;
+
+// Whether vectors of so many bytes can be written past the caches.
+#ifdef __SSE2__
+template <int bytes>
+inline constexpr bool kCanStream = bytes >= 16;
+#else
+template <int bytes>
+inline constexpr bool kCanStream = false;
+#endif
+
+// Writes a vector past the caches, to a place that is aligned to its size. Other threads may see it
+// only after fence_streams.
+template <class V>
+inline void stream(void* to, const V& vector) {
+  static_assert(kCanStream<sizeof(V)>);
+#ifdef __SSE2__
+  auto* place = static_cast<float*>(to);
+#endif
+#ifdef __AVX512F__
+  if constexpr (sizeof(V) == 64) _mm512_stream_ps(place, reinterpret_cast<__m512>(vector));
+#endif
+#ifdef __AVX__
+  if constexpr (sizeof(V) == 32) _mm256_stream_ps(place, reinterpret_cast<__m256>(vector));
+#endif
+#ifdef __SSE2__
+  if constexpr (sizeof(V) == 16) _mm_stream_ps(place, reinterpret_cast<__m128>(vector));
+#endif
+}
+
+inline void fence_streams() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
 
 // Calls function(Constant<i>) for i = 0 ... count - 1, written out one after the other. A loop
 // would do the same, but GCC 12 unrolls it too late to keep an array of vectors in registers: every

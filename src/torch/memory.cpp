@@ -25,8 +25,12 @@ namespace spgrad {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-// Smaller blocks come from the C library's heap, which keeps them by itself.
-constexpr size_t kLeastKept = 2 * kHugePage;
+// Smaller blocks may hold no whole huge page.
+constexpr size_t kLeastHuge = 2 * kHugePage;
+// Smaller blocks the C library keeps by itself, once one of their size was freed
+// (DEFAULT_MMAP_THRESHOLD_MAX of glibc), and without a mark on their pages, which a block of 4 MB
+// of 4 kB pages takes twice the time of a sparse product for.
+constexpr size_t kLeastKept = size_t{32} << 20;
 // A block goes when so many others were asked for since it was freed, and it served for none: some
 // steps of a network of a few dozen layers.
 constexpr uint64_t kMostPassedBy = 256;
@@ -42,6 +46,15 @@ size_t most_kept() {
   return bytes;
 }
 
+// Tells the system something about the whole pages of a block, which have the given size. Advice
+// only: a system that does not take it answers with an error, and everything goes on.
+void advise(const void* block, size_t bytes, size_t page, int advice) {
+  const auto begin = reinterpret_cast<uintptr_t>(block);
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + bytes) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
+}
+
 // Bytes before the data of a block, where it is written whose they are: PyTorch takes only memory
 // that its address alone can free for simple, and clones no other lazily. As much as PyTorch aligns
 // data to.
@@ -53,15 +66,6 @@ struct Block {
   uint64_t freed_at = 0;
 
   void* data() const { return static_cast<char*>(memory.get()) + kRecord; }
-
-  // Tells the system something about the whole pages of the data, which have the given size.
-  // Advice only: a system that does not take it answers with an error, and everything goes on.
-  void advise(size_t page, int advice) const {
-    const auto begin = reinterpret_cast<uintptr_t>(data());
-    const uintptr_t first = (begin + page - 1) / page * page;
-    const uintptr_t last = (begin + bytes) / page * page;
-    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
-  }
 };
 
 // Blocks move from list to list, so that to free one allocates nothing.
@@ -129,11 +133,10 @@ KeptBlocks& kept_blocks() {
 class ResultAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes < kLeastKept) return c10::GetCPUAllocator()->allocate(bytes);
+    if (bytes < kLeastKept) return new_memory(bytes);
     auto block = std::make_unique<Blocks>(kept_blocks().take(bytes));
     if (block->empty()) {
       block->push_back({new_memory(bytes + kRecord), bytes});
-      block->front().advise(kHugePage, MADV_HUGEPAGE);
     } else {
       // To the profiler, what is kept is not allocated, and no more of it than is asked for.
       c10::profiledCPUMemoryReporter().New(block->front().memory.get(), bytes);
@@ -148,8 +151,14 @@ class ResultAllocator final : public c10::Allocator {
   }
 
  private:
-  // PyTorch's own allocator throws the error that users know, if there is nothing to be had.
   static c10::DataPtr new_memory(size_t bytes) {
+    c10::DataPtr memory = allocate_or_empty_cache(bytes);
+    if (bytes >= kLeastHuge) advise(memory.get(), bytes, kHugePage, MADV_HUGEPAGE);
+    return memory;
+  }
+
+  // PyTorch's own allocator throws the error that users know, if there is nothing to be had.
+  static c10::DataPtr allocate_or_empty_cache(size_t bytes) {
     try {
       return c10::GetCPUAllocator()->allocate(bytes);
     } catch (const c10::Error&) {
@@ -166,7 +175,7 @@ class ResultAllocator final : public c10::Allocator {
   static void keep(void* data) {
     const std::unique_ptr<Blocks> block(record_of(data));
     c10::profiledCPUMemoryReporter().Delete(block->front().memory.get());
-    block->front().advise(page_size(), MADV_FREE);
+    advise(data, block->front().bytes, page_size(), MADV_FREE);
     kept_blocks().put(std::move(*block));
   }
 };

@@ -10,7 +10,7 @@ from programs import output_of
 
 import spgrad
 
-LEAST = 4 << 20  # bytes from which on memory is kept
+LEAST = 32 << 20  # bytes from which on memory is kept
 
 
 @pytest.fixture(autouse=True)
@@ -158,12 +158,12 @@ def test_a_child_process_goes_on_while_memory_is_kept():
     import os
 
     torch.set_num_threads(1)
-    place = result(8 * MB, 1.0).data_ptr()
+    place = result(LEAST, 1.0).data_ptr()
     child = os.fork()
     if child == 0:
-        value = result(8 * MB, 2.0)
+        value = result(LEAST, 2.0)
         os._exit(0 if value.eq(2).all() and value.data_ptr() == place else 1)
-    mine = result(8 * MB, 3.0)
+    mine = result(LEAST, 3.0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), mine.eq(3).all().item())
     """
     assert output_of(RESIDENT + dedent(program)) == ["0", "True"]
