@@ -28,6 +28,8 @@ template <class TileType, class EntriesType, class Scalar, class Out>
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
+    if constexpr (kPrefetchesStreams<TileType> && size == at_once)
+      entries.prefetch_stream(first, values, out_values);
     V products[size * parts];
     int64_t position[size];
     // By itself, GCC 12 does not write this out for 7 and 8 vectors, and then keeps all sums in
@@ -51,7 +53,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     return valid;
   };
   if (!for_each_group<at_once>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, out, streamed);
+  store_sums(tile, sum, entries, out, streamed);
   return true;
 }
 
@@ -65,14 +67,16 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
   const int64_t columns = p * kParts<Scalar>;
   const bool streamed = worth_streaming(a, out, columns);
   const bool valid = for_each_group_and_tile<Scalar>(
-      columns, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(
-            a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-              return backward_row(tile, entries, values, x.data + item * x.item_stride,
+      a, columns, first_row, last_row,
+      [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
+        return for_each_row(a, tile, first, last, block,
+                            [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+                              return backward_row(
+                                  tile, entries, values, x.data + item * x.item_stride,
                                   x.row_stride, y.data + item * y.item_stride + row * y.row_stride,
                                   out.data + item * out.item_stride + row * out.row_stride,
                                   streamed, out_values);
-            });
+                            });
       });
   if (streamed) fence_streams();
   return valid;

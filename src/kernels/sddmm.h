@@ -35,6 +35,7 @@ template <class TileType, class EntriesType, class Scalar>
                                              int64_t y_stride, Scalar* out) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
+  constexpr int at_once = kProductsAtOnce<TileType, Scalar>;
   if (entries.begin == entries.end) return true;  // without a look at the row of X
   const OverlapMask<TileType> mask(tile);
   const RowFactors<Scalar, TileType::width, TileType::count> x(
@@ -42,6 +43,8 @@ template <class TileType, class EntriesType, class Scalar>
   const TileRows<TileType> y_rows = entries.rows(tile, y_item, y_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto multiply = [&](int64_t first, auto size) {
+    if constexpr (kPrefetchesStreams<TileType> && size == at_once)
+      entries.prefetch_stream(first, out);
     V products[size * parts];
     int64_t position[size];
     const bool valid = unroll_while<size>([&](auto e) {
@@ -58,7 +61,7 @@ template <class TileType, class EntriesType, class Scalar>
     if (valid) put_products(tile, products, position, out);
     return valid;
   };
-  return for_each_group<kProductsAtOnce<TileType, Scalar>>(entries.begin, entries.end, multiply);
+  return for_each_group<at_once>(entries.begin, entries.end, multiply);
 }
 
 template <class Scalar, class Index, class Entry>
@@ -68,8 +71,9 @@ bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> X,
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
   return for_each_group_and_tile<Scalar>(
-      p * kParts<Scalar>, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last) {
-        return for_each_row(a, first, last,
+      a, p * kParts<Scalar>, first_row, last_row,
+      [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
+        return for_each_row(a, tile, first, last, block,
                             [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
                               const auto* x_item = x.data + item * x.item_stride;
                               prefetch_row(TileRows(tile, x_item, x.row_stride, a.rows), soon);

@@ -20,6 +20,8 @@ template <class TileType, class EntriesType, class Scalar, class Out>
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
+    if constexpr (kPrefetchesStreams<TileType> && size == sums)
+      entries.prefetch_stream(first, values);
     return unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;
@@ -31,7 +33,7 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     });
   };
   if (!for_each_group<sums>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, out, streamed);
+  store_sums(tile, sum, entries, out, streamed);
   return true;
 }
 
@@ -43,18 +45,18 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
   const auto out = elements_of(C);
   const int64_t columns = p * kParts<Scalar>;
   const bool streamed = worth_streaming(a, out, columns);
-  const auto do_tile = [&](const auto& tile, int64_t first, int64_t last) {
+  const auto do_tile = [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
     return for_each_row(
-        a, first, last, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+        a, tile, first, last, block, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
           return spmm_row(tile, entries, values, x.data + item * x.item_stride, x.row_stride,
                           out.data + item * out.item_stride + row * out.row_stride, streamed);
         });
   };
   if (p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns) {
     return with_packed_tile<Scalar>(
-        columns, [&](const auto& tile) { return do_tile(tile, first_row, last_row); });
+        columns, [&](const auto& tile) { return do_tile(tile, first_row, last_row, a.columns); });
   }
-  const bool valid = for_each_group_and_tile<Scalar>(columns, first_row, last_row, do_tile);
+  const bool valid = for_each_group_and_tile<Scalar>(a, columns, first_row, last_row, do_tile);
   if (streamed) fence_streams();
   return valid;
 }

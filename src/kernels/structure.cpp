@@ -11,6 +11,28 @@ bool inside(int64_t index, int64_t bound) {
   return static_cast<uint64_t>(index) < static_cast<uint64_t>(bound);
 }
 
+// GCC takes a function that only fetches for one that does nothing, unless it is inlined by force.
+template <class Index>
+[[gnu::always_inline]] inline void prefetch(const Index* array, int64_t k) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) +
+                                                   static_cast<uintptr_t>(k) * sizeof(Index)));
+}
+
+template <class Index>
+constexpr int64_t kLine = 64 / sizeof(Index);  // indices in a cache line
+
+// Fetches what comes 2 kB behind entry k of each array, where k is the first of a cache line. By
+// itself, the CPU reaches little more than half the speed of memory: it follows a stream only up to
+// the next page of 4 kB.
+template <class Index, class... Arrays>
+[[gnu::always_inline]] inline void prefetch_streams(int64_t k, const Index* array,
+                                                    const Arrays*... more) {
+  if (k % kLine<Index> == 0) {
+    prefetch(array, k + 32 * kLine<Index>);
+    (prefetch(more, k + 32 * kLine<Index>), ...);
+  }
+}
+
 // Row of the batch that entry k belongs to, or -1 where its item or row is out of bounds.
 template <class Index>
 int64_t row_of_batch(const CoordinateView<Index>& a, int64_t k) {
@@ -35,6 +57,7 @@ int64_t total_entries(const CompressedView<Index, Index>& a) {
 template <class Index, class Visit>
 bool visit_keys(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
   for (int64_t k = first; k < last; ++k) {
+    prefetch_streams(k, a.row);
     const int64_t key = row_of_batch(a, k);
     if (key < 0) return false;
     visit(key);
@@ -49,6 +72,7 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
     const int64_t end = std::min((item + 1) * a.entries, last);
     const Index* entry = a.entry + item * (a.entries_stride - a.entries);
     for (; first < end; ++first) {
+      prefetch_streams(first, entry);
       const auto column = static_cast<int64_t>(entry[first]);
       if (!inside(column, a.columns)) return false;
       visit(item * a.columns + column);
@@ -58,11 +82,17 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
 }
 
 // visit_entries also tells where they are: it calls visit(key, index, position), where `index` is
-// what the sorted entry keeps, and stops where that returns false, too.
+// what the sorted entry keeps, and stops where that returns false, too. Before that, it calls
+// look_ahead(key) for the entry kLookAhead places ahead, where that is within bounds.
+constexpr int64_t kLookAhead = 32;
 
-template <class Index, class Visit>
-bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
+template <class Index, class Visit, class LookAhead>
+bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit,
+                   LookAhead&& look_ahead) {
   for (int64_t k = first; k < last; ++k) {
+    prefetch_streams(k, a.row, a.column);
+    const int64_t soon = k + kLookAhead < last ? row_of_batch(a, k + kLookAhead) : -1;
+    if (soon >= 0) look_ahead(soon);
     const int64_t key = row_of_batch(a, k);
     const auto column = static_cast<int64_t>(a.column[k]);
     if (key < 0 || !inside(column, a.columns) || !visit(key, column, k)) return false;
@@ -70,9 +100,9 @@ bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, 
   return true;
 }
 
-template <class Index, class Visit>
+template <class Index, class Visit, class LookAhead>
 bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t last,
-                   Visit&& visit) {
+                   Visit&& visit, LookAhead&& look_ahead) {
   while (first < last) {
     const int64_t item = first / a.entries;
     const int64_t before = item * a.entries;  // entries of the items before
@@ -84,6 +114,9 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
     for (; k < end && inside(row, a.rows); ++row) {
       const int64_t row_end = std::min(static_cast<int64_t>(offsets[row + 1]), end);
       for (; k < row_end; ++k) {
+        prefetch_streams(k, entry);
+        const auto soon = static_cast<int64_t>(k + kLookAhead < end ? entry[k + kLookAhead] : -1);
+        if (inside(soon, a.columns)) look_ahead(item * a.columns + soon);
         const auto column = static_cast<int64_t>(entry[k]);
         if (!inside(column, a.columns)) return false;
         if (!visit(item * a.columns + column, row, before + k)) return false;
@@ -97,12 +130,6 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
 
 // Entries that are checked and then read again, from the L1 cache.
 constexpr int64_t kChunk = 1024;
-
-template <class Index>
-void prefetch(const Index* array, int64_t k) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) +
-                                                   static_cast<uintptr_t>(k) * sizeof(Index)));
-}
 
 // Row of the batch, for entries whose item and row are within bounds. Others wrap.
 template <bool batched, class Index>
@@ -132,16 +159,13 @@ RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last
   };
   check_bounds(first);
   if (first > 0) check_bounds(first - 1);
-  constexpr int64_t line = 64 / sizeof(Index);
-  constexpr int64_t block = 8 * line;
+  constexpr int64_t block = 8 * kLine<Index>;
   for (int64_t begin = std::max<int64_t>(first, 1); begin < last; begin += block) {
-    // By itself, the CPU reaches little more than half the speed of memory here. A prefetch beyond
-    // the end is harmless.
-    for (int64_t k = begin + kChunk; k < begin + kChunk + block; k += line) {
-      prefetch(a.row, k);
-      if constexpr (batched) prefetch(a.item, k);
-    }
     const int64_t end = std::min(begin + block, last);
+    for (int64_t k = begin / kLine<Index> * kLine<Index>; k < end; k += kLine<Index>) {
+      prefetch_streams(k, a.row);
+      if constexpr (batched) prefetch_streams(k, a.item);
+    }
     for (int64_t k = begin; k < end; ++k) {
       check_bounds(k);
       decreases |= static_cast<uint64_t>(wrapped_row_of_batch<batched>(a, k)) -
@@ -262,14 +286,17 @@ template <class Source, class Counter>
 bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
                   MovedEntry<Counter>* entries) {
   const int64_t total = total_entries(source);
-  return visit_entries(
-      source, first_entry, last_entry, [&](int64_t key, int64_t index, int64_t position) {
-        // Out of bounds only where another thread changed the indices meanwhile.
-        const auto place = static_cast<int64_t>(places[key]++);
-        if (!inside(place, total)) return false;
-        entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
-        return true;
-      });
+  const auto move = [&](int64_t key, int64_t index, int64_t position) {
+    // Out of bounds only where another thread changed the indices meanwhile.
+    const auto place = static_cast<int64_t>(places[key]++);
+    if (!inside(place, total)) return false;
+    entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
+    return true;
+  };
+  // Where its place is not in the cache, an entry would wait for it: without this, a graph
+  // takes 1.7 times as long, a stencil 1.3.
+  return visit_entries(source, first_entry, last_entry, move,
+                       [&](int64_t key) { prefetch(entries, static_cast<int64_t>(places[key])); });
 }
 
 #define SPGRAD_INSTANTIATE_SORT(Source, Counter)                       \

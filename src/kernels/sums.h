@@ -1,7 +1,7 @@
 // The sums over the entries of a row, as spmm and backward both make them, bit for bit.
 #pragma once
 
-#include "tile.h"
+#include "rows.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
@@ -38,26 +38,32 @@ inline bool worth_streaming(const CompressedView<Index, Entry>& a, const DenseVi
   }
 }
 
-// Adds them up into a row; past the caches where that is worth it.
-template <class TileType, class Out>
+// Adds them up into a row, to the sums of the parts of the row that were done before. The complete
+// row goes past the caches where that is worth it.
+template <class TileType, class EntriesType, class Out>
 inline void store_sums(const TileType& tile,
                        const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
-                       Out* out, bool streamed) {
-  const auto for_each_total = [&](const auto& write) {
-    unroll<TileType::count>([&](auto i) {
-      typename TileType::V total = sum[0][i];
-      if constexpr (kSums < TileType >> 1) total += sum[1][i];
-      if constexpr (kSums < TileType >> 2) total += sum[2][i] + sum[3][i];
-      write(i, total);
-    });
-  };
-  if constexpr (TileType::width == kWidth<Out> && kCanStream<TileType::width * sizeof(Out)>) {
-    if (streamed) {
-      return for_each_total(
-          [&](auto i, const auto& total) { tile.stream(out + tile.first, i, total); });
+                       const EntriesType& entries, Out* out, bool streamed) {
+  using V = typename TileType::V;
+  Out* place = out + tile.first;
+  V total[TileType::count];
+  unroll<TileType::count>([&](auto i) {
+    total[i] = sum[0][i];
+    if constexpr (kSums<TileType> > 1) total[i] += sum[1][i];
+    if constexpr (kSums<TileType> > 2) total[i] += sum[2][i] + sum[3][i];
+  });
+  if constexpr (kDoesBlocks<TileType>) {
+    // All of them before the first is stored: the last vector overlaps the one before.
+    if (!entries.is_first_part) [[unlikely]] {
+      unroll<TileType::count>([&](auto i) { total[i] += tile.load(place, i); });
     }
   }
-  for_each_total([&](auto i, const auto& total) { tile.store(out + tile.first, i, total); });
+  if constexpr (TileType::width == kWidth<Out> && kCanStream<TileType::width * sizeof(Out)>) {
+    if (streamed && entries.is_last_part) {
+      return unroll<TileType::count>([&](auto i) { tile.stream(place, i, total[i]); });
+    }
+  }
+  unroll<TileType::count>([&](auto i) { tile.store(place, i, total[i]); });
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

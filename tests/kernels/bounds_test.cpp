@@ -210,6 +210,34 @@ TYPED_TEST(BoundsTest, RefusesOffsetsThatDecrease) {
   });
 }
 
+TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
+  using Index = typename TypeParam::Index;
+  this->for_each_problem({2, 10, 4300, lengths_for_blocks(2, 10)}, {250}, [this](auto& problem) {
+    ASSERT_TRUE(problem.run());
+    for (const size_t k : {size_t{0}, size_t{150}, size_t{299}, problem.entry.size() - 1}) {
+      const auto valid = problem.entry[k];
+      for (const Index hostile : outside<Index>(problem.a.columns)) {
+        TestFixture::index_of(problem.entry[k]) = hostile;
+        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+      }
+      problem.entry[k] = valid;
+    }
+    const auto offset = static_cast<Index>(problem.a.entries + 1);
+    for (const Index hostile : {offset, Index{-1}}) {
+      const Index valid = problem.offsets[3];
+      problem.offsets[3] = hostile;
+      ASSERT_FALSE(problem.run());
+      problem.offsets[3] = valid;
+    }
+    // Each in range, in no order at all.
+    for (size_t k = 0; k < problem.entry.size(); ++k) {
+      TestFixture::index_of(problem.entry[k]) =
+          static_cast<Index>(this->random() % static_cast<uint64_t>(problem.a.columns));
+    }
+    ASSERT_TRUE(problem.run());
+  });
+}
+
 TYPED_TEST(BoundsTest, SurvivesStructuresOfRandomNumbers) {
   using Index = typename TypeParam::Index;
   // Mostly plausible numbers, so that all checks have their turn.

@@ -351,6 +351,24 @@ TYPED_TEST_P(ProductTest, WorksOnManyRowsOfSeveralTiles) {
   }
 }
 
+// Rows that the kernels do in blocks of columns, where the dense operand has 4300 rows of 250
+// columns and more: 16 rows, with 16 entries in each of nine blocks on average.
+inline RowLengths lengths_for_blocks(int64_t items, int64_t rows) {
+  const RowLengths pattern = {300, 0, 150, 160, 145, 1, 200, 250, 150, 200};
+  RowLengths lengths;
+  for (int64_t i = 0; i < items * rows; ++i) {
+    lengths.push_back(pattern[static_cast<size_t>(i % rows) % pattern.size()]);
+  }
+  return lengths;
+}
+
+TYPED_TEST_P(ProductTest, WorksInBlocksOfColumns) {
+  auto a = this->with_lengths(2, 10, 4300, lengths_for_blocks(2, 10));
+  ASSERT_NO_FATAL_FAILURE(this->expect_right(a, 250)) << "columns in any order";
+  sort_columns(a);
+  ASSERT_NO_FATAL_FAILURE(this->expect_right(a, 250)) << "columns in order";
+}
+
 TYPED_TEST_P(ProductTest, GivesTheSameBitsWhateverTheAlignment) {
   const auto a = this->small_batch();
   for (const int64_t p : kSizes) {
@@ -507,8 +525,8 @@ REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColu
                             TakesManyRowsOfOneEntryAndOneRowOfMany,
                             WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
                             GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles,
-                            GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
-                            KeepsInfinityAndNanToWhatMeetsThem,
+                            WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment,
+                            NeverUsesRowsThatNoEntryChooses, KeepsInfinityAndNanToWhatMeetsThem,
                             KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,
                             RefusesBlocksOfMoreEntriesThanALongRowBeginsWith, WorksOnBlocksOfRows,
                             GivesTheSameBitsForABlockAsForTheRow);

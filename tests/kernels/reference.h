@@ -227,4 +227,27 @@ Sparse<Index, Entry> make_sparse(int64_t items, int64_t rows, int64_t columns,
   return a;
 }
 
+// Puts the columns of each row in order; positions of values stay where they are.
+template <class Index, class Entry>
+void sort_columns(Sparse<Index, Entry>& a) {
+  auto& elements = a.elements;
+  for (size_t first = 0, last = 0; first < elements.size(); first = last) {
+    std::vector<int64_t> columns;
+    while (last < elements.size() && elements[last].item == elements[first].item &&
+           elements[last].row == elements[first].row) {
+      columns.push_back(elements[last++].column);
+    }
+    std::sort(columns.begin(), columns.end());
+    for (size_t k = first; k < last; ++k) {
+      elements[k].column = columns[k - first];
+      const auto index = static_cast<Index>(elements[k].column);
+      if constexpr (std::is_same_v<Index, Entry>) {
+        a.entry[k] = index;
+      } else {
+        a.entry[k].index = index;
+      }
+    }
+  }
+}
+
 }  // namespace spgrad::kernels::test

@@ -72,5 +72,25 @@ TEST(Spmm, GivesTheSameBitsInEveryColumn) {
   }
 }
 
+// More rows than take their turn in a block.
+TEST(Spmm, GivesTheSameBitsInBlocksOfColumnsWhereverTheRowsAreCut) {
+  using Product = Spmm<Types<float, int32_t, int32_t>>;
+  std::mt19937_64 random(7);
+  auto a = make_sparse<int32_t, int32_t>(2, 260, 4300, lengths_for_blocks(2, 260), random);
+  sort_columns(a);
+  Problem<Product> problem(a, 250, random);
+  for_each_instruction_set([&] {
+    problem.clear();
+    ASSERT_TRUE(problem.run());
+    ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+    const auto whole = problem.results();
+    for (const int64_t cut : {1, 255, 512, 513}) {
+      problem.clear();
+      ASSERT_TRUE(problem.run(cut, a.all_rows()) && problem.run(0, cut));
+      ASSERT_TRUE(problem.results() == whole) << "cut at " << cut;
+    }
+  });
+}
+
 }  // namespace
 }  // namespace spgrad::kernels::test
