@@ -108,6 +108,8 @@ STAGES = {
     "src/torch/autograd.cpp": operators(
         "/autograd.cpp.o", python="autograd gradients transforms memory"
     ),
+    "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
+    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
     "src/torch/memory.cpp": operators("/memory.cpp.o", python="kept_memory limits"),
     "src/torch/pattern.cpp": operators("/pattern.cpp.o", python="pattern"),
 }
@@ -262,26 +264,26 @@ class Workshop:
 
     def _outcome(self, stages: tuple[Stage, ...], kept: list[str]) -> str:
         changed = False
-        for stage in stages:
-            for name in self.objects_of(stage):
-                if name not in kept:
-                    (ORIGINALS / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(BUILD / name, ORIGINALS / name)
-                    kept.append(name)
-                    if not succeeds(self.compilations[name], BUILD, COMPILE_SECONDS):
-                        return INVALID
-            if all(
-                filecmp.cmp(BUILD / name, ORIGINALS / name, shallow=False)
-                for name in self.objects_of(stage)
-            ):
-                continue  # the same machine code
-            changed = True
-            try:
+        try:
+            for stage in stages:
+                for name in self.objects_of(stage):
+                    if name not in kept:
+                        (ORIGINALS / name).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy2(BUILD / name, ORIGINALS / name)
+                        kept.append(name)
+                        if not succeeds(self.compilations[name], BUILD, COMPILE_SECONDS):
+                            return INVALID
+                if all(
+                    filecmp.cmp(BUILD / name, ORIGINALS / name, shallow=False)
+                    for name in self.objects_of(stage)
+                ):
+                    continue  # the same machine code
+                changed = True
                 linked = all(succeeds(c, BUILD, COMPILE_SECONDS) for c in self.links[stage.program])
                 if not (linked and self.passes(stage)):
                     return KILLED
-            except subprocess.TimeoutExpired:
-                return TIMED_OUT
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
         return SURVIVED if changed else EQUIVALENT
 
 
