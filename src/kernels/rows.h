@@ -27,8 +27,9 @@ inline int64_t index_of(const MovedEntry<Index>& entry) {
 }
 
 // Entries ahead that are fetched themselves, and their values where these lie in the same order.
-// The hardware follows such a stream only up to the next page of 4 kB: where A comes from memory, p
-// = 1 takes half the time with it, p = 16 0.86. With more vectors than two, nothing is left of it.
+// The hardware follows such a stream only up to the next page of 4 kB: where A comes from memory, a
+// product with p = 1 takes half the time with it, one with p = 16 0.86. Nothing is left of that
+// with more than two vectors.
 inline constexpr int64_t kStreamDistance = 512;
 template <class TileType>
 inline constexpr bool kPrefetchesStreams = TileType::count <= 2;
