@@ -91,6 +91,8 @@ def test_workers_of_a_data_loader_multiply(layout):
 @LAYOUTS
 def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(layout):
     program = """
+    # A shell that starts the tests in the background has the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
         while True:
