@@ -52,11 +52,13 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
                           out.data + item * out.item_stride + row * out.row_stride, streamed);
         });
   };
-  if (p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns) {
-    return with_packed_tile<Scalar>(
-        columns, [&](const auto& tile) { return do_tile(tile, first_row, last_row, a.columns); });
-  }
-  const bool valid = for_each_group_and_tile<Scalar>(a, columns, first_row, last_row, do_tile);
+  const bool packed = p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns;
+  const auto do_packed_tile = [&](const auto& tile) {
+    return do_tile(tile, first_row, last_row, a.columns);
+  };
+  const bool valid =
+      packed ? with_packed_tile<Scalar>(columns, do_packed_tile)
+             : for_each_group_and_tile<Scalar>(a, columns, first_row, last_row, do_tile);
   if (streamed) fence_streams();
   return valid;
 }
