@@ -28,8 +28,9 @@ template <class TileType, class EntriesType, class Scalar, class Out>
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
-    if constexpr (kPrefetchesStreams<TileType> && size == at_once)
-      entries.prefetch_stream(first, values, out_values);
+    if constexpr (kPrefetchesStreams<TileType> && size == at_once) {
+      entries.prefetch_stream(first);
+    }
     V products[size * parts];
     int64_t position[size];
     // By itself, GCC 12 does not write this out for 7 and 8 vectors, and then keeps all sums in

@@ -1,18 +1,18 @@
 // How the algorithms walk over a compressed matrix: rows, entries, and the checks on both.
 #pragma once
 
+#include "prefetch.h"
 #include "spgrad/kernels.h"
 #include "tile.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-// Entries ahead whose row of the dense operand is fetched into the cache. A row of 128 floats (8
-// lines) takes about 10 ns to add once it is there, and about 80 ns to arrive from memory; shorter
-// rows need more of them under way.
-inline constexpr int64_t kCacheLine = 64;
 // Of rows narrower than this, the CPU looks far enough ahead by itself: without the prefetch, p = 1
 // and p = 3 take three quarters of the time, but p = 8 up to twice as long.
 inline constexpr int64_t kLeastPrefetch = 32;
+// Entries ahead whose row of the dense operand is fetched into the cache. A row of 128 floats (8
+// lines) takes about 10 ns to add once it is there, and about 80 ns to arrive from memory; shorter
+// rows need more of them under way.
 template <class TileType>
 inline constexpr int64_t kPrefetchDistance =
     TileType::bytes < 4 * kCacheLine ? 32 / ((TileType::bytes + kCacheLine - 1) / kCacheLine) : 8;
@@ -34,22 +34,12 @@ inline constexpr int64_t kStreamDistance = 512;
 template <class TileType>
 inline constexpr bool kPrefetchesStreams = TileType::count <= 2;
 
-// Fetches element k of an array, which need not have so many. (GCC takes a function that only
-// fetches for one that does nothing, unless it is inlined.)
-template <class T>
-[[gnu::always_inline]] inline void prefetch_element(const T* array, int64_t k) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(array) +
-                                                   static_cast<uint64_t>(k) * sizeof(T)));
-}
-
 // Fetches what a tile needs of a row, which need not be checked yet.
 template <class TileType>
 inline void prefetch_row(const TileRows<TileType>& rows, int64_t row) {
   if constexpr (TileType::bytes >= kLeastPrefetch) {
-    const uint64_t address = rows.address(row);
-    for (int64_t line = 0; line < TileType::bytes; line += kCacheLine) {
-      __builtin_prefetch(reinterpret_cast<const void*>(address + static_cast<uint64_t>(line)));
-    }
+    const auto* bytes = reinterpret_cast<const char*>(rows.address(row));
+    for (int64_t k = 0; k < TileType::bytes; k += kCacheLine) prefetch_element(bytes, k);
   }
 }
 
@@ -139,7 +129,8 @@ class Entries {
     }
   }
 
-  // Fetches the entries far behind entry k, and their places in each of `values`.
+  // Fetches the entries far behind entry k, and their places in each of `values` where these lie in
+  // the same order.
   template <class... Values>
   [[gnu::always_inline]] void prefetch_stream(int64_t k, const Values*... values) const {
     prefetch_element(entry_, k + kStreamDistance);
@@ -207,13 +198,13 @@ inline constexpr bool kDoesBlocks = kKeepsSums<typename TileType::Element> && Ti
 template <class Scalar, class Index, class Entry>
 inline int64_t columns_of_block(const CompressedView<Index, Entry>& a, int64_t columns) {
   constexpr int64_t size = sizeof(Element<Scalar>);
-  constexpr int64_t most = int64_t{kTileVectors<Scalar>} * kWidth<Element<Scalar>>;
   const int64_t rows = a.items * a.rows;
   if (!kKeepsSums<Element<Scalar>> || rows < kLeastRows || columns == 0 ||
       a.columns < kLeastBlocked / size / columns) {
     return a.columns;
   }
-  const int64_t block = kBlockBytes / size / (columns < most ? columns : most);
+  const int64_t in_tile = columns < kTileColumns<Scalar> ? columns : kTileColumns<Scalar>;
+  const int64_t block = kBlockBytes / size / in_tile;
   return a.value_count / rows / (a.columns / block + 1) < kLeastPart ? a.columns : block;
 }
 
@@ -229,7 +220,7 @@ template <class Scalar, class Index, class Entry, class Function>
 inline bool for_each_group_and_tile(const CompressedView<Index, Entry>& a, int64_t columns,
                                     int64_t first_row, int64_t last_row, Function&& function) {
   const int64_t block = columns_of_block<Scalar>(a, columns);
-  const bool one_tile = columns <= kTileVectors<Scalar> * kWidth<Element<Scalar>>;
+  const bool one_tile = columns <= kTileColumns<Scalar>;
   const int64_t group = block < a.columns ? kRowsOfBlock
                         : one_tile        ? last_row - first_row
                                           : kRowsAtATime;

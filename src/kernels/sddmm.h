@@ -43,8 +43,9 @@ template <class TileType, class EntriesType, class Scalar>
   const TileRows<TileType> y_rows = entries.rows(tile, y_item, y_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto multiply = [&](int64_t first, auto size) {
-    if constexpr (kPrefetchesStreams<TileType> && size == at_once)
+    if constexpr (kPrefetchesStreams<TileType> && size == at_once) {
       entries.prefetch_stream(first, out);
+    }
     V products[size * parts];
     int64_t position[size];
     const bool valid = unroll_while<size>([&](auto e) {

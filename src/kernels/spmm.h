@@ -20,8 +20,9 @@ template <class TileType, class EntriesType, class Scalar, class Out>
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
   const auto add = [&](int64_t first, auto size) {
-    if constexpr (kPrefetchesStreams<TileType> && size == sums)
+    if constexpr (kPrefetchesStreams<TileType> && size == sums) {
       entries.prefetch_stream(first, values);
+    }
     return unroll_while<size>([&](auto e) {
       Place place;
       if (!entries.read(first + e, place)) return false;

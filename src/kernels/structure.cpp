@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "prefetch.h"
 #include "spgrad/kernels.h"
 
 namespace spgrad::kernels {
@@ -11,25 +12,23 @@ bool inside(int64_t index, int64_t bound) {
   return static_cast<uint64_t>(index) < static_cast<uint64_t>(bound);
 }
 
-// GCC takes a function that only fetches for one that does nothing, unless it is inlined by force.
 template <class Index>
-[[gnu::always_inline]] inline void prefetch(const Index* array, int64_t k) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) +
-                                                   static_cast<uintptr_t>(k) * sizeof(Index)));
+constexpr int64_t kLine = kCacheLine / int64_t{sizeof(Index)};  // indices in a cache line
+
+// Fetches what comes 2 kB behind entry k. By itself, the CPU reaches little more than half the
+// speed of memory: it follows a stream only up to the next page of 4 kB.
+template <class Index>
+[[gnu::always_inline]] inline void prefetch_ahead(const Index* array, int64_t k) {
+  prefetch_element(array, k + 32 * kLine<Index>);
 }
 
-template <class Index>
-constexpr int64_t kLine = 64 / sizeof(Index);  // indices in a cache line
-
-// Fetches what comes 2 kB behind entry k of each array, where k is the first of a cache line. By
-// itself, the CPU reaches little more than half the speed of memory: it follows a stream only up to
-// the next page of 4 kB.
+// The same for arrays that are read entry by entry, once for each cache line.
 template <class Index, class... Arrays>
 [[gnu::always_inline]] inline void prefetch_streams(int64_t k, const Index* array,
                                                     const Arrays*... more) {
   if (k % kLine<Index> == 0) {
-    prefetch(array, k + 32 * kLine<Index>);
-    (prefetch(more, k + 32 * kLine<Index>), ...);
+    prefetch_ahead(array, k);
+    (prefetch_ahead(more, k), ...);
   }
 }
 
@@ -162,9 +161,9 @@ RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last
   constexpr int64_t block = 8 * kLine<Index>;
   for (int64_t begin = std::max<int64_t>(first, 1); begin < last; begin += block) {
     const int64_t end = std::min(begin + block, last);
-    for (int64_t k = begin / kLine<Index> * kLine<Index>; k < end; k += kLine<Index>) {
-      prefetch_streams(k, a.row);
-      if constexpr (batched) prefetch_streams(k, a.item);
+    for (int64_t k = begin; k < end; k += kLine<Index>) {
+      prefetch_ahead(a.row, k);
+      if constexpr (batched) prefetch_ahead(a.item, k);
     }
     for (int64_t k = begin; k < end; ++k) {
       check_bounds(k);
@@ -295,8 +294,9 @@ bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry,
   };
   // Where its place is not in the cache, an entry would wait for it: without this, a graph
   // takes 1.7 times as long, a stencil 1.3.
-  return visit_entries(source, first_entry, last_entry, move,
-                       [&](int64_t key) { prefetch(entries, static_cast<int64_t>(places[key])); });
+  return visit_entries(source, first_entry, last_entry, move, [&](int64_t key) {
+    prefetch_element(entries, static_cast<int64_t>(places[key]));
+  });
 }
 
 #define SPGRAD_INSTANTIATE_SORT(Source, Counter)                       \

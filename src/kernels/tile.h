@@ -14,6 +14,10 @@ inline constexpr int kTileVectors = 8 / kParts<Scalar>;
 template <class Element>
 inline constexpr int kWidth = SPGRAD_VECTOR_BYTES / static_cast<int>(sizeof(Accumulator<Element>));
 
+// Columns of the widest tile.
+template <class Scalar>
+inline constexpr int64_t kTileColumns = int64_t{kTileVectors<Scalar>} * kWidth<Element<Scalar>>;
+
 // A run of columns that fits in `count` vectors. There is no scalar tail: where p is no multiple of
 // the width, the last vector starts earlier and overlaps the one before.
 //

@@ -28,8 +28,8 @@ constexpr size_t kHugePage = size_t{2} << 20;
 // Smaller blocks may hold no whole huge page.
 constexpr size_t kLeastHuge = 2 * kHugePage;
 // Smaller blocks the C library keeps by itself, once one of their size was freed
-// (DEFAULT_MMAP_THRESHOLD_MAX of glibc), and without a mark on their pages, which a block of 4 MB
-// of 4 kB pages takes twice the time of a sparse product for.
+// (DEFAULT_MMAP_THRESHOLD_MAX of glibc). It does not mark their pages: for 4 MB in pages of 4 kB,
+// that takes as long as a sparse product.
 constexpr size_t kLeastKept = size_t{32} << 20;
 // A block goes when so many others were asked for since it was freed, and it served for none: some
 // steps of a network of a few dozen layers.

@@ -67,14 +67,6 @@ class BoundsTest : public testing::Test {
   using Entry = typename Product::Entry;
   static constexpr bool moved = !std::is_same_v<Index, Entry>;
 
-  static Index& index_of(Entry& entry) {
-    if constexpr (moved) {
-      return entry.index;
-    } else {
-      return entry;
-    }
-  }
-
   // Calls function(problem) for guarded problems of several sizes and all instruction sets.
   template <class Function>
   void for_each_problem(const std::vector<int64_t>& sizes, const Function& function) {
@@ -152,7 +144,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRange) {
     for (size_t k = 0; k < problem.entry.size(); ++k) {
       const auto valid = problem.entry[k];
       for (const Index hostile : outside<Index>(problem.a.columns)) {
-        TestFixture::index_of(problem.entry[k]) = hostile;
+        index_of(problem.entry[k]) = hostile;
         ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
         if (k < 2) {
           ASSERT_FALSE(problem.run_block({0, 0, 2}));
@@ -217,7 +209,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
     for (const size_t k : {size_t{0}, size_t{150}, size_t{299}, problem.entry.size() - 1}) {
       const auto valid = problem.entry[k];
       for (const Index hostile : outside<Index>(problem.a.columns)) {
-        TestFixture::index_of(problem.entry[k]) = hostile;
+        index_of(problem.entry[k]) = hostile;
         ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
       }
       problem.entry[k] = valid;
@@ -231,7 +223,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
     }
     // Each in range, in no order at all.
     for (size_t k = 0; k < problem.entry.size(); ++k) {
-      TestFixture::index_of(problem.entry[k]) =
+      index_of(problem.entry[k]) =
           static_cast<Index>(this->random() % static_cast<uint64_t>(problem.a.columns));
     }
     ASSERT_TRUE(problem.run());
@@ -256,7 +248,7 @@ TYPED_TEST(BoundsTest, SurvivesStructuresOfRandomNumbers) {
   this->for_each_problem({1, 3, 17, 40}, [&](auto& problem) {
     for (int i = 0; i < 100; ++i) {
       for (size_t k = 0; k < problem.entry.size(); ++k) {
-        TestFixture::index_of(problem.entry[k]) = any(problem.a.columns);
+        index_of(problem.entry[k]) = any(problem.a.columns);
         if constexpr (TestFixture::moved) problem.entry[k].position = any(problem.a.value_count);
       }
       for (size_t k = 0; k < problem.offsets.size(); ++k) {

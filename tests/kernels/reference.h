@@ -227,6 +227,16 @@ Sparse<Index, Entry> make_sparse(int64_t items, int64_t rows, int64_t columns,
   return a;
 }
 
+// The column of an entry in either form.
+template <class Index>
+Index& index_of(Index& entry) {
+  return entry;
+}
+template <class Index>
+Index& index_of(MovedEntry<Index>& entry) {
+  return entry.index;
+}
+
 // Puts the columns of each row in order; positions of values stay where they are.
 template <class Index, class Entry>
 void sort_columns(Sparse<Index, Entry>& a) {
@@ -240,12 +250,7 @@ void sort_columns(Sparse<Index, Entry>& a) {
     std::sort(columns.begin(), columns.end());
     for (size_t k = first; k < last; ++k) {
       elements[k].column = columns[k - first];
-      const auto index = static_cast<Index>(elements[k].column);
-      if constexpr (std::is_same_v<Index, Entry>) {
-        a.entry[k] = index;
-      } else {
-        a.entry[k].index = index;
-      }
+      index_of(a.entry[k]) = static_cast<Index>(elements[k].column);
     }
   }
 }
