@@ -53,8 +53,8 @@ struct Place {
 struct Part {
   int64_t begin;
   int64_t end;
-  bool is_first;
-  bool is_last;
+  bool is_first_part;
+  bool is_last_part;
 };
 
 // The first of the entries [first, last) of a row whose index is not below `bound`, where they are
@@ -72,23 +72,15 @@ inline int64_t end_of_block(const Entry* entry, int64_t first, int64_t last, int
 
 // The entries of one part of a row.
 template <class Index, class Entry>
-class Entries {
+class Entries : public Part {
  public:
   Entries(const CompressedView<Index, Entry>& a, int64_t item, const Part& part)
-      : begin(part.begin),
-        end(part.end),
-        is_first_part(part.is_first),
-        is_last_part(part.is_last),
+      : Part(part),
         entry_(a.entry + item * a.entries_stride),
         first_value_(item * a.entries_stride),
         columns_(static_cast<uint64_t>(a.columns)),
         value_count_(static_cast<uint64_t>(a.value_count)),
         entries_(a.entries) {}
-
-  const int64_t begin;
-  const int64_t end;
-  const bool is_first_part;
-  const bool is_last_part;
 
   // False where the entry must not be used as an address.
   bool read(int64_t k, Place& place) const {
