@@ -313,11 +313,16 @@ TYPED_TEST_P(ProductTest, TakesManyRowsOfOneEntryAndOneRowOfMany) {
 
 TYPED_TEST_P(ProductTest, WritesNothingForNoColumnsOrNoRows) {
   const auto a = this->small_batch();
+  // Enough rows that blocks of columns come into question.
+  const auto many = this->with_lengths(2, 21, 9, RowLengths(42, 2));
   Problem<TypeParam> no_columns(a, 0, this->random);
+  Problem<TypeParam> no_columns_of_many(many, 0, this->random);
   Problem<TypeParam> problem(a, 5, this->random);
   for_each_instruction_set([&] {
     EXPECT_TRUE(no_columns.run());
     no_columns.expect_rows(0, 0);
+    EXPECT_TRUE(no_columns_of_many.run());
+    no_columns_of_many.expect_rows(0, 0);
     for (int64_t row = 0; row <= a.all_rows(); ++row) EXPECT_TRUE(problem.run(row, row));
     problem.expect_rows(0, 0);
   });

@@ -47,7 +47,8 @@ EQUIVALENT, INVALID = "equivalent", "does not compile"
 class Stage:
     """Object files to compile, by a part of their names, and the tests that run on them.
 
-    `types` restricts the typed tests of the kernels to one dtype. `python` are files of tests.
+    `types` restricts the typed tests of the kernels to one dtype; others run all the same.
+    `python` are files of tests.
     """
 
     objects: tuple[str, ...]
@@ -237,8 +238,9 @@ class Workshop:
             listed = subprocess.run(
                 [command[0], "--gtest_list_tests"], check=True, capture_output=True, text=True
             )
-            typed = re.findall(r"^(\S+)  # TypeParam = (.*)$", listed.stdout, re.MULTILINE)
-            chosen = [name for name, types in typed if re.search(rf"\b{stage.types}[,>]", types)]
+            suites = re.findall(r"^(\S+)(?:  # TypeParam = (.*))?$", listed.stdout, re.MULTILINE)
+            wanted = re.compile(rf"\b{stage.types}([,>]|$)")
+            chosen = [name for name, types in suites if not types or wanted.search(types)]
             command.append("--gtest_filter=" + ":".join(f"{name}*" for name in chosen))
         return command
 
