@@ -8,55 +8,108 @@ namespace {
 
 constexpr int64_t kBytes = int64_t{32} << 20;  // from which on results are large
 
-// Memory for the rows of one matrix, a cache line aligned or one element away from that.
+// Where a result lies: in lines of the cache unless something moves its rows away from them.
+struct Place {
+  int64_t before = 0;         // elements in front of the first row
+  int64_t padding = 0;        // elements between two rows
+  int64_t between_items = 0;  // elements between two items
+};
+constexpr Place kElsewhere = {.before = 1};
+
+// Memory for the rows of two items.
 template <class Scalar>
 class Rows {
  public:
-  Rows(int64_t rows, int64_t p, bool aligned)
-      : size_(static_cast<size_t>(rows * p)),
-        memory_(size_ + 2 * kLine, Number<Scalar>::sentinel()),
-        first_((kLine - reinterpret_cast<uintptr_t>(memory_.data()) / sizeof(Scalar) % kLine) +
-               (aligned ? 0 : 1)),
-        p_(p) {}
-  DenseView<Scalar> view() { return {memory_.data() + first_, 0, p_}; }
+  static constexpr int64_t items = 2;
+
+  Rows(int64_t rows, int64_t p, const Place& place)
+      : rows_(rows),
+        p_(p),
+        row_stride_(p + place.padding),
+        item_stride_(rows * row_stride_ + place.between_items),
+        memory_(static_cast<size_t>(items * item_stride_ + 2 * kLine), untouched()),
+        first_(kLine - misalignment() + place.before) {}
+  DenseView<Scalar> view() { return {memory_.data() + first_, item_stride_, row_stride_}; }
   bool same_bits_as(const Rows& other) const {
-    return std::memcmp(memory_.data() + first_, other.memory_.data() + other.first_,
-                       size_ * sizeof(Scalar)) == 0;
+    bool same = true;
+    for_each_row([&](int64_t item, int64_t row) {
+      same &= std::memcmp(at(item, row), other.at(item, row), bytes_of_row()) == 0;
+    });
+    return same;
   }
-  // Whether what lies before and behind the rows is as it was.
+  // Whether all else is as it was.
   bool kept_to_its_place() const {
-    const Scalar untouched = Number<Scalar>::sentinel();
-    const auto is_untouched = [&](const Scalar& number) { return same_bits(number, untouched); };
-    const auto begin = memory_.begin() + static_cast<std::ptrdiff_t>(first_);
-    return std::all_of(memory_.begin(), begin, is_untouched) &&
-           std::all_of(begin + static_cast<std::ptrdiff_t>(size_), memory_.end(), is_untouched);
+    bool kept = true;
+    const Scalar* next = memory_.data();  // behind the last row
+    const auto check_until = [&](const Scalar* end) {
+      kept &= std::all_of(next, end, [](const Scalar& x) { return same_bits(x, untouched()); });
+    };
+    for_each_row([&](int64_t item, int64_t row) {
+      check_until(at(item, row));
+      next = at(item, row) + p_;
+    });
+    check_until(memory_.data() + memory_.size());
+    return kept;
   }
+  void clear() { std::fill(memory_.begin(), memory_.end(), untouched()); }
 
  private:
-  static constexpr size_t kLine = 64 / sizeof(Scalar);
-  size_t size_;
-  std::vector<Scalar> memory_;
-  size_t first_;
+  static constexpr auto kLine = static_cast<int64_t>(64 / sizeof(Scalar));
+  static Scalar untouched() { return Number<Scalar>::sentinel(); }
+  int64_t misalignment() const {
+    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory_.data()) / sizeof(Scalar)) %
+           kLine;
+  }
+  size_t bytes_of_row() const { return static_cast<size_t>(p_) * sizeof(Scalar); }
+  const Scalar* at(int64_t item, int64_t row) const {
+    return memory_.data() + first_ + item * item_stride_ + row * row_stride_;
+  }
+  template <class Function>
+  void for_each_row(const Function& function) const {
+    for (int64_t item = 0; item < items; ++item) {
+      for (int64_t row = 0; row < rows_; ++row) function(item, row);
+    }
+  }
+
+  int64_t rows_;
   int64_t p_;
+  int64_t row_stride_;
+  int64_t item_stride_;
+  std::vector<Scalar> memory_;
+  int64_t first_;
 };
 
 template <class Scalar>
 class LargeResultTest : public testing::Test {
  public:
-  // One, three, and many vectors of every width.
-  static constexpr std::array<int64_t, 3> kColumns = {16, 48, 2064};
+  using Result = Rows<Scalar>;
 
+  // One, three, and many vectors of every width; and numbers of columns, distances of rows and
+  // of items that are none of lines.
+  struct Case {
+    int64_t p;
+    Place place;
+  };
+  static constexpr std::array<Case, 6> kCases = {{{16, {}},
+                                                  {48, {}},
+                                                  {2064, {}},
+                                                  {2065, {.padding = 15}},
+                                                  {2064, {.padding = 1}},
+                                                  {2064, {.between_items = 1}}}};
+
+  // Rows of an item, of which two are large.
   static int64_t rows_for(int64_t p) {
-    return kBytes / static_cast<int64_t>(sizeof(Scalar)) / p + 1;
+    return kBytes / static_cast<int64_t>(sizeof(Scalar)) / p / Result::items + 1;
   }
   Dense<Scalar> random_rows(int64_t rows, int64_t p, const Layout& layout = {}) {
-    return Dense<Scalar>(1, rows, p, layout).randomize(random);
+    return Dense<Scalar>(Result::items, rows, p, layout).randomize(random);
   }
   // Two entries in a row, more or less.
   template <class Index, class Entry>
   Sparse<Index, Entry> random_sparse(int64_t rows) {
-    return make_sparse<Index, Entry>(1, rows, kOthers, random_lengths(1, rows, 2 * rows, random),
-                                     random);
+    return make_sparse<Index, Entry>(
+        Result::items, rows, kOthers,
+        random_lengths(Result::items, rows, 2 * Result::items * rows, random), random);
   }
 
   static constexpr int64_t kOthers = 40;
@@ -68,16 +121,19 @@ TYPED_TEST_SUITE(LargeResultTest, Scalars);
 
 TYPED_TEST(LargeResultTest, OfSpmmHasTheSameBitsWhereItIsAligned) {
   using Scalar = TypeParam;
-  for (const int64_t p : this->kColumns) {
+  for (const auto& [p, place] : this->kCases) {
     const int64_t rows = this->rows_for(p);
     const auto a = this->template random_sparse<int32_t, int32_t>(rows);
-    const auto values = random_numbers<Scalar>(2 * rows, this->random);
+    const auto values = random_numbers<Scalar>(a.view.value_count, this->random);
     const auto x = this->random_rows(this->kOthers, p);
+    Rows<Scalar> aligned(rows, p, place);
+    Rows<Scalar> elsewhere(rows, p, kElsewhere);
     for_each_instruction_set([&] {
-      Rows<Scalar> aligned(rows, p, true);
-      Rows<Scalar> elsewhere(rows, p, false);
-      ASSERT_TRUE(spmm<Scalar>(a.view, values.data(), x.view(), aligned.view(), p, 0, rows));
-      ASSERT_TRUE(spmm<Scalar>(a.view, values.data(), x.view(), elsewhere.view(), p, 0, rows));
+      for (auto* result : {&aligned, &elsewhere}) {
+        result->clear();
+        ASSERT_TRUE(
+            spmm<Scalar>(a.view, values.data(), x.view(), result->view(), p, 0, a.all_rows()));
+      }
       EXPECT_TRUE(aligned.same_bits_as(elsewhere)) << "p = " << p;
       EXPECT_TRUE(aligned.kept_to_its_place()) << "p = " << p;
     });
@@ -86,20 +142,21 @@ TYPED_TEST(LargeResultTest, OfSpmmHasTheSameBitsWhereItIsAligned) {
 
 TYPED_TEST(LargeResultTest, OfBackwardHasTheSameBitsWhereItIsAligned) {
   using Scalar = TypeParam;
-  for (const int64_t p : this->kColumns) {
+  for (const auto& [p, place] : this->kCases) {
     const int64_t rows = this->rows_for(p);
     const auto a = this->template random_sparse<int64_t, MovedEntry<int64_t>>(rows);
-    const auto values = random_numbers<Scalar>(2 * rows, this->random);
+    const auto values = random_numbers<Scalar>(a.view.value_count, this->random);
     const auto x = this->random_rows(this->kOthers, p);
     const auto y = this->random_rows(rows, p, {.expanded_rows = true});
     std::vector<Accumulator<Scalar>> products(values.size());
+    Rows<Scalar> aligned(rows, p, place);
+    Rows<Scalar> elsewhere(rows, p, kElsewhere);
     for_each_instruction_set([&] {
-      Rows<Scalar> aligned(rows, p, true);
-      Rows<Scalar> elsewhere(rows, p, false);
-      ASSERT_TRUE(backward<Scalar>(a.view, values.data(), x.view(), y.view(), aligned.view(),
-                                   products.data(), p, 0, rows));
-      ASSERT_TRUE(backward<Scalar>(a.view, values.data(), x.view(), y.view(), elsewhere.view(),
-                                   products.data(), p, 0, rows));
+      for (auto* result : {&aligned, &elsewhere}) {
+        result->clear();
+        ASSERT_TRUE(backward<Scalar>(a.view, values.data(), x.view(), y.view(), result->view(),
+                                     products.data(), p, 0, a.all_rows()));
+      }
       EXPECT_TRUE(aligned.same_bits_as(elsewhere)) << "p = " << p;
       EXPECT_TRUE(aligned.kept_to_its_place()) << "p = " << p;
     });

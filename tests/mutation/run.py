@@ -205,7 +205,11 @@ class Workshop:
         (package / "lib").mkdir(exist_ok=True)
         (package / "lib/libspgrad.so").unlink(missing_ok=True)
         (package / "lib/libspgrad.so").symlink_to(BUILD / "src/torch/libspgrad.so")
-        self.environment = os.environ | {"PYTHONPATH": str(SITE)}
+        # Workers of the compiler do not start within the limit of memory.
+        self.environment = os.environ | {
+            "PYTHONPATH": str(SITE),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
         self.compilations: dict[str, str] = {}
         self.links: dict[str, list[str]] = {}
         for program in (KERNEL_TESTS, TORCH_TESTS):
