@@ -9,8 +9,9 @@
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 template <class TileType, class EntriesType, class Scalar, class Out>
-[[gnu::always_inline]] inline bool backward_row(const TileType& tile, const EntriesType& entries,
-                                                const Scalar* values,
+[[gnu::always_inline]] inline bool backward_row(const TileType& tile,
+                                                const OverlapMask<TileType>& mask,
+                                                const EntriesType& entries, const Scalar* values,
                                                 const typename TileType::Element* x_item,
                                                 int64_t x_stride,
                                                 const typename TileType::Element* y_row, Out* out,
@@ -21,7 +22,6 @@ template <class TileType, class EntriesType, class Scalar, class Out>
   constexpr int at_once = kProductsAtOnce<TileType, Scalar> < kSums<TileType>
                               ? kSums<TileType>
                               : kProductsAtOnce<TileType, Scalar>;
-  const OverlapMask<TileType> mask(tile);
   V sum[kSums<TileType>][TileType::count] = {};
   const RowFactors<Scalar, TileType::width, TileType::count, /*conjugate=*/true> y(
       [&](auto i) { return mask.apply(i, tile.load(y_row + tile.first, i)); });
@@ -70,10 +70,11 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
   const bool valid = for_each_group_and_tile<Scalar>(
       a, columns, first_row, last_row,
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
+        const OverlapMask mask(tile);
         return for_each_row(a, tile, first, last, block,
                             [&](int64_t item, int64_t row, const auto& entries, int64_t) {
                               return backward_row(
-                                  tile, entries, values, x.data + item * x.item_stride,
+                                  tile, mask, entries, values, x.data + item * x.item_stride,
                                   x.row_stride, y.data + item * y.item_stride + row * y.row_stride,
                                   out.data + item * out.item_stride + row * out.row_stride,
                                   streamed, out_values);

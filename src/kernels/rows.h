@@ -36,7 +36,7 @@ inline constexpr bool kPrefetchesStreams = TileType::count <= 2;
 
 // Fetches what a tile needs of a row, which need not be checked yet.
 template <class TileType>
-inline void prefetch_row(const TileRows<TileType>& rows, int64_t row) {
+[[gnu::always_inline]] inline void prefetch_row(const TileRows<TileType>& rows, int64_t row) {
   if constexpr (TileType::bytes >= kLeastPrefetch) {
     const auto* bytes = reinterpret_cast<const char*>(rows.address(row));
     for (int64_t k = 0; k < TileType::bytes; k += kCacheLine) prefetch_element(bytes, k);
@@ -113,7 +113,8 @@ class Entries : public Part {
   // where entries have moved away from their values, its place in each of `values`. The index is
   // not checked yet: a prefetch of any address is harmless.
   template <class TileType, class... Values>
-  void prefetch(int64_t k, const TileRows<TileType>& rows, const Values*... values) const {
+  [[gnu::always_inline]] void prefetch(int64_t k, const TileRows<TileType>& rows,
+                                       const Values*... values) const {
     const Entry ahead = entry_[k];
     prefetch_row(rows, index_of(ahead));
     if constexpr (!kInPlace) {

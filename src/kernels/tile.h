@@ -99,6 +99,9 @@ class TileRows {
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before
 // has too. It clears bits rather than multiplying by zero, since 0 * Inf is not 0.
+//
+// To be made once for many rows: it is put together lane by lane in memory, and to read that as a
+// vector at once costs as much as several entries (mm_backward on a graph took 1.2 times as long).
 template <class TileType>
 class OverlapMask {
  public:

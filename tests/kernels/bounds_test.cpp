@@ -129,6 +129,21 @@ TYPED_TEST(BoundsTest, StaysInsideItsArrays) {
   });
 }
 
+TYPED_TEST(BoundsTest, DoesShortRowsInsideItsArrays) {
+  using Index = typename TypeParam::Index;
+  this->for_each_problem({2, 30, 5, short_lengths(2, 30)}, kFewSizes, [](auto& problem) {
+    ASSERT_TRUE(problem.run());
+    for (const size_t k : {size_t{0}, size_t{63}, size_t{70}, problem.entry.size() - 1}) {
+      const auto valid = problem.entry[k];
+      for (const Index hostile : outside<Index>(problem.a.columns)) {
+        index_of(problem.entry[k]) = hostile;
+        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+      }
+      problem.entry[k] = valid;
+    }
+  });
+}
+
 // Entries up to 32 places ahead are read for the prefetch: there are as many behind the first three
 // rows, and fewer behind the last two. So are the offsets of the row 16 places ahead, which only
 // the first two of 18 rows have.

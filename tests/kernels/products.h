@@ -356,6 +356,25 @@ TYPED_TEST_P(ProductTest, WorksOnManyRowsOfSeveralTiles) {
   }
 }
 
+// Rows of few entries, which sddmm collects; two of them have too many for that, and more entries
+// come together than are collected at a time.
+inline RowLengths short_lengths(int64_t items, int64_t rows) {
+  const RowLengths pattern = {0, 1, 2, 0, 8, 3, 0, 1, 9, 0, 4, 1, 0, 17, 2, 1, 0, 0, 5};
+  RowLengths lengths;
+  for (int64_t i = 0; i < items * rows; ++i) {
+    lengths.push_back(pattern[static_cast<size_t>(i % rows) % pattern.size()]);
+  }
+  return lengths;
+}
+
+TYPED_TEST_P(ProductTest, WorksOnShortRows) {
+  const auto a = this->with_lengths(3, 40, 9, short_lengths(3, 40));
+  for (const int64_t p : kFewSizes) {
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+    ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
+  }
+}
+
 // Rows that the kernels do in blocks of columns, where the dense operand has 4300 rows of 250
 // columns and more: 16 rows, with 16 entries in each of nine blocks on average.
 inline RowLengths lengths_for_blocks(int64_t items, int64_t rows) {
@@ -523,17 +542,15 @@ TYPED_TEST_P(ProductTest, GivesTheSameBitsForABlockAsForTheRow) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColumns,
-                            TakesOffsetsThatCountThroughAllItems,
-                            TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems,
-                            TakesNegativeItemStrides, TakesMatricesWithoutEntries,
-                            TakesManyRowsOfOneEntryAndOneRowOfMany,
-                            WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
-                            GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles,
-                            WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment,
-                            NeverUsesRowsThatNoEntryChooses, KeepsInfinityAndNanToWhatMeetsThem,
-                            KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,
-                            RefusesBlocksOfMoreEntriesThanALongRowBeginsWith, WorksOnBlocksOfRows,
-                            GivesTheSameBitsForABlockAsForTheRow);
+REGISTER_TYPED_TEST_SUITE_P(
+    ProductTest, MatchesTheReferenceForEveryNumberOfColumns, TakesOffsetsThatCountThroughAllItems,
+    TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems, TakesNegativeItemStrides,
+    TakesMatricesWithoutEntries, TakesManyRowsOfOneEntryAndOneRowOfMany,
+    WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
+    GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles, WorksOnShortRows,
+    WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
+    KeepsInfinityAndNanToWhatMeetsThem, KeepsInfinityInEveryColumnFromTurningIntoNan,
+    LeavesLongRowsToTheBlocks, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith,
+    WorksOnBlocksOfRows, GivesTheSameBitsForABlockAsForTheRow);
 
 }  // namespace spgrad::kernels::test

@@ -72,6 +72,14 @@ TEST(Spmm, GivesTheSameBitsInEveryColumn) {
   }
 }
 
+TEST(Spmm, HasNothingToDoWithoutRowsBesideALargeDenseOperand) {
+  const int32_t offsets[] = {0};
+  const CompressedView<int32_t, int32_t> a{.rows = 0, .columns = 1 << 20, .offsets = offsets};
+  for_each_instruction_set([&] {
+    EXPECT_TRUE((spmm<float>(a, nullptr, {nullptr, 0, 256}, {nullptr, 0, 256}, 256, 0, 0)));
+  });
+}
+
 // More rows than take their turn in a block.
 TEST(Spmm, GivesTheSameBitsInBlocksOfColumnsWhereverTheRowsAreCut) {
   using Product = Spmm<Types<float, int32_t, int32_t>>;
