@@ -111,7 +111,7 @@ STAGES = {
     ),
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
     "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
-    "src/torch/memory.cpp": operators("/memory.cpp.o", python="kept_memory limits"),
+    "src/torch/memory.cpp": operators("/memory.cpp.o", python="kept_memory memory"),
     "src/torch/pattern.cpp": operators("/pattern.cpp.o", python="pattern"),
 }
 
