@@ -26,7 +26,7 @@ class Rows {
       : rows_(rows),
         p_(p),
         row_stride_(p + place.padding),
-        item_stride_(rows * row_stride_ + place.between_items),
+        item_stride_((rows * row_stride_ + kLine - 1) / kLine * kLine + place.between_items),
         memory_(static_cast<size_t>(items * item_stride_ + 2 * kLine), untouched()),
         first_(kLine - misalignment() + place.before) {}
   DenseView<Scalar> view() { return {memory_.data() + first_, item_stride_, row_stride_}; }

@@ -109,6 +109,12 @@ def test_sampled_products_check_their_operands():
         ops.coo_sddmm(A._indices(), PLAIN, X, Y[1:])
     with pytest.raises(ValueError, match="same number of columns"):
         ops.coo_sddmm(A._indices(), PLAIN, X, Y[:, 1:])
+    with pytest.raises(RuntimeError, match="X and Y must have the same dtype"):
+        ops.coo_sddmm(A._indices(), PLAIN, X.float(), Y)
+    with pytest.raises(RuntimeError, match="X and Y must be float32, float64.* received Int"):
+        ops.coo_sddmm(A._indices(), PLAIN, X.int(), Y.int())
+    with pytest.raises(RuntimeError, match="X, Y and the indices must be on the same device"):
+        ops.coo_sddmm(A._indices(), PLAIN, X.to("meta"), Y)
 
 
 def test_the_backward_operator_checks_its_gradient():
