@@ -1,4 +1,4 @@
-"""Runs every check of the project and ends with one line: how many passed and failed.
+"""Runs every check of the project; at the end come the failures, and how many passed and failed.
 
 lint       clang-format, ruff, mypy
 release    the C++ tests of the build that is installed
@@ -19,26 +19,27 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
+MESSAGE_LENGTH = 500  # characters of a failure that are repeated at the end
 
 
 @dataclass
 class Counts:
-    """Outcomes of tests."""
+    """Outcomes of tests, with a line for each failure."""
 
     passed: int = 0
-    failed: int = 0
     skipped: int = 0
+    failures: list[str] = field(default_factory=list)
 
     def add(self, other: Counts) -> None:
         """Add the outcomes of another run."""
         self.passed += other.passed
-        self.failed += other.failed
         self.skipped += other.skipped
+        self.failures += other.failures
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> bool:
@@ -47,19 +48,29 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> bool:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
+def failure(case: ET.Element) -> str | None:
+    """Name a failed test case and its message, or return None."""
+    for kind in ("failure", "error"):
+        found = case.find(kind)
+        if found is not None:
+            message = (found.get("message") or found.text or "").strip()
+            return f"{case.get('classname', '')} {case.get('name', '')}: {message[:MESSAGE_LENGTH]}"
+    return None
+
+
 def read_report(report: Path, *, succeeded: bool) -> Counts:
     """Count the test cases of a JUnit report; a run that failed without one counts as a failure."""
     counts = Counts()
     if report.exists():
         for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - our own report
-            if case.find("failure") is not None or case.find("error") is not None:
-                counts.failed += 1
+            if (failed := failure(case)) is not None:
+                counts.failures.append(failed)
             elif case.find("skipped") is not None or case.get("status") == "disabled":
                 counts.skipped += 1
             else:
                 counts.passed += 1
-    if not succeeded and counts.failed == 0:
-        counts.failed = 1
+    if not succeeded and not counts.failures:
+        counts.failures.append(f"{report.stem}: no test is reported as failed, but the run is")
     return counts
 
 
@@ -78,8 +89,8 @@ def lint() -> Counts:
         ["ruff", "format", "--check"],
         ["mypy"],
     ]
-    outcomes = [run(command) for command in commands]
-    return Counts(passed=sum(outcomes), failed=len(outcomes) - sum(outcomes))
+    failures = [" ".join(command[:2]) for command in commands if not run(command)]
+    return Counts(passed=len(commands) - len(failures), failures=failures)
 
 
 def ctest(preset: str, *settings: str, names: str = ".") -> Counts:
@@ -88,7 +99,7 @@ def ctest(preset: str, *settings: str, names: str = ".") -> Counts:
         ["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}", *settings]
     )
     if not (configured and run(["cmake", "--build", "--preset", preset])):
-        return Counts(failed=1)
+        return Counts(failures=[f"{preset}: build"])
     report = REPORTS / f"{preset}.xml"
     report.unlink(missing_ok=True)
     command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure"]
@@ -109,11 +120,9 @@ def fuzz() -> Counts:
     """Run the fuzz targets; only CI must have what they need."""
     if not has_libfuzzer():
         required = os.environ.get("CI") == "true"
-        print(
-            "The fuzz targets need Clang with libFuzzer (on Debian: clang and libclang-rt-dev)"
-            + ("." if required else "; they are skipped."),
-        )
-        return Counts(failed=1) if required else Counts(skipped=1)
+        needed = "The fuzz targets need Clang with libFuzzer (on Debian: clang and libclang-rt-dev)"
+        print(needed + ("." if required else "; they are skipped."))
+        return Counts(failures=[needed]) if required else Counts(skipped=1)
     return ctest("fuzz", "-DSPGRAD_FUZZ_SECONDS=60")
 
 
@@ -166,10 +175,12 @@ def main() -> None:
     for name, step in STEPS.items():
         if chosen in (None, name):
             counts = step()
-            print(f"{name}: {counts.passed} passed, {counts.failed} failed", flush=True)
+            print(f"{name}: {counts.passed} passed, {len(counts.failures)} failed", flush=True)
             total.add(counts)
-    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
-    sys.exit(1 if total.failed else 0)
+    for line in total.failures:
+        print("FAILED", line)
+    print(f"{total.passed} passed, {len(total.failures)} failed, {total.skipped} skipped")
+    sys.exit(1 if total.failures else 0)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_sampled_products_check_their_operands():
         ops.coo_sddmm(A._indices(), PLAIN, X, Y[:, 1:])
     with pytest.raises(RuntimeError, match="X and Y must have the same dtype"):
         ops.coo_sddmm(A._indices(), PLAIN, X.float(), Y)
-    with pytest.raises(RuntimeError, match="X and Y must be float32, float64.* received Int"):
+    with pytest.raises(RuntimeError, match=r"X and Y must be float32, float64.* received Int"):
         ops.coo_sddmm(A._indices(), PLAIN, X.int(), Y.int())
     with pytest.raises(RuntimeError, match="X, Y and the indices must be on the same device"):
         ops.coo_sddmm(A._indices(), PLAIN, X.to("meta"), Y)
