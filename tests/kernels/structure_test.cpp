@@ -136,6 +136,65 @@ TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfAnyLength) {
   }
 }
 
+// `rows` rows of `length` entries in each item.
+std::vector<Element> equal_rows(int64_t items, int64_t rows, int64_t length) {
+  std::vector<Element> elements;
+  for (int64_t k = 0; k < items * rows * length; ++k) {
+    const int64_t row = k / length;
+    elements.push_back({row / rows, row % rows, 0, k});
+  }
+  return elements;
+}
+
+TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfEqualLength) {
+  for (const int64_t items : {1, 2}) {
+    for (const int64_t length : {7, 8, 9, 27, 64}) {
+      const int64_t rows = 3000 / length / items;
+      auto elements = equal_rows(items, rows, length);
+      for (const size_t removed : {0u, 100u, 1500u, 2000u}) {  // one row is shorter
+        elements.erase(elements.begin() + static_cast<int64_t>(removed));
+        Coordinates<TypeParam> a(items, rows + 1, 5, elements);
+        Guarded<TypeParam> row(a.row, Side::back);
+        Guarded<TypeParam> item(a.item, Side::back);
+        a.view.row = row.data();
+        if (items > 1) a.view.item = item.data();
+        const auto expected = reference_offsets<TypeParam>(items, rows + 1, elements);
+        std::vector<TypeParam> offsets(expected.size(), -7);
+        const auto seen = this->compress(a.view, {0, 1100, 1101, a.view.entries}, offsets);
+        ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
+        ASSERT_EQ(offsets, expected) << "rows of " << length << " without entry " << removed;
+      }
+    }
+  }
+}
+
+TYPED_TEST(CompressRowsTest, SeesEachChangeInRowsOfEqualLength) {
+  constexpr int64_t rows = 30;
+  const auto elements = equal_rows(2, rows, 27);
+  const auto number = [](const Element& e) { return std::pair(e.item, e.row); };
+  for (const auto& [item, row] :
+       {std::pair(0, 1), {0, -1}, {0, 1000}, {0, -1000}, {1, 0}, {-1, 0}, {1, -rows}, {-1, rows}}) {
+    for (size_t k = 0; k < elements.size(); ++k) {
+      auto changed = elements;
+      Element& e = changed[k];
+      e.item += item;
+      e.row += row;
+      const bool inside = e.item >= 0 && e.item < 2 && e.row >= 0 && e.row < rows;
+      const bool sorted = std::ranges::is_sorted(changed, {}, number);
+      const Coordinates<TypeParam> a(2, rows, 5, changed);
+      std::vector<TypeParam> offsets(2 * rows + 1);
+      ASSERT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()),
+                !inside  ? RowOrder::out_of_range
+                : sorted ? RowOrder::sorted
+                         : RowOrder::unsorted)
+          << "item + " << item << ", row + " << row << " in entry " << k;
+      if (inside && sorted) {
+        ASSERT_EQ(offsets, reference_offsets<TypeParam>(2, rows, changed)) << k;
+      }
+    }
+  }
+}
+
 TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderInALongRow) {
   auto elements = sorted_elements(1, 40, 5, 3000);
   for (const size_t place : {7u, 8u, 9u, 1000u, 1023u, 1024u, 1025u, 2998u}) {
