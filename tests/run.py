@@ -155,7 +155,7 @@ STEPS = {
     "release": lambda: ctest("release"),
     "asan": lambda: ctest("asan"),
     "ubsan": lambda: ctest("ubsan"),
-    # All 1,257 take minutes, a process each, and no race can be in those of one thread.
+    # Each is a process of its own, so that all take minutes; those of one thread have no race.
     "tsan": lambda: ctest("tsan", names="ManyThreads|Determinism|RunTasks|RunRows"),
     "fuzz": fuzz,
     "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),

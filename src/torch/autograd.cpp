@@ -147,7 +147,7 @@ Tensor differentiable(c10::DispatchKeySet keys, const Structure& s, const Tensor
   }();
 
   if (torch::autograd::compute_requires_grad(first, second)) {
-    auto node = NodePointer<ProductBackward<Structure, output>>::make();
+    auto node = make_node<ProductBackward<Structure, output>>();
     node->set_next_edges(torch::autograd::collect_next_edges(first, second));
     node->save(s, slots);
     torch::autograd::set_history(result, node);

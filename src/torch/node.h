@@ -21,20 +21,17 @@ using torch::autograd::variable_list;
 
 // Nodes are held by std::shared_ptr up to PyTorch 2.12 and by c10::intrusive_ptr from 2.13 on.
 template <class NodeType>
-struct SharedNodePointer {
-  using Strong = std::shared_ptr<NodeType>;
-  using Weak = std::weak_ptr<NodeType>;
-  static Strong make() { return std::make_shared<NodeType>(); }
-};
-template <class NodeType>
-struct IntrusiveNodePointer {
-  using Strong = c10::intrusive_ptr<NodeType>;
-  using Weak = c10::weak_intrusive_ptr<NodeType>;
-  static Strong make() { return c10::make_intrusive<NodeType>(); }
-};
-template <class NodeType>
 using NodePointer = std::conditional_t<
     std::is_same_v<decltype(torch::autograd::Edge::function), std::shared_ptr<Node>>,
-    SharedNodePointer<NodeType>, IntrusiveNodePointer<NodeType>>;
+    std::shared_ptr<NodeType>, c10::intrusive_ptr<NodeType>>;
+
+template <class NodeType, class... Arguments>
+NodePointer<NodeType> make_node(Arguments&&... arguments) {
+  if constexpr (std::is_same_v<NodePointer<NodeType>, std::shared_ptr<NodeType>>) {
+    return std::make_shared<NodeType>(std::forward<Arguments>(arguments)...);
+  } else {
+    return c10::make_intrusive<NodeType>(std::forward<Arguments>(arguments)...);
+  }
+}
 
 }  // namespace spgrad

@@ -84,7 +84,9 @@ Tensor share_among_duplicates(const Tensor& indices, c10::SymIntArrayRef size,
   return grad_values.div(counts.index_select(0, inverse));
 }
 
-class SpecifiedValuesBackward final : public Node {
+// Takes the sum of the gradients of A's values from all uses of A in a graph, and makes A's
+// gradient.
+class SparseGradientBackward final : public Node {
  public:
   void save(const Tensor& A) {
     is_leaf_ = A.is_leaf();
@@ -115,7 +117,7 @@ class SpecifiedValuesBackward final : public Node {
     return {crow_indices_.defined() ? csr_gradient(grads[0]) : coo_gradient(grads[0])};
   }
 
-  std::string name() const override { return "SpecifiedValuesBackward"; }
+  std::string name() const override { return "SparseGradientBackward"; }
 
  private:
   static bool same_memory(const Tensor& first, const Tensor& second) {
@@ -141,9 +143,52 @@ class SpecifiedValuesBackward final : public Node {
   Tensor indices_;       // col_indices for CSR
 };
 
+// The SparseGradientBackward of a tensor, as long as a graph uses it.
+//
+// A weak pointer to the node would not do: where a graph is torn down, PyTorch takes the edges from
+// a node to which it holds the only strong pointer, while another thread may be about to lock the
+// weak one. That thread's gradient then gets lost, or it reads an edge that is gone.
+struct SharedGradient {
+  // Guards all of them, and the hooks that hold them: it is held for less than a µs, and forward
+  // passes in several threads may meet at the same leaf.
+  inline static std::mutex mutex;
+
+  NodePointer<SparseGradientBackward> node;  // null after the last use
+  size_t uses = 0;
+};
+
+// The history of the values of A in one use: passes their gradient on, and keeps the node that all
+// uses share alive.
+class SpecifiedValuesBackward final : public Node {
+ public:
+  // The caller holds the mutex.
+  explicit SpecifiedValuesBackward(std::shared_ptr<SharedGradient> shared)
+      : shared_(std::move(shared)) {
+    ++shared_->uses;
+  }
+
+  ~SpecifiedValuesBackward() override {
+    NodePointer<SparseGradientBackward> last;  // may end A: not under the mutex
+    std::lock_guard<std::mutex> lock(SharedGradient::mutex);
+    if (--shared_->uses == 0) last = std::move(shared_->node);
+  }
+
+  void connect(const Tensor& values) {
+    set_next_edges({torch::autograd::Edge(shared_->node, 0)});
+    add_input_metadata(values);
+  }
+
+  variable_list apply(variable_list&& grads) override { return std::move(grads); }
+
+  std::string name() const override { return "SpecifiedValuesBackward"; }
+
+ private:
+  std::shared_ptr<SharedGradient> shared_;
+};
+
 // Hangs on the node that takes A's gradient, for two reasons.
 //
-// All uses of A in one graph share one SpecifiedValuesBackward, so that their gradients are added
+// All uses of A in one graph share one SparseGradientBackward, so that their gradients are added
 // as dense values, before they become sparse: faster, and right for batched CSR, which PyTorch's
 // addition silently spoils (2.15: the sum has the wrong number of values).
 //
@@ -152,27 +197,26 @@ class SpecifiedValuesBackward final : public Node {
 // PyTorch's addition of CSR loses memory (2.15: some 23 bytes for each entry and call).
 class GradientOfSparse final : public torch::autograd::FunctionPreHook {
  public:
-  using Pointer = NodePointer<SpecifiedValuesBackward>;
-
   GradientOfSparse(Node* receiver, uint32_t input)
       : accumulator_(dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)), input_(input) {}
 
   // The node that `values` of A get as their history.
-  static Pointer::Strong node_for(const Tensor& A, const Tensor& values) {
-    // One lock for all tensors: it is held for less than a µs, and forward passes in several
-    // threads may meet at the same leaf.
-    static std::mutex mutex;
-    std::lock_guard<std::mutex> lock(mutex);
+  static NodePointer<SpecifiedValuesBackward> node_for(const Tensor& A, const Tensor& values) {
     const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(A);
-    GradientOfSparse& hook = find_or_add(edge);
-    Pointer::Strong node = hook.node_.lock();
-    if (!node || !node->fits(A)) {
-      node = Pointer::make();
-      node->set_next_edges({edge});
-      node->save(A);
-      node->add_input_metadata(values);
-      hook.node_ = typename Pointer::Weak(node);
-    }
+    const auto node = [&] {
+      std::lock_guard<std::mutex> lock(SharedGradient::mutex);
+      std::shared_ptr<SharedGradient>& shared = find_or_add(edge).shared_;
+      if (!shared || !shared->node || !shared->node->fits(A)) {
+        auto fresh = std::make_shared<SharedGradient>();
+        fresh->node = make_node<SparseGradientBackward>();
+        fresh->node->set_next_edges({edge});
+        fresh->node->save(A);
+        fresh->node->add_input_metadata(values);
+        shared = std::move(fresh);
+      }
+      return make_node<SpecifiedValuesBackward>(shared);
+    }();
+    node->connect(values);
     return node;
   }
 
@@ -231,7 +275,7 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
 
   torch::autograd::AccumulateGrad* accumulator_;  // owns this hook; null where A is no leaf
   uint32_t input_;
-  Pointer::Weak node_{Pointer::Strong()};
+  std::shared_ptr<SharedGradient> shared_;  // of the latest pattern of A
 };
 
 Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {

@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <functional>
+
+#include "node.h"
 #include "reference.h"
 
 namespace spgrad::test {
@@ -73,6 +76,31 @@ TEST_P(SparseMmOf, AddsUpGradientsOfSeveralUsesInOneGraph) {
   ASSERT_TRUE(has_pattern_of(A.grad(), A));
   EXPECT_TRUE(close(specified(A.grad()), 3 * expected_gradient_of_values()));
   EXPECT_TRUE(close(B.grad(), 3 * expected_gradient_of_B()));
+}
+
+// A node that calls a function when PyTorch tears down the graph that it belongs to.
+struct Teardown : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return {}; }
+  void release_variables() override { during(); }
+  std::function<void()> during = [] {};
+};
+
+// Another thread may multiply by the same leaf while PyTorch takes the nodes of a graph apart:
+// after it has seen that nobody else holds a node, and before it takes away that node's edges. It
+// takes them from the last one to the first.
+TEST_P(SparseMmOf, GivesGradientsWhereAnotherGraphIsTornDownMeanwhile) {
+  using torch::autograd::Edge;
+  at::Tensor C;
+  {
+    auto last = make_node<Teardown>();
+    last->during = [&] { C = sparse_mm(A, B); };
+    const auto root = make_node<Teardown>();
+    root->set_next_edges({sparse_mm(A, B).grad_fn()->next_edge(0), Edge(std::move(last), 0)});
+  }
+  ASSERT_TRUE(C.defined());
+  C.backward(G);
+  ASSERT_TRUE(A.grad().defined());
+  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
 }
 
 TEST_P(SparseMmOf, RunsBackwardAgainWhereTheGraphIsKept) {
