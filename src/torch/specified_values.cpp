@@ -241,9 +241,8 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
   }
 
   // Adds the gradient to A.grad; false where that is left to PyTorch.
-  static bool accumulate(const Tensor& A, const Tensor& gradient) {
-    static std::mutex mutex;
-    std::lock_guard<std::mutex> lock(mutex);
+  bool accumulate(const Tensor& A, const Tensor& gradient) {
+    std::lock_guard<std::mutex> lock(mutex_);
     Tensor& total = A.mutable_grad();
     const bool csr = A.layout() == at::kSparseCsr;
     TORCH_CHECK(!csr || gradient.values().sizes() == A.values().sizes(),
@@ -275,6 +274,7 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
 
   torch::autograd::AccumulateGrad* accumulator_;  // owns this hook; null where A is no leaf
   uint32_t input_;
+  std::mutex mutex_;  // of A.grad: all that have the leaf in their graphs share its accumulator
   std::shared_ptr<SharedGradient> shared_;  // of the latest pattern of A
 };
 
