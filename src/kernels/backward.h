@@ -72,10 +72,12 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
         const OverlapMask mask(tile);
         return for_each_row(a, tile, first, last, block,
-                            [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+                            [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
+                              const auto* y_item = y.data + item * y.item_stride;
+                              prefetch_row(TileRows(tile, y_item, y.row_stride, a.rows), soon);
                               return backward_row(
                                   tile, mask, entries, values, x.data + item * x.item_stride,
-                                  x.row_stride, y.data + item * y.item_stride + row * y.row_stride,
+                                  x.row_stride, y_item + row * y.row_stride,
                                   out.data + item * out.item_stride + row * out.row_stride,
                                   streamed, out_values);
                             });
