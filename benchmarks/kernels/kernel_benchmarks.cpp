@@ -214,8 +214,8 @@ void spmm(benchmark::State& state, const Product& kernels) {
   Dense x(static_cast<size_t>(a.rows * p), 1.0F);
   Dense out(x.size());
   for (auto _ : state) {
-    const bool valid =
-        kernels.spmm(a.csr(), a.values.data(), {x.data(), 0, p}, {out.data(), 0, p}, p, 0, a.rows);
+    const bool valid = kernels.spmm(a.csr(), a.values.data(), {x.data(), 0, p},
+                                    {{out.data(), 0, p}, nullptr}, p, 0, a.rows);
     if (!valid) state.SkipWithError("malformed");
   }
   set_rates(state, a);
@@ -244,7 +244,7 @@ void backward(benchmark::State& state, const Backward& kernels) {
   for (auto _ : state) {
     const bool valid =
         kernels.backward(transposed.view(a), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p},
-                         {out.data(), 0, p}, out_values.data(), p, 0, a.rows);
+                         {{out.data(), 0, p}, nullptr}, out_values.data(), p, 0, a.rows);
     if (!valid) state.SkipWithError("malformed");
   }
   set_rates(state, a);

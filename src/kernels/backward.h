@@ -8,14 +8,12 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-template <class TileType, class EntriesType, class Scalar, class Out>
-[[gnu::always_inline]] inline bool backward_row(const TileType& tile,
-                                                const OverlapMask<TileType>& mask,
-                                                const EntriesType& entries, const Scalar* values,
-                                                const typename TileType::Element* x_item,
-                                                int64_t x_stride,
-                                                const typename TileType::Element* y_row, Out* out,
-                                                bool streamed, Accumulator<Scalar>* out_values) {
+template <class TileType, class EntriesType, class Scalar>
+[[gnu::always_inline]] inline bool backward_row(
+    const TileType& tile, const OverlapMask<TileType>& mask, const EntriesType& entries,
+    const Scalar* values, const typename TileType::Element* x_item, int64_t x_stride,
+    const typename TileType::Element* y_row, const RowOfResults<typename TileType::Element>& out,
+    Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
   // All sums take their turn, as in spmm: of complex numbers, fewer products are done at once.
@@ -54,19 +52,18 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     return valid;
   };
   if (!for_each_group<at_once>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, entries, out, streamed);
+  store_sums(tile, sum, entries, out);
   return true;
 }
 
-template <class Scalar, class Index, class Out>
+template <class Scalar, class Index>
 bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-              DenseView<const Scalar> X, DenseView<const Scalar> Y, DenseView<Out> C,
+              DenseView<const Scalar> X, DenseView<const Scalar> Y, Results<Scalar> C,
               Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
-  const auto out = elements_of(C);
   const int64_t columns = p * kParts<Scalar>;
-  const bool streamed = worth_streaming(a, out, columns);
+  const RowsOfResults<Scalar> out(a, C, columns);
   const bool valid = for_each_group_and_tile<Scalar>(
       a, columns, first_row, last_row,
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
@@ -75,14 +72,13 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
                             [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
                               const auto* y_item = y.data + item * y.item_stride;
                               prefetch_row(TileRows(tile, y_item, y.row_stride, a.rows), soon);
-                              return backward_row(
-                                  tile, mask, entries, values, x.data + item * x.item_stride,
-                                  x.row_stride, y_item + row * y.row_stride,
-                                  out.data + item * out.item_stride + row * out.row_stride,
-                                  streamed, out_values);
+                              return backward_row(tile, mask, entries, values,
+                                                  x.data + item * x.item_stride, x.row_stride,
+                                                  y_item + row * y.row_stride, out.row(item, row),
+                                                  out_values);
                             });
       });
-  if (streamed) fence_streams();
+  out.finish();
   return valid;
 }
 

@@ -17,11 +17,13 @@ namespace baseline {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
 }
-#ifdef SPGRAD_X86_TARGETS
+#ifdef SPGRAD_AVX2
 namespace avx2 {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
 }
+#endif
+#ifdef SPGRAD_AVX512
 namespace avx512 {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
@@ -52,11 +54,13 @@ struct Target {
 // Best first. The compiler's CPU check also asks whether the system saves the wide registers.
 const auto& targets() {
   static const Target list[] = {
-#ifdef SPGRAD_X86_TARGETS
+#ifdef SPGRAD_AVX512
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"),
        SPGRAD_TABLES(avx512)},
+#endif
+#ifdef SPGRAD_AVX2
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
        SPGRAD_TABLES(avx2)},
 #endif
@@ -159,7 +163,7 @@ template <class Scalar, class Index, class Entry>
 bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
           DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
-  return kernels.spmm(a, values, x, out, p, first_row, last_row);
+  return kernels.spmm(a, values, x, {out, nullptr}, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
@@ -167,8 +171,8 @@ bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
                 DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
   const BlockMatrix matrix(a, block);
-  return is_one_block(block) && kernels.spmm_sums(matrix.view, values + matrix.first_value,
-                                                  matrix.whole(x), {out, 0, 0}, p, 0, 1);
+  return is_one_block(block) && kernels.spmm(matrix.view, values + matrix.first_value,
+                                             matrix.whole(x), {{}, out}, p, 0, 1);
 }
 
 template <class Scalar, class Index, class Entry>
@@ -193,7 +197,7 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
               DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
               Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
   const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
-  return kernels.backward(a, values, x, y, out, out_values, p, first_row, last_row);
+  return kernels.backward(a, values, x, y, {out, nullptr}, out_values, p, first_row, last_row);
 }
 
 template <class Scalar, class Index>
@@ -202,9 +206,8 @@ bool backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Sca
                     Accumulator<Scalar>* out_values, int64_t p, RowBlock block) {
   const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
   const BlockMatrix matrix(a, block);
-  return is_one_block(block) &&
-         kernels.backward_sums(matrix.view, values, matrix.whole(x), matrix.row_of(y), {out, 0, 0},
-                               out_values, p, 0, 1);
+  return is_one_block(block) && kernels.backward(matrix.view, values, matrix.whole(x),
+                                                 matrix.row_of(y), {{}, out}, out_values, p, 0, 1);
 }
 
 #define SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Entry)                                          \

@@ -5,24 +5,26 @@
 
 namespace spgrad::kernels {
 
+// Where results go: to the rows of a matrix or, of a matrix of one row, to `sums` before they are
+// rounded.
+template <class Scalar>
+struct Results {
+  DenseView<Scalar> rows;
+  Accumulator<Scalar>* sums;
+};
+
 template <class Scalar, class Index, class Entry>
 struct ProductTable {
-  template <class Out>
-  using Spmm = bool (*)(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>,
-                        DenseView<Out>, int64_t, int64_t, int64_t);
-  Spmm<Scalar> spmm;
-  Spmm<Accumulator<Scalar>> spmm_sums;  // results not rounded
+  bool (*spmm)(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>,
+               Results<Scalar>, int64_t, int64_t, int64_t);
   decltype(&kernels::sddmm<Scalar, Index, Entry>) sddmm;
 };
 
 template <class Scalar, class Index>
 struct BackwardTable {
-  template <class Out>
-  using Backward = bool (*)(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,
-                            DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Out>,
-                            Accumulator<Scalar>*, int64_t, int64_t, int64_t);
-  Backward<Scalar> backward;
-  Backward<Accumulator<Scalar>> backward_sums;
+  bool (*backward)(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,
+                   DenseView<const Scalar>, DenseView<const Scalar>, Results<Scalar>,
+                   Accumulator<Scalar>*, int64_t, int64_t, int64_t);
 };
 
 template <class Scalar, class Index>

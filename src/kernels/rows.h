@@ -15,10 +15,9 @@ inline constexpr int64_t kLeastPrefetch = 32;
 // rows need more of them under way. (With AVX2, whose tiles have 4 lines, 8 ahead instead of 16
 // took 1.08 times as long on a stencil, 1.05 on a graph.)
 template <class TileType>
-inline constexpr int64_t kPrefetchDistance = [] {
-  constexpr int64_t lines = (TileType::bytes + kCacheLine - 1) / kCacheLine;
-  return (lines < 4 ? 32 : 64) / lines;
-}();
+inline constexpr int64_t kLines = (TileType::bytes + kCacheLine - 1) / kCacheLine;
+template <class TileType>
+inline constexpr int64_t kPrefetchDistance = (kLines<TileType> < 4 ? 32 : 64) / kLines<TileType>;
 
 template <class Index>
 inline int64_t index_of(Index entry) {
@@ -211,13 +210,11 @@ inline int64_t columns_of_block(const CompressedView<Index, Entry>& a, int64_t c
 // with 27 entries a row, 16 rows at a time took 1.1 to 1.2 times as long for p = 128 and 1.3 to 1.7
 // times for p = 192 and 256 (AVX2, tiles of 64 floats).
 inline constexpr int64_t kEntriesAtATime = 32;
-inline constexpr int64_t kMostRowsAtATime = 16;
 
 template <class Index, class Entry>
 inline int64_t rows_at_a_time(const CompressedView<Index, Entry>& a) {
   const int64_t entries_of_row = a.value_count / (a.items * a.rows) + 1;
-  const int64_t rows = kEntriesAtATime / entries_of_row;
-  return rows < 1 ? 1 : rows < kMostRowsAtATime ? rows : kMostRowsAtATime;
+  return entries_of_row < kEntriesAtATime ? kEntriesAtATime / entries_of_row : 1;
 }
 
 // Calls function(tile, first, last, block) for groups of rows of the range, and for each tile of

@@ -9,11 +9,12 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-template <class TileType, class EntriesType, class Scalar, class Out>
+template <class TileType, class EntriesType, class Scalar>
 [[gnu::always_inline]] inline bool spmm_row(const TileType& tile, const EntriesType& entries,
                                             const Scalar* values,
                                             const typename TileType::Element* x_item,
-                                            int64_t x_stride, Out* out, bool streamed) {
+                                            int64_t x_stride,
+                                            const RowOfResults<typename TileType::Element>& out) {
   using V = typename TileType::V;
   constexpr int sums = kSums<TileType>;
   V sum[sums][TileType::count] = {};
@@ -34,24 +35,22 @@ template <class TileType, class EntriesType, class Scalar, class Out>
     });
   };
   if (!for_each_group<sums>(entries.begin, entries.end, add)) return false;
-  store_sums(tile, sum, entries, out, streamed);
+  store_sums(tile, sum, entries, out);
   return true;
 }
 
-// Out is Scalar, or what sums of it are made in.
-template <class Scalar, class Index, class Entry, class Out>
+template <class Scalar, class Index, class Entry>
 bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> X,
-          DenseView<Out> C, int64_t p, int64_t first_row, int64_t last_row) {
+          Results<Scalar> C, int64_t p, int64_t first_row, int64_t last_row) {
   const auto x = elements_of(X);
-  const auto out = elements_of(C);
   const int64_t columns = p * kParts<Scalar>;
-  const bool streamed = worth_streaming(a, out, columns);
+  const RowsOfResults<Scalar> out(a, C, columns);
   const auto do_tile = [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
-    return for_each_row(
-        a, tile, first, last, block, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-          return spmm_row(tile, entries, values, x.data + item * x.item_stride, x.row_stride,
-                          out.data + item * out.item_stride + row * out.row_stride, streamed);
-        });
+    return for_each_row(a, tile, first, last, block,
+                        [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+                          return spmm_row(tile, entries, values, x.data + item * x.item_stride,
+                                          x.row_stride, out.row(item, row));
+                        });
   };
   const bool packed = p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns;
   const auto do_packed_tile = [&](const auto& tile) {
@@ -60,7 +59,7 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
   const bool valid =
       packed ? with_packed_tile<Scalar>(columns, do_packed_tile)
              : for_each_group_and_tile<Scalar>(a, columns, first_row, last_row, do_tile);
-  if (streamed) fence_streams();
+  out.finish();
   return valid;
 }
 

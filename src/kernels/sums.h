@@ -1,6 +1,7 @@
 // The sums over the entries of a row, as spmm and backward both make them, bit for bit.
 #pragma once
 
+#include "kernel_table.h"
 #include "rows.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
@@ -20,46 +21,91 @@ inline constexpr int kSums = TileType::count > 2                        ? 1
 // as long.
 inline constexpr int64_t kLeastStreamed = int64_t{32} << 20;
 
-// Whether `columns` elements of all rows of `out` can be written that way, and should be.
-template <class Index, class Entry, class Out>
-inline bool worth_streaming(const CompressedView<Index, Entry>& a, const DenseView<Out>& out,
-                            int64_t columns) {
-  constexpr uint64_t width = kWidth<Out>;
-  constexpr uint64_t bytes = width * sizeof(Out);
-  if constexpr (kCanStream<bytes>) {
-    const auto misaligned = [](int64_t elements) {
-      return static_cast<uint64_t>(elements) % width != 0;
-    };
-    return columns > 0 && !misaligned(columns) && !misaligned(out.row_stride) &&
-           !misaligned(out.item_stride) && reinterpret_cast<uint64_t>(out.data) % bytes == 0 &&
-           a.items * a.rows >= kLeastStreamed / static_cast<int64_t>(sizeof(Out)) / columns;
-  } else {
-    return false;
+// A row of results, and how it is written.
+template <class Element>
+struct RowOfResults {
+  Element* elements;
+  Accumulator<Element>* sums;  // where it goes unrounded, or null
+  bool streamed;
+};
+
+// Results as rows of elements.
+template <class Scalar>
+class RowsOfResults {
+ public:
+  template <class Index, class Entry>
+  RowsOfResults(const CompressedView<Index, Entry>& a, const Results<Scalar>& results,
+                int64_t columns)
+      : rows_(elements_of(results.rows)), sums_(elements_of(results.sums)) {
+    if constexpr (kKeepsSums<Element<Scalar>>) {
+      if (sums_ != nullptr) rows_ = {sums_, 0, 0};
+    }
+    streamed_ = worth_streaming(a.items * a.rows, columns);
   }
-}
+
+  RowOfResults<Element<Scalar>> row(int64_t item, int64_t row) const {
+    return {rows_.data + item * rows_.item_stride + row * rows_.row_stride, sums_, streamed_};
+  }
+
+  // After the last row: others may see all of them from now on.
+  void finish() const {
+    if (streamed_) fence_streams();
+  }
+
+ private:
+  // Whether so many rows can be written past the caches, and should be.
+  bool worth_streaming(int64_t rows, int64_t columns) const {
+    constexpr uint64_t width = kWidth<Element<Scalar>>;
+    constexpr int64_t size = sizeof(Element<Scalar>);
+    if constexpr (kCanStream<width * size>) {
+      const auto misaligned = [](int64_t elements) {
+        return static_cast<uint64_t>(elements) % width != 0;
+      };
+      return columns > 0 && !misaligned(columns) && !misaligned(rows_.row_stride) &&
+             !misaligned(rows_.item_stride) &&
+             reinterpret_cast<uint64_t>(rows_.data) % (width * size) == 0 &&
+             rows >= kLeastStreamed / size / columns;
+    } else {
+      return false;
+    }
+  }
+
+  DenseView<Element<Scalar>> rows_;
+  Lane<Scalar>* sums_;
+  bool streamed_;
+};
 
 // Adds them up into a row, to the sums of the parts of the row that were done before. The complete
 // row goes past the caches where that is worth it.
-template <class TileType, class EntriesType, class Out>
+template <class TileType, class EntriesType>
 inline void store_sums(const TileType& tile,
                        const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
-                       const EntriesType& entries, Out* out, bool streamed) {
+                       const EntriesType& entries,
+                       const RowOfResults<typename TileType::Element>& out) {
+  using Element = typename TileType::Element;
   using V = typename TileType::V;
-  Out* place = out + tile.first;
   V total[TileType::count];
   unroll<TileType::count>([&](auto i) {
     total[i] = sum[0][i];
     if constexpr (kSums<TileType> > 1) total[i] += sum[1][i];
     if constexpr (kSums<TileType> > 2) total[i] += sum[2][i] + sum[3][i];
   });
+  if constexpr (!kKeepsSums<Element>) {
+    if (out.sums != nullptr) [[unlikely]] {
+      return unroll<TileType::count>(
+          [&](auto i) { tile.store(out.sums + tile.first, i, total[i]); });
+    }
+  }
+  Element* place = out.elements + tile.first;
   if constexpr (kDoesBlocks<TileType>) {
     // All of them before the first is stored: the last vector overlaps the one before.
     if (!entries.is_first_part) [[unlikely]] {
       unroll<TileType::count>([&](auto i) { total[i] += tile.load(place, i); });
     }
   }
-  if constexpr (TileType::width == kWidth<Out> && kCanStream<TileType::width * sizeof(Out)>) {
-    if (streamed && entries.is_last_part) {
+  if constexpr (TileType::width == kWidth<Element> &&
+                kCanStream<TileType::width * sizeof(Element)>) {
+    if (out.streamed && entries.is_last_part) {
       return unroll<TileType::count>([&](auto i) { tile.stream(place, i, total[i]); });
     }
   }

@@ -11,17 +11,14 @@ namespace {
 
 template <class Scalar, class Index, class Entry>
 constexpr ProductTable<Scalar, Index, Entry> product_table() {
-  return {&SPGRAD_TARGET::spmm<Scalar, Index, Entry, Scalar>,
-          &SPGRAD_TARGET::spmm<Scalar, Index, Entry, Accumulator<Scalar>>,
-          &SPGRAD_TARGET::sddmm<Scalar, Index, Entry>};
+  return {&SPGRAD_TARGET::spmm<Scalar, Index, Entry>, &SPGRAD_TARGET::sddmm<Scalar, Index, Entry>};
 }
 
 template <class Scalar, class Index>
 constexpr TypedTable<Scalar, Index> typed_table() {
   return {product_table<Scalar, Index, Index>(),
           product_table<Scalar, Index, MovedEntry<Index>>(),
-          {&SPGRAD_TARGET::backward<Scalar, Index, Scalar>,
-           &SPGRAD_TARGET::backward<Scalar, Index, Accumulator<Scalar>>}};
+          {&SPGRAD_TARGET::backward<Scalar, Index>}};
 }
 
 }  // namespace
