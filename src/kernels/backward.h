@@ -63,7 +63,7 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
   const int64_t columns = p * kParts<Scalar>;
-  const RowsOfResults<Scalar> out(a, C, columns);
+  const RowsOfResults<Scalar> out(a.items * a.rows, C, columns);
   const bool valid = for_each_group_and_tile<Scalar>(
       a, columns, first_row, last_row,
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {

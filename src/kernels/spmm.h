@@ -44,7 +44,7 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
           Results<Scalar> C, int64_t p, int64_t first_row, int64_t last_row) {
   const auto x = elements_of(X);
   const int64_t columns = p * kParts<Scalar>;
-  const RowsOfResults<Scalar> out(a, C, columns);
+  const RowsOfResults<Scalar> out(a.items * a.rows, C, columns);
   const auto do_tile = [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
     return for_each_row(a, tile, first, last, block,
                         [&](int64_t item, int64_t row, const auto& entries, int64_t) {

@@ -33,14 +33,13 @@ struct RowOfResults {
 template <class Scalar>
 class RowsOfResults {
  public:
-  template <class Index, class Entry>
-  RowsOfResults(const CompressedView<Index, Entry>& a, const Results<Scalar>& results,
-                int64_t columns)
+  // `rows` of all items.
+  RowsOfResults(int64_t rows, const Results<Scalar>& results, int64_t columns)
       : rows_(elements_of(results.rows)), sums_(elements_of(results.sums)) {
     if constexpr (kKeepsSums<Element<Scalar>>) {
       if (sums_ != nullptr) rows_ = {sums_, 0, 0};
     }
-    streamed_ = worth_streaming(a.items * a.rows, columns);
+    streamed_ = worth_streaming(rows, columns);
   }
 
   RowOfResults<Element<Scalar>> row(int64_t item, int64_t row) const {

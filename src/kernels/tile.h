@@ -53,8 +53,7 @@ struct Tile {
     kernels::SPGRAD_TARGET::store<width, partial ? packed : width>(row + start(i), vector);
   }
   // Likewise past the caches, where rows and tiles are aligned.
-  template <class Out>
-  void stream(Out* row, int i, const V& vector) const {
+  void stream(Element* row, int i, const V& vector) const {
     kernels::SPGRAD_TARGET::stream<width>(row + start(i), vector);
   }
 };

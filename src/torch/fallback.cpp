@@ -11,6 +11,7 @@
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/repeat_interleave.h>
@@ -54,6 +55,13 @@ struct Extent {
   }
   // Of the matrix in which all rows and columns are numbered through.
   at::ScalarType dtype() const { return index_dtype({items * rows, items * columns, entries}); }
+
+  // Its columns, and as many without entries as it takes to have a place for each entry: duplicates
+  // can outnumber the places, and cuSPARSE refuses such a matrix. Where there are entries.
+  int64_t width() const {
+    const int64_t height = items * rows;
+    return std::max(items * columns, entries / height + (entries % height != 0 ? 1 : 0));
+  }
 
   int64_t items;
   int64_t rows;     // of each item
@@ -196,11 +204,19 @@ Tensor stacked(const Tensor& dense) {
   return widened(dense).reshape({dense.numel() / dense.size(-1), dense.size(-1)});
 }
 
-// The matrix with these values, given in the order of its entries.
+// The same, with a row for each column of the matrix as it is handed to PyTorch.
+Tensor stacked_for(const Extent& extent, const Tensor& dense) {
+  Tensor result = stacked(dense);
+  const int64_t more = extent.width() - result.size(0);
+  return more == 0 ? result : at::constant_pad_nd(result, {0, 0, 0, more});
+}
+
+// The matrix with these values, given in the order of its entries. The values are made contiguous
+// here, since PyTorch does it in a temporary tensor that is gone when cuSPARSE reads it (2.11).
 Tensor csr_tensor(const Matrix& a, const Tensor& values) {
   const Extent& extent = a.extent;
-  return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values,
-                                       {extent.items * extent.rows, extent.items * extent.columns},
+  return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
+                                       {extent.items * extent.rows, extent.width()},
                                        values.options().layout(at::kSparseCsr));
 }
 
@@ -221,7 +237,7 @@ Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const
   }
   Tensor v = widened(values).reshape(-1);
   if (a.positions.defined()) v = v.index_select(0, a.positions);
-  const Tensor x = stacked(B);
+  const Tensor x = stacked_for(extent, B);
   // Zeros, since not all devices promise to leave an output alone that counts for nothing.
   Tensor out = at::zeros({rows, p}, x.options());
   at::addmm_out(out, out, csr_tensor(a, v), x, /*beta=*/0, /*alpha=*/1);
@@ -236,7 +252,8 @@ Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor
   if (a.extent.entries == 0 || X.size(-1) == 0) return at::zeros(size, X.options());
   const Tensor x = stacked(X);
   Tensor result = csr_tensor(a, at::zeros({a.extent.entries}, x.options()));
-  at::sparse_sampled_addmm_out(result, result, x, stacked(Y).mT(), /*beta=*/0, /*alpha=*/1);
+  at::sparse_sampled_addmm_out(result, result, x, stacked_for(a.extent, Y).mT(), /*beta=*/0,
+                               /*alpha=*/1);
   Tensor products = result.values();
   if (a.positions.defined()) {
     products = at::empty_like(products).index_copy_(0, a.positions.to(at::kLong), products);

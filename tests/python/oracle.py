@@ -105,8 +105,10 @@ def positions_of(A):
     rows = A.shape[-2]
     crow, col = A.crow_indices().long(), A.col_indices().long()
     crow, col = (crow, col) if A.dim() == 3 else (crow[None], col[None])
-    item = torch.arange(crow.shape[0]).repeat_interleave(col.shape[1])
-    row = torch.cat([torch.arange(rows).repeat_interleave(c.diff()) for c in crow] or [item])
+    # On A's device: the default device of the tests is not that of threads which they start.
+    item = torch.arange(crow.shape[0], device=crow.device).repeat_interleave(col.shape[1])
+    numbers = torch.arange(rows, device=crow.device)
+    row = torch.cat([numbers.repeat_interleave(c.diff()) for c in crow] or [item])
     return (item, row, col.flatten())[-A.dim() :]
 
 
@@ -163,6 +165,18 @@ def assert_sparse(actual, A, expected_values):
     """Check a sparse result for A's pattern and for its values."""
     assert_pattern(actual, A)
     assert_dense(values_of(actual), exact(expected_values))
+
+
+def assert_sum(actual, A, expected_values):
+    """Check gradients of A that PyTorch added up.
+
+    Its sum of COO tensors on CUDA lists the entries of all of them, one after the other.
+    """
+    if actual.is_cuda and actual.layout == torch.sparse_coo:
+        expected = torch.sparse_coo_tensor(A._indices(), expected_values, A.shape)
+        assert torch.equal(to_dense(actual), to_dense(expected))
+    else:
+        assert_sparse(actual, A, expected_values)
 
 
 def assert_gradients(A, B, G):

@@ -110,6 +110,20 @@ def fake_pytorch(folder, version):
     return folder
 
 
+def configure_project(project, build, **variables):
+    """Configure a project, and return what CMake said."""
+    result = subprocess.run(
+        [
+            *("cmake", "-S", project, "-B", build, "-G", "Ninja"),
+            *(f"-D{name}={value}" for name, value in variables.items()),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return result.returncode, " ".join((result.stdout + result.stderr).split())
+
+
 def configure(tmp_path, find, **variables):
     """Configure a project that looks for spgrad, and return what CMake said."""
     project = tmp_path / "project"
@@ -121,14 +135,7 @@ def configure(tmp_path, find, **variables):
         'message(STATUS "found: ${spgrad_FOUND}")',
     ]
     (project / "CMakeLists.txt").write_text("\n".join(lines))
-    defined = [f"-D{name}={value}" for name, value in (variables | {"spgrad_ROOT": WHEEL}).items()]
-    result = subprocess.run(
-        ["cmake", "-S", project, "-B", tmp_path / "build", "-G", "Ninja", *defined],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    return result.returncode, " ".join((result.stdout + result.stderr).split())
+    return configure_project(project, tmp_path / "build", spgrad_ROOT=WHEEL, **variables)
 
 
 MAJOR, MINOR = map(int, SERIES.split("."))
@@ -166,3 +173,17 @@ def test_the_kernels_are_found_without_pytorch(tmp_path):
     code, said = configure(tmp_path, find, LIBTORCH_ROOT=tmp_path)
     assert code == 0
     assert "found: 1" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("CMAKE_EXE_LINKER_FLAGS", "-static-libstdc++", "needs a compiler that links libstdc++.so"),
+        ("SPGRAD_INSTRUCTION_SETS", "avx2;avx3", "must be a list of avx2 and avx512, or empty"),
+    ],
+)
+def test_a_build_that_could_not_work_is_refused(tmp_path, variable, value, reason):
+    variables = {variable: value, "Python_EXECUTABLE": sys.executable}
+    code, said = configure_project(ROOT, tmp_path, **variables)
+    assert code != 0
+    assert reason in said

@@ -161,7 +161,9 @@ def test_numbers_that_have_no_gradient_are_refused(multiply, dtype):
         multiply(values=VALUES.to(dtype), B=B.to(dtype))
 
 
-@pytest.mark.parametrize("given", [None, 5, [1.0], B.numpy(), "B"], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "given", [None, 5, [1.0], B.cpu().numpy(), "B"], ids=lambda x: type(x).__name__
+)
 @OF_PLAIN
 def test_what_is_no_tensor_is_refused_by_name(multiply, name, given):
     with pytest.raises((TypeError, ValueError, RuntimeError), match=name):
