@@ -204,6 +204,50 @@ def test_a_second_backward_pass_is_refused_unless_the_graph_was_kept(kind, leaf)
     spgrad.sparse_mm(A, B).backward(G)  # a new graph is not affected
 
 
+def replace_pattern(A, other):
+    """Give a leaf another pattern, in the ways that PyTorch has."""
+    if A.layout == torch.sparse_coo:
+        A.data = other
+    else:
+        with torch.no_grad():
+            A.resize_as_sparse_(other).copy_(other)
+
+
+@ALL_KINDS
+def test_a_new_pattern_counts_at_once_also_where_a_graph_of_the_old_one_lives(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    other = make_sparse(kind, PLAIN, 12, seed=9)
+    B, G = dense_for(A), output_gradient_for(A)
+    old = spgrad.sparse_mm(A, B)
+    replace_pattern(A, other)
+    spgrad.sparse_mm(A, B).backward(G)
+    assert_sparse(A.grad, other, gradient_of_values(other, B, G))
+    assert old.grad_fn is not None
+
+
+@pytest.mark.parametrize("flags", [(True, False), (False, True)])
+def test_a_changed_coalesced_flag_counts_at_once(flags):
+    A = make_sparse("coalesced", PLAIN)._coalesced_(flags[0]).requires_grad_()
+    B, G = dense_for(A), output_gradient_for(A)
+    old = spgrad.sparse_mm(A, B)
+    with torch.no_grad():
+        A._coalesced_(flags[1])
+    spgrad.sparse_mm(A, B).backward(G)
+    assert A.grad.is_coalesced() == flags[1]
+    assert old.grad_fn is not None
+
+
+@ALL_KINDS
+def test_a_leaf_that_no_longer_wants_a_gradient_gets_none(kind):
+    A = make_sparse(kind, PLAIN).requires_grad_()
+    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    C = spgrad.sparse_mm(A, B)
+    A.requires_grad_(False)
+    C.backward(G)
+    assert A.grad is None
+    assert_dense(B.grad, gradient_of_B(A, G))
+
+
 @ALL_KINDS
 def test_hooks_see_and_change_the_gradient(kind):
     A = make_sparse(kind, PLAIN).requires_grad_()

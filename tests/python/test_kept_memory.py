@@ -1,6 +1,7 @@
 """The memory of large results, which later results take over."""
 
 from inspect import getsource
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -10,6 +11,7 @@ from programs import output_of
 
 import spgrad
 
+SMAPS = Path("/proc/self/smaps_rollup")
 LEAST = 32 << 20  # bytes from which on memory is kept
 
 
@@ -97,6 +99,12 @@ def test_a_result_can_be_shared_and_cloned_lazily():
     assert other.eq(2).all()
 
 
+@pytest.mark.parametrize("size", [LEAST, LEAST + 4 * 64])
+def test_results_are_aligned_as_those_of_pytorch(size):
+    for _ in range(2):  # fresh memory, then kept memory
+        assert result(size).data_ptr() % 64 == 0
+
+
 def test_the_profiler_sees_memory_as_used_only_while_a_result_has_it():
     result()
     sizes = [size for size in allocated(result) if abs(size) >= LEAST]
@@ -111,6 +119,7 @@ def resident():
 
 MB = 1 << 20
 LEAST = {LEAST}
+SMAPS = Path("{SMAPS}")
 
 {getsource(result)}
 result()
@@ -128,6 +137,24 @@ def test_empty_cache_gives_memory_back():
     print(kept > 200 * MB, left < 32 * MB, kept, left)
     """
     assert output_of(RESIDENT + dedent(program))[:2] == ["True"] * 2
+
+
+@pytest.mark.skipif("LazyFree:" not in SMAPS.read_text(), reason="the system does not tell")
+def test_the_system_may_take_what_was_freed_and_nothing_else():
+    program = """
+    def lent():
+        lines = SMAPS.read_text().splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("LazyFree:"))
+        return int(kilobytes) * 1024
+
+    used = [result(64 * MB), result(64 * MB)]
+    before = lent()
+    freed = result(64 * MB)
+    used.append(result(64 * MB))
+    del freed
+    print(62 * MB < lent() - before <= 64 * MB, lent() - before)
+    """
+    assert output_of(RESIDENT + dedent(program))[0] == "True"
 
 
 def test_memory_that_nobody_takes_is_given_back():

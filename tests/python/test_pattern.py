@@ -386,6 +386,22 @@ def test_a_coo_matrix_without_numbers_has_no_pattern():
         spgrad.Pattern(ones(3, 4).to_sparse().to("meta"))
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "message"),
+    [
+        ("csr", (integers(5), integers(8), 5), RuntimeError, "crow_indices must be int32 or int64"),
+        ("csr", (torch.tensor(0), torch.tensor(0), 5), ValueError, "crow_indices must have shape"),
+        ("csr", (torch.zeros(5).long(), torch.zeros(0).long(), -1), ValueError, "columns must not"),
+        ("coo", (integers(2, 8), (4, 5)), RuntimeError, "indices must be int64"),
+        ("coo", (torch.zeros(3, 8).long(), (4, 5)), ValueError, "indices must have shape (2, nnz)"),
+        ("coo", (torch.zeros(2, 0).long(), (4, -5)), ValueError, "size must not be negative"),
+    ],
+)
+def test_plain_tensors_that_are_no_structure_are_refused(name, arguments, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        getattr(torch.ops.spgrad, f"{name}_pattern")(*arguments)
+
+
 def test_malformed_indices_are_refused_with_their_reason():
     for _, structure, batched, message in malformed.structures():
         size = (*(2,) * batched, malformed.ROWS, malformed.COLUMNS)
