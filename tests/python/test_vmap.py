@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from oracle import (
@@ -284,6 +285,31 @@ def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
         vmap(lambda v: call("mm", v, B))(values.new_ones(2, 3))
     with pytest.raises(RuntimeError, match="values and B must have the same dtype"):
         vmap(lambda b: call("mm", values, b))(B.expand(2, -1, -1).float())
+
+
+@pytest.mark.parametrize(
+    ("operator", "place", "part"),
+    [
+        ("mm", 0, np.s_[1:]),
+        ("mm_transposed", 1, np.s_[1:]),
+        ("sddmm", 0, np.s_[1:]),
+        ("sddmm", 1, np.s_[:, 1:]),
+        ("mm_backward", 2, np.s_[:, 1:]),
+    ],
+)
+@FORMS
+def test_messages_speak_of_one_item_as_without_vmap(form, operator, place, part):
+    A = sparse_for(form, PLAIN)
+    call = operators_of(form, A)
+    operands = list(operands_of(operator, A))
+    operands[place] = operands[place][part]
+    with pytest.raises(ValueError, match="must have") as alone:
+        call(operator, *operands)
+    dims = [0 if i == place else None for i in range(len(operands))]
+    operands[place] = torch.stack([operands[place]] * ITEMS)
+    with pytest.raises(ValueError, match="must have") as mapped:
+        vmap(lambda *x: call(operator, *x), tuple(dims))(*operands)
+    assert str(mapped.value) == str(alone.value)
 
 
 @pytest.mark.parametrize("bad", [-1, BATCHED[0], 2**62])
