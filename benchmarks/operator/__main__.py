@@ -22,7 +22,7 @@ from benchmarks.operator.timing import Pace
 from benchmarks.operator.workloads import SIZES, workloads
 
 PACES = {
-    "full": Pace(seconds=2.5, least_rounds=5, most_rounds=50),
+    "full": Pace(seconds=2.5, least_rounds=7, most_rounds=50),
     "quick": Pace(seconds=0.4, least_rounds=3, most_rounds=20),
     "tiny": Pace(seconds=0.0, least_rounds=2, most_rounds=2, sample=0.0),
 }

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 READING = f"""\
 How to read this: all contenders ran on the same matrix in the same process, round by round in
-random order, and only the operator was timed. Times are medians with quartiles; compare them within
-one table only. **×** is the time divided by that of {REFERENCE} (in training steps of
+random order, and only the operator was timed; those that take 20 times as long as the fastest have
+rounds of their own afterwards. Times are medians with quartiles; compare them within one
+table only. **×** is the time divided by that of {REFERENCE} (in training steps of
 {LAYER_REFERENCE}): above 1 is slower. *First* is the first call on new tensors. dA and dB are the
 gradients alone, of a product computed beforehand. All results were compared with spgrad's before
 anything was timed."""

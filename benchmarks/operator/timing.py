@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,8 +54,26 @@ def _sample(call: Call, calls: int) -> float:
     return seconds
 
 
+def _rounds(calls: dict[str, Call], repeats: dict[str, int], pace: Pace) -> dict[str, list[float]]:
+    order = list(calls)
+    shuffle = random.Random(0).shuffle  # noqa: S311 - nothing secret
+    samples: dict[str, list[float]] = {name: [] for name in order}
+    start = time.perf_counter()
+    for done in range(pace.most_rounds):
+        if done >= pace.least_rounds and time.perf_counter() - start > pace.seconds:
+            break
+        shuffle(order)
+        for name in order:
+            samples[name].append(_sample(calls[name], repeats[name]))
+    return samples
+
+
 def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> dict[str, Times]:
     """Time calls in rounds, each of which makes all calls in another random order.
+
+    Calls that take 20 times as long as the fastest have rounds of their own afterwards, the least
+    number of them. Otherwise they would leave no time for more rounds, and what they leave of the
+    caches and of the system's memory would be in all times.
 
     Args:
         calls: The calls by name.
@@ -66,25 +84,17 @@ def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> 
         The times by name.
 
     """
-    order = list(calls)
-    shuffle = random.Random(0).shuffle  # noqa: S311 - nothing secret
-    repeats = {}
-    for name in order:  # the second call says how long the others will take
-        seconds = _sample(calls[name], 1)
-        repeats[name] = max(1, math.ceil(pace.sample / seconds))
-
-    samples: dict[str, list[float]] = {name: [] for name in order}
-    start = time.perf_counter()
-    for done in range(pace.most_rounds):
-        if done >= pace.least_rounds and time.perf_counter() - start > pace.seconds:
-            break
-        shuffle(order)
-        for name in order:
-            samples[name].append(_sample(calls[name], repeats[name]))
+    # The second call says how long the others will take.
+    second = {name: _sample(call, 1) for name, call in calls.items()}
+    repeats = {name: max(1, math.ceil(pace.sample / seconds)) for name, seconds in second.items()}
+    limit = 20 * min(second.values(), default=0.0)
+    quick = {name: call for name, call in calls.items() if second[name] <= limit}
+    slow = {name: call for name, call in calls.items() if second[name] > limit}
+    samples = _rounds(quick, repeats, pace) | _rounds(slow, repeats, replace(pace, seconds=0.0))
 
     times = {}
-    for name, seconds_of_rounds in samples.items():
-        lower, median, upper = statistics.quantiles(seconds_of_rounds, n=4, method="inclusive")
-        rounds = len(seconds_of_rounds)
+    for name in calls:
+        lower, median, upper = statistics.quantiles(samples[name], n=4, method="inclusive")
+        rounds = len(samples[name])
         times[name] = Times(first[name], median, lower, upper, rounds, repeats[name])
     return times

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.operator import __main__ as command
-from benchmarks.operator import check, contenders, modes, workloads
+from benchmarks.operator import check, contenders, modes, timing, workloads
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n"
@@ -29,6 +30,20 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(folder):
     return run(folder, "--workloads", "batched_many", "sparse_layer")
+
+
+def test_what_takes_much_longer_than_the_fastest_has_few_rounds_of_its_own():
+    pace = timing.Pace(seconds=1.0, least_rounds=2, most_rounds=5)
+    made = []
+    calls = {
+        "quick": lambda: made.append("quick") or time.sleep(1e-3),
+        "slow": lambda: made.append("slow") or time.sleep(0.1),
+        "middling": lambda: made.append("middling") or time.sleep(5e-3),
+    }
+    times = timing.time_rounds(calls, dict.fromkeys(calls, 0.0), pace)
+    assert {name: times[name].rounds for name in calls} == {"quick": 5, "middling": 5, "slow": 2}
+    assert made[-2:] == ["slow", "slow"]
+    assert times["slow"].median >= 0.1
 
 
 def test_the_size_is_full_unless_told_otherwise():

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 
 #include <functional>
+#include <thread>
+#include <vector>
 
 #include "node.h"
 #include "reference.h"
@@ -101,6 +103,26 @@ TEST_P(SparseMmOf, GivesGradientsWhereAnotherGraphIsTornDownMeanwhile) {
   C.backward(G);
   ASSERT_TRUE(A.grad().defined());
   EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+}
+
+// Graphs of one leaf that are made, run backward or dropped at the same time.
+TEST_P(SparseMmOf, AddsUpGradientsOfPassesAtTheSameTime) {
+  constexpr int kThreads = 4;
+  constexpr int kPasses = 20;
+  std::vector<std::thread> threads;
+  for (int number = 0; number < kThreads; ++number) {
+    threads.emplace_back([this] {
+      for (int pass = 0; pass < kPasses; ++pass) {
+        sparse_mm(A, B);  // dropped
+        sparse_mm(A, B).backward(G);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const at::Tensor once =
+      coo(coordinates_of(A), expected_gradient_of_values().flatten(), A.sizes()).to_dense();
+  EXPECT_TRUE(close(A.grad().to_dense(), kThreads * kPasses * once));
+  EXPECT_TRUE(close(B.grad(), kThreads * kPasses * expected_gradient_of_B()));
 }
 
 TEST_P(SparseMmOf, RunsBackwardAgainWhereTheGraphIsKept) {
