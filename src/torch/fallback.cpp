@@ -5,6 +5,7 @@
 // for the product, the same with the transposed matrix for the transposed one, and
 // sparse_sampled_addmm for the product at the entries. None makes anything of size nnz × p.
 #include <ATen/OpMathType.h>
+#include <ATen/ceil_div.h>
 #include <ATen/ops/_convert_indices_from_coo_to_csr.h>
 #include <ATen/ops/_sparse_csr_tensor_unsafe.h>
 #include <ATen/ops/addmm.h>
@@ -58,10 +59,7 @@ struct Extent {
 
   // Its columns, and as many without entries as it takes to have a place for each entry: duplicates
   // can outnumber the places, and cuSPARSE refuses such a matrix. Where there are entries.
-  int64_t width() const {
-    const int64_t height = items * rows;
-    return std::max(items * columns, entries / height + (entries % height != 0 ? 1 : 0));
-  }
+  int64_t width() const { return std::max(items * columns, at::ceil_div(entries, items * rows)); }
 
   int64_t items;
   int64_t rows;     // of each item
