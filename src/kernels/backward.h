@@ -8,6 +8,36 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
+// What `size` entries from the first on add to a row of dB, and their products.
+template <int size, class TileType, class EntriesType, class Scalar, class Factors>
+[[gnu::always_inline]] inline bool add_and_multiply(
+    const TileType& tile, const OverlapMask<TileType>& mask, const EntriesType& entries,
+    const Scalar* values, const TileRows<TileType>& x_rows, int64_t ahead, const Factors& y,
+    typename TileType::V (&sum)[kSums<TileType>][TileType::count], Accumulator<Scalar>* out_values,
+    int64_t first) {
+  using V = typename TileType::V;
+  constexpr int parts = kParts<Scalar>;
+  Place places[size];
+  if (!entries.template read<size>([&](auto e) { return first + e; }, places)) return false;
+  V products[size * parts];
+  // By itself, GCC 12 does not write this out for 7 and 8 vectors, and then keeps all sums in
+  // memory: p = 128 took 1.7 times as long.
+  unroll<size>([&](auto e) __attribute__((always_inline)) {
+    const Place& place = places[e];
+    entries.prefetch(first + e + ahead, x_rows, values, out_values);
+    const Factor<Scalar, TileType::width, /*conjugate=*/true> value(values[place.position]);
+    V sums[parts][2] = {};
+    unroll<TileType::count>([&](auto i) {
+      const V x_i = x_rows.load(place.index, i);
+      value.add_product(sum[e % kSums<TileType>][i], x_i);
+      y.add_product(i, mask.apply(i, x_i), sums);
+    });
+    unroll<parts>([&](auto part) { products[e * parts + part] = sums[part][0] + sums[part][1]; });
+  });
+  put_products(tile, products, places, out_values);
+  return true;
+}
+
 template <class TileType, class EntriesType, class Scalar>
 [[gnu::always_inline]] inline bool backward_row(
     const TileType& tile, const OverlapMask<TileType>& mask, const EntriesType& entries,
@@ -15,7 +45,6 @@ template <class TileType, class EntriesType, class Scalar>
     const typename TileType::Element* y_row, const RowOfResults<typename TileType::Element>& out,
     Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
-  constexpr int parts = kParts<Scalar>;
   // All sums take their turn, as in spmm: of complex numbers, fewer products are done at once.
   constexpr int at_once = kProductsAtOnce<TileType, Scalar> < kSums<TileType>
                               ? kSums<TileType>
@@ -25,33 +54,23 @@ template <class TileType, class EntriesType, class Scalar>
       [&](auto i) { return mask.apply(i, tile.load(y_row + tile.first, i)); });
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
-  const auto add = [&](int64_t first, auto size) {
-    if constexpr (kPrefetchesStreams<TileType> && size == at_once) {
-      entries.prefetch_stream(first);
-    }
-    V products[size * parts];
-    int64_t position[size];
-    // By itself, GCC 12 does not write this out for 7 and 8 vectors, and then keeps all sums in
-    // memory: p = 128 took 1.7 times as long.
-    const bool valid = unroll_while<size>([&](auto e) __attribute__((always_inline)) {
-      Place place;
-      if (!entries.read(first + e, place)) return false;
-      entries.prefetch(first + e + ahead, x_rows, values, out_values);
-      const Factor<Scalar, TileType::width, /*conjugate=*/true> value(values[place.position]);
-      V sums[parts][2] = {};
-      unroll<TileType::count>([&](auto i) {
-        const V x_i = x_rows.load(place.index, i);
-        value.add_product(sum[e % kSums<TileType>][i], x_i);
-        y.add_product(i, mask.apply(i, x_i), sums);
-      });
-      unroll<parts>([&](auto part) { products[e * parts + part] = sums[part][0] + sums[part][1]; });
-      position[e] = place.position;
-      return true;
+  bool valid = false;
+  if constexpr (at_once > 1) {
+    valid = for_each_group<at_once>(
+        entries.begin, entries.end, [&](int64_t first, auto size) __attribute__((always_inline)) {
+          if constexpr (kPrefetchesStreams<TileType> && size == at_once) {
+            entries.prefetch_stream(first);
+          }
+          return add_and_multiply<size>(tile, mask, entries, values, x_rows, ahead, y, sum,
+                                        out_values, first);
+        });
+  } else {
+    valid = for_each_group<1>(entries.begin, entries.end, [&](int64_t first, auto) {
+      return add_and_multiply<1>(tile, mask, entries, values, x_rows, ahead, y, sum, out_values,
+                                 first);
     });
-    if (valid) put_products(tile, products, position, out_values);
-    return valid;
-  };
-  if (!for_each_group<at_once>(entries.begin, entries.end, add)) return false;
+  }
+  if (!valid) return false;
   store_sums(tile, sum, entries, out);
   return true;
 }
@@ -69,14 +88,16 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
         const OverlapMask mask(tile);
         return for_each_row(a, tile, first, last, block,
-                            [&](int64_t item, int64_t row, const auto& entries, int64_t soon) {
-                              const auto* y_item = y.data + item * y.item_stride;
-                              prefetch_row(TileRows(tile, y_item, y.row_stride, a.rows), soon);
-                              return backward_row(tile, mask, entries, values,
-                                                  x.data + item * x.item_stride, x.row_stride,
-                                                  y_item + row * y.row_stride, out.row(item, row),
-                                                  out_values);
-                            });
+                            [&](int64_t item, int64_t row, const auto& entries, int64_t soon)
+                                __attribute__((always_inline)) {
+                                  const auto* y_item = y.data + item * y.item_stride;
+                                  prefetch_row(TileRows(tile, y_item, y.row_stride, a.rows), soon);
+                                  return backward_row(
+                                      tile, mask, entries, entries.values_of_item(values),
+                                      x.data + item * x.item_stride, x.row_stride,
+                                      y_item + row * y.row_stride, out.row(item, row),
+                                      entries.values_of_item(out_values));
+                                });
       });
   out.finish();
   return valid;

@@ -46,11 +46,11 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
   const int64_t columns = p * kParts<Scalar>;
   const RowsOfResults<Scalar> out(a.items * a.rows, C, columns);
   const auto do_tile = [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
-    return for_each_row(a, tile, first, last, block,
-                        [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-                          return spmm_row(tile, entries, values, x.data + item * x.item_stride,
-                                          x.row_stride, out.row(item, row));
-                        });
+    return for_each_row(
+        a, tile, first, last, block, [&](int64_t item, int64_t row, const auto& entries, int64_t) {
+          return spmm_row(tile, entries, entries.values_of_item(values),
+                          x.data + item * x.item_stride, x.row_stride, out.row(item, row));
+        });
   };
   const bool packed = p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns;
   const auto do_packed_tile = [&](const auto& tile) {

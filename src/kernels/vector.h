@@ -116,6 +116,11 @@ inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar* sums) {
     unroll<count / 2>(
         [&](auto i) { folded[i] = fold_lanes<Scalar, width, group>(v[2 * i], v[2 * i + 1]); });
     sum_lanes<Scalar, width, group / 2>(folded, sums);
+  } else if constexpr (group == width) {
+    Vector<Scalar, width / 2> halves[2];
+    __builtin_memcpy(halves, v, sizeof halves);
+    const Vector<Scalar, width / 2> folded[1] = {halves[0] + halves[1]};
+    sum_lanes<Scalar, width / 2>(folded, sums);
   } else {
     const Vector<Scalar, width> folded = fold_lanes<Scalar, width, group>(v[0], v[0]);
     Vector<Scalar, width / 2> lower[1];

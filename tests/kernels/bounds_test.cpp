@@ -129,9 +129,9 @@ TYPED_TEST(BoundsTest, StaysInsideItsArrays) {
   });
 }
 
-TYPED_TEST(BoundsTest, DoesShortRowsInsideItsArrays) {
+TYPED_TEST(BoundsTest, CollectsEntriesInsideItsArrays) {
   using Index = typename TypeParam::Index;
-  this->for_each_problem({2, 30, 5, short_lengths(2, 30)}, kFewSizes, [](auto& problem) {
+  this->for_each_problem({2, 210, 5, short_lengths(2, 210, 7)}, kFewSizes, [](auto& problem) {
     ASSERT_TRUE(problem.run());
     for (const size_t k : {size_t{0}, size_t{63}, size_t{70}, problem.entry.size() - 1}) {
       const auto valid = problem.entry[k];
@@ -145,12 +145,12 @@ TYPED_TEST(BoundsTest, DoesShortRowsInsideItsArrays) {
 }
 
 // Entries up to 32 places ahead are read for the prefetch: there are as many behind the first three
-// rows, and fewer behind the last two. So are the offsets of the row 16 places ahead, which only
-// the first two of 18 rows have.
+// rows, and fewer behind the last two. So are the offsets from the row 16 places ahead to that 24
+// places ahead, which only the first three of 26 rows have.
 TYPED_TEST(BoundsTest, LooksAheadInsideItsArrays) {
   const auto succeeds = [](auto& problem) { ASSERT_TRUE(problem.run()); };
   this->for_each_problem({1, 5, 5, {2, 1, 35, 3, 30}}, kSizes, succeeds);
-  this->for_each_problem({1, 18, 5, RowLengths(18, 1)}, kSizes, succeeds);
+  this->for_each_problem({1, 26, 5, RowLengths(26, 1)}, kSizes, succeeds);
 }
 
 TYPED_TEST(BoundsTest, RefusesIndicesOutOfRange) {

@@ -356,19 +356,30 @@ TYPED_TEST_P(ProductTest, WorksOnManyRowsOfSeveralTiles) {
   }
 }
 
-// Rows of few entries, which sddmm collects; two of them have too many for that, and more entries
-// come together than are collected at a time.
-inline RowLengths short_lengths(int64_t items, int64_t rows) {
+// Rows of few entries. Where they are far apart, sddmm collects them; two of them have more than
+// are collected of a row at once, and more come together than are collected at a time.
+inline RowLengths short_lengths(int64_t items, int64_t rows, int64_t apart) {
   const RowLengths pattern = {0, 1, 2, 0, 8, 3, 0, 1, 9, 0, 4, 1, 0, 17, 2, 1, 0, 0, 5};
   RowLengths lengths;
   for (int64_t i = 0; i < items * rows; ++i) {
-    lengths.push_back(pattern[static_cast<size_t>(i % rows) % pattern.size()]);
+    const int64_t row = i % rows;
+    lengths.push_back(row % apart == 0 ? pattern[static_cast<size_t>(row / apart) % pattern.size()]
+                                       : 0);
   }
   return lengths;
 }
 
 TYPED_TEST_P(ProductTest, WorksOnShortRows) {
-  const auto a = this->with_lengths(3, 40, 9, short_lengths(3, 40));
+  const auto a = this->with_lengths(3, 40, 9, short_lengths(3, 40, 1));
+  for (const int64_t p : kFewSizes) {
+    ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+    ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
+  }
+}
+
+TYPED_TEST_P(ProductTest, WorksOnFewEntries) {
+  const auto a = this->with_lengths(3, 280, 9, short_lengths(3, 280, 7));
+  ASSERT_LT(a.view.value_count, 3 * 280 / 2);
   for (const int64_t p : kFewSizes) {
     ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
     ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
@@ -542,15 +553,18 @@ TYPED_TEST_P(ProductTest, GivesTheSameBitsForABlockAsForTheRow) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(
-    ProductTest, MatchesTheReferenceForEveryNumberOfColumns, TakesOffsetsThatCountThroughAllItems,
-    TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems, TakesNegativeItemStrides,
-    TakesMatricesWithoutEntries, TakesManyRowsOfOneEntryAndOneRowOfMany,
-    WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
-    GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles, WorksOnShortRows,
-    WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
-    KeepsInfinityAndNanToWhatMeetsThem, KeepsInfinityInEveryColumnFromTurningIntoNan,
-    LeavesLongRowsToTheBlocks, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith,
-    WorksOnBlocksOfRows, GivesTheSameBitsForABlockAsForTheRow);
+REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColumns,
+                            TakesOffsetsThatCountThroughAllItems,
+                            TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems,
+                            TakesNegativeItemStrides, TakesMatricesWithoutEntries,
+                            TakesManyRowsOfOneEntryAndOneRowOfMany,
+                            WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
+                            GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles,
+                            WorksOnShortRows, WorksOnFewEntries, WorksInBlocksOfColumns,
+                            GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
+                            KeepsInfinityAndNanToWhatMeetsThem,
+                            KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,
+                            RefusesBlocksOfMoreEntriesThanALongRowBeginsWith, WorksOnBlocksOfRows,
+                            GivesTheSameBitsForABlockAsForTheRow);
 
 }  // namespace spgrad::kernels::test

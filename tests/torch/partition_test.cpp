@@ -193,6 +193,35 @@ TEST_F(RunRows, CoversEachRowOnceWhateverTheOffsets) {
   }
 }
 
+TEST_F(RunRows, StartsTheTasksInTheOrderOfRows) {
+  at::set_num_threads(1);
+  std::vector<int64_t> lengths(1000, 100);
+  for (const size_t row : {0, 1, 500, 999}) lengths[row] = 3 * kLongRow;
+  const Batch batch(1, lengths, false);
+  const auto blocks = blocks_of_long_rows(batch.view);
+  std::pair<int64_t, int64_t> newest;
+  int64_t next = 0;  // row
+  int64_t count = 0;
+  int64_t ranges = 0;
+  EXPECT_TRUE(run_rows(
+      batch.view, 64, blocks,
+      [&](int64_t first, int64_t last) {
+        EXPECT_EQ(first, next);
+        newest = {first, next = last};
+        ++ranges;
+        return true;
+      },
+      [&](int64_t number, const RowBlock& block) {
+        EXPECT_EQ(number, count++);
+        EXPECT_LE(newest.first, block.row);
+        EXPECT_LT(block.row, newest.second);
+        return true;
+      }));
+  EXPECT_EQ(next, 1000);
+  EXPECT_EQ(count, 12);
+  EXPECT_GT(ranges, 4);
+}
+
 TEST_F(RunRows, SharesTheWorkOutEvenly) {
   at::set_num_threads(8);
   std::vector<int64_t> lengths(10000, 0);  // most of the work in few rows
