@@ -86,8 +86,8 @@ bool run_rows(const kernels::CompressedView<Index, Entry>& a, int64_t p,
   int64_t first = 0;
   int64_t number = 0;
   for (int64_t i = 1; i <= ranges; ++i) {
-    // row_at does not decrease with the work asked for, even in a malformed structure.
-    const int64_t last = i == ranges ? rows : row_at(a, work * i / ranges);
+    // Not before the one before, even if another thread changes the offsets meanwhile.
+    const int64_t last = i == ranges ? rows : std::max(first, row_at(a, work * i / ranges));
     if (first < last) tasks.push_back({first, last, -1});
     for (; number < block_count && blocks[static_cast<size_t>(number)].row < last; ++number) {
       tasks.push_back({0, 0, number});
