@@ -153,7 +153,12 @@ inline Vector<Accumulator<Element>, width> load(const Element* from) {
 
 template <int width, int lanes = width, class Element>
 inline void store(Element* to, const Vector<Accumulator<Element>, width>& vector) {
-  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>) && lanes == width) {
+    // Not as bytes, which to the compiler could be anything, such as the view of a matrix, that is
+    // then read from memory again for each row.
+    using Unaligned [[gnu::aligned(alignof(Element))]] = Vector<Element, width>;
+    *reinterpret_cast<Unaligned*>(to) = vector;
+  } else if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
     __builtin_memcpy(to, &vector, lanes * sizeof(Element));
   } else if constexpr (width == 1) {
     store<2, 1>(to, Floats<2>{vector});

@@ -269,8 +269,9 @@ inline constexpr int64_t kRowsInSuccession = 8;
 // offsets are malformed or the function returns false. With blocks, for which there must be at most
 // kRowsOfBlock rows, each row comes once for each block, with its entries in there.
 template <class TileType, class Index, class Entry, class Function>
-inline bool for_each_row(const CompressedView<Index, Entry>& a, const TileType&, int64_t first_row,
-                         int64_t last_row, int64_t block, Function&& function) {
+inline bool for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
+                         int64_t first_row, int64_t last_row, int64_t block, Function&& function) {
+  const CompressedView<Index, Entry> a = view;  // which nothing that is stored can change
   if (first_row >= last_row) return true;
   const bool in_blocks = kDoesBlocks<TileType> && block < a.columns;
   int64_t next[kRowsOfBlock];  // where the entries of each row in the next block begin
