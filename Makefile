@@ -57,7 +57,7 @@ test-cuda: install
 soak: install
 	$(bin)/python -m pytest tests/python/test_training.py -k memory_stays_flat --steps=20000 -v -s
 
-# What it finds lies beside the targets in build/fuzz/tests/fuzz.
+# What it finds lies beside the targets in build/fuzz/tests/kernels/cpu/fuzz.
 fuzz: $(stamp)-environment
 	PATH="$(abspath $(bin)):$$PATH" cmake --preset fuzz -DSPGRAD_FUZZ_SECONDS=$(SECONDS)
 	PATH="$(abspath $(bin)):$$PATH" cmake --build --preset fuzz

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from run import OF_FALLBACK
+from run import OF_COMPOSITE
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "coverage"
@@ -45,13 +45,13 @@ def build() -> None:
 
 def run_tests() -> bool:
     """Run all tests, also where some fail."""
-    programs = ("kernels/spgrad_kernel_tests", "torch/spgrad_torch_tests")
+    programs = ("kernels/cpu/spgrad_kernel_tests", "torch/spgrad_torch_tests")
     outcomes = [run(BUILD / "tests" / program, "--gtest_brief=1") for program in programs]
     left_out = [f"--ignore=tests/python/test_{name}.py" for name in LEFT_OUT]
     coverage = [sys.executable, "-m", "coverage"]
     pytest = [*coverage, "run", "-m", "pytest", "-q", "-m", "not timed"]
     outcomes.append(run(*pytest, *left_out))
-    outcomes.append(run(*pytest, "--backend=fallback", *OF_FALLBACK))
+    outcomes.append(run(*pytest, "--backend=composite", *OF_COMPOSITE))
     require(*coverage, "combine", "--quiet")
     require(*coverage, "xml", "--quiet")
     return all(outcomes)

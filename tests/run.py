@@ -7,7 +7,7 @@ tsan       the C++ tests that share work out to threads, under the thread saniti
 fuzz       the fuzz targets of the kernels, a minute each
 python     pytest, doctests included
 speed      the tests that compare times, with nothing beside them
-fallback   the tests of the products on what devices without kernels get
+composite  the tests of the products on what devices without kernels get
 """
 
 from __future__ import annotations
@@ -138,15 +138,15 @@ def pytest(name: str, *arguments: str) -> Counts:
 
 
 # The quick ones of the tests that every backend must pass.
-OF_FALLBACK = tuple(
+OF_COMPOSITE = tuple(
     f"tests/python/test_{name}.py"
     for name in ("product", "gradients", "layouts_and_strides", "errors", "malformed", "memory")
 )
 
 
-def fallback() -> Counts:
+def composite() -> Counts:
     """Run tests on what devices without kernels get."""
-    return pytest("fallback", "--backend=fallback", *IN_FEW_PROCESSES, *OF_FALLBACK)
+    return pytest("composite", "--backend=composite", *IN_FEW_PROCESSES, *OF_COMPOSITE)
 
 
 STEPS = {
@@ -158,7 +158,7 @@ STEPS = {
     "fuzz": fuzz,
     "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),
     "speed": lambda: pytest("speed", "-m", "timed"),
-    "fallback": fallback,
+    "composite": composite,
 }
 
 

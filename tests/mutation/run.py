@@ -7,7 +7,7 @@ equivalent; one that passes all of its tests survives.
 
     python tests/mutation/run.py                          a sample of every file
     python tests/mutation/run.py src/torch/check.cpp      of one
-    python tests/mutation/run.py --all src/kernels/rows.h:96
+    python tests/mutation/run.py --all src/kernels/cpu/rows.h:96
                                                           all mutants of one line
 """
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 WORK = ROOT / "build" / "mutation"
 SOURCE, BUILD, SITE, ORIGINALS = (WORK / name for name in ("source", "build", "site", "originals"))
-KERNEL_TESTS = "tests/kernels/spgrad_kernel_tests"
+KERNEL_TESTS = "tests/kernels/cpu/spgrad_kernel_tests"
 TORCH_TESTS = "tests/torch/spgrad_torch_tests"
 MEMORY = 24 << 30  # bytes of address space; PyTorch's libraries alone map several GB
 COMPILE_SECONDS = 300
@@ -78,30 +78,30 @@ def operators(*objects: str, python: str = "") -> tuple[Stage, ...]:
 
 
 STAGES = {
-    "src/kernels/backward.h": (COMPLEX, FLOAT),
-    "src/kernels/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
-    "src/kernels/number.h": (COMPLEX, *HALVES),
-    "src/kernels/rows.h": (COMPLEX, FLOAT),
-    "src/kernels/sddmm.h": (COMPLEX, FLOAT),
-    "src/kernels/spmm.h": (COMPLEX, FLOAT),
-    "src/kernels/structure.cpp": (Stage(("/structure.cpp.o",), KERNEL_TESTS),),
-    "src/kernels/sums.h": (COMPLEX, FLOAT),
-    "src/kernels/tile.h": (COMPLEX, FLOAT),
-    "src/kernels/vector.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/cpu/number.h": (COMPLEX, *HALVES),
+    "src/kernels/cpu/rows.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/sddmm.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/spmm.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/structure.cpp": (Stage(("/structure.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/cpu/sums.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/tile.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/vector.h": (COMPLEX, FLOAT),
     "src/torch/check.cpp": operators(
         "/check.cpp.o", python="errors malformed odd_tensors pattern operators"
     ),
-    "src/torch/grouped.cpp": operators(
-        "/grouped.cpp.o", python="product gradients malformed pattern"
+    "src/torch/cpu/grouped.cpp": operators(
+        "/cpu/grouped.cpp.o", python="product gradients malformed pattern"
     ),
-    "src/torch/partition.h": operators(
-        "/cpu.cpp.o", "/grouped.cpp.o", "/partition_test.cpp.o", python="product malformed"
+    "src/torch/cpu/partition.h": operators(
+        "/cpu/products.cpp.o", "/cpu/grouped.cpp.o", "/cpu/partition_test.cpp.o", python="product malformed"
     ),
-    "src/torch/parallel.h": operators(
-        "/cpu.cpp.o", "/grouped.cpp.o", "/partition_test.cpp.o", python="product malformed"
+    "src/torch/cpu/parallel.h": operators(
+        "/cpu/products.cpp.o", "/cpu/grouped.cpp.o", "/cpu/partition_test.cpp.o", python="product malformed"
     ),
-    "src/torch/cpu.cpp": operators(
-        "/cpu.cpp.o", python="product layouts_and_strides gradients malformed memory"
+    "src/torch/cpu/products.cpp": operators(
+        "/cpu/products.cpp.o", python="product layouts_and_strides gradients malformed memory"
     ),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training"
@@ -111,8 +111,8 @@ STAGES = {
     ),
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
     "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
-    "src/torch/memory.cpp": operators("/memory.cpp.o", python="kept_memory memory"),
-    "src/torch/pattern.cpp": operators("/pattern.cpp.o", python="pattern"),
+    "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
+    "src/torch/cpu/pattern.cpp": operators("/cpu/pattern.cpp.o", python="pattern"),
 }
 
 

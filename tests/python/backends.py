@@ -1,7 +1,7 @@
 """The backends that the tests can run on.
 
 kernels    the kernels of the CPU
-fallback   what devices without kernels get, on CPU tensors
+composite  what devices without kernels get, on CPU tensors
 cuda       the same on a CUDA device
 """
 
@@ -10,7 +10,7 @@ from itertools import product
 
 import torch
 
-NAMES = ("kernels", "fallback", "cuda")
+NAMES = ("kernels", "composite", "cuda")
 PRODUCTS = ("mm", "mm_transposed", "sddmm", "mm_backward")
 OPERATORS = (
     "csr_pattern",
@@ -30,10 +30,10 @@ def use(name):
         return None
     if name == "cuda":
         torch.set_default_device(name)
-    return put_fallback_on_cpu() if name == "fallback" else None
+    return put_composite_on_cpu() if name == "composite" else None
 
 
-def put_fallback_on_cpu():
+def put_composite_on_cpu():
     """Replace the kernels of the CPU by those that any other device has."""
     library = torch.library.Library("spgrad", "IMPL")
     with warnings.catch_warnings():

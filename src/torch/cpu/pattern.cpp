@@ -5,7 +5,7 @@
 #include <torch/library.h>
 
 #include "check.h"
-#include "grouped.h"
+#include "cpu/grouped.h"
 #include "operators.h"
 
 namespace spgrad {

@@ -5,7 +5,7 @@
 // a third of the time of a product of 62 MB. Here a freed block stays mapped, but is marked as
 // MADV_FREE: the system takes its pages as soon as it is short of memory, without asking and
 // without writing them anywhere, and until then they can be written to without a page fault.
-#include "memory.h"
+#include "cpu/memory.h"
 
 #include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>

@@ -259,7 +259,7 @@ Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor
   return products.to(X.scalar_type()).view(size);
 }
 
-struct Fallback {
+struct Composite {
   template <class Structure>
   static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
     check_mm(s, values, B);
@@ -323,7 +323,7 @@ PatternTensors coo_pattern(const Tensor& indices, c10::SymIntArrayRef size) {
 }
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
-  register_backend<Fallback>(m);
+  register_backend<Composite>(m);
   m.impl("csr_pattern", csr_pattern);
   m.impl("coo_pattern", coo_pattern);
 }

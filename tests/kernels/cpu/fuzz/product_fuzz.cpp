@@ -4,7 +4,7 @@
 #include <optional>
 #include <set>
 
-#include "../kernels/products.h"
+#include "../products.h"
 #include "spoil.h"
 
 namespace spgrad::kernels::test {

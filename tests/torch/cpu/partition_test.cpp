@@ -1,4 +1,4 @@
-#include "partition.h"
+#include "cpu/partition.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -2,7 +2,7 @@
 // spoils: before the first call, and between the two steps of the sort, as another thread might.
 #include <set>
 
-#include "../kernels/structures.h"
+#include "../structures.h"
 #include "spoil.h"
 
 namespace spgrad::kernels::test {

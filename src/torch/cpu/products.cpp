@@ -10,10 +10,10 @@
 
 #include "backend.h"
 #include "check.h"
-#include "grouped.h"
-#include "memory.h"
-#include "parallel.h"
-#include "partition.h"
+#include "cpu/grouped.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "cpu/partition.h"
 
 namespace spgrad {
 namespace {

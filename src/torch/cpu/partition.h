@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "parallel.h"
+#include "cpu/parallel.h"
 #include "spgrad/kernels.h"
 
 namespace spgrad {

@@ -1,4 +1,4 @@
-#include "grouped.h"
+#include "cpu/grouped.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -6,9 +6,9 @@
 #include <limits>
 
 #include "check.h"
-#include "memory.h"
-#include "parallel.h"
-#include "partition.h"
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "cpu/partition.h"
 
 namespace spgrad {
 namespace {
