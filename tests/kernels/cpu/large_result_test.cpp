@@ -27,7 +27,7 @@ class Rows {
         p_(p),
         row_stride_(p + place.padding),
         item_stride_((rows * row_stride_ + kLine - 1) / kLine * kLine + place.between_items),
-        memory_(static_cast<size_t>(items * item_stride_ + 2 * kLine), untouched()),
+        memory_(static_cast<size_t>(items * item_stride_ + 2 * kLine)),
         first_(kLine - misalignment() + place.before) {}
   DenseView<Scalar> view() { return {memory_.data() + first_, item_stride_, row_stride_}; }
   bool same_bits_as(const Rows& other) const {
@@ -42,7 +42,10 @@ class Rows {
     bool kept = true;
     const Scalar* next = memory_.data();  // behind the last row
     const auto check_until = [&](const Scalar* end) {
-      kept &= std::all_of(next, end, [](const Scalar& x) { return same_bits(x, untouched()); });
+      for (; next < end; next += kLine) {
+        const auto count = static_cast<size_t>(std::min<int64_t>(end - next, kLine));
+        kept &= std::memcmp(next, untouched_line_.data(), count * sizeof(Scalar)) == 0;
+      }
     };
     for_each_row([&](int64_t item, int64_t row) {
       check_until(at(item, row));
@@ -51,7 +54,7 @@ class Rows {
     check_until(memory_.data() + memory_.size());
     return kept;
   }
-  void clear() { std::fill(memory_.begin(), memory_.end(), untouched()); }
+  void clear() { fill_with(memory_, untouched()); }
 
  private:
   static constexpr auto kLine = static_cast<int64_t>(64 / sizeof(Scalar));
@@ -75,6 +78,7 @@ class Rows {
   int64_t p_;
   int64_t row_stride_;
   int64_t item_stride_;
+  const std::vector<Scalar> untouched_line_ = std::vector<Scalar>(kLine, untouched());
   std::vector<Scalar> memory_;
   int64_t first_;
 };

@@ -168,6 +168,16 @@ bool same_bits(const std::vector<T>& first, const std::vector<T>& second) {
          std::memcmp(first.data(), second.data(), first.size() * sizeof(T)) == 0;
 }
 
+// Fills an array with one number, by copies of bytes: without optimisation, too, that is quick.
+template <class T>
+void fill_with(std::vector<T>& array, const T& number) {
+  if (array.empty()) return;
+  array[0] = number;
+  for (size_t filled = 1; filled < array.size(); filled *= 2) {
+    std::memcpy(&array[filled], &array[0], std::min(filled, array.size() - filled) * sizeof(T));
+  }
+}
+
 // A sum of products of numbers: the parts of its value, and what rounding may do to them.
 template <class Scalar>
 class Sum {

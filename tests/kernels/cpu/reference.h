@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -64,6 +66,9 @@ class Dense {
     return fill([&] { return random_number<Scalar>(random); });
   }
 
+  // Forgets all elements: the memory holds the sentinel again.
+  void clear() { fill_with(memory_, Number<Scalar>::sentinel()); }
+
   template <class Function>
   Dense& fill(const Function& number) {
     for (int64_t item = 0; item < items_; ++item) {
@@ -91,24 +96,20 @@ class Dense {
 
   // Whether the memory outside of the elements still holds the sentinel.
   bool padding_is_untouched() const {
-    std::vector<bool> is_element(memory_.size(), false);
-    for (int64_t item = 0; item < items_; ++item) {
-      for (int64_t row = 0; row < rows_; ++row) {
-        for (int64_t column = 0; column < p_; ++column) is_element[index(item, row, column)] = true;
-      }
-    }
-    for (size_t i = 0; i < memory_.size(); ++i) {
-      if (!is_element[i] && !same_bits(memory_[i], Number<Scalar>::sentinel())) return false;
-    }
-    return true;
+    if (!padding_) padding_ = find_padding();
+    return std::all_of(padding_->begin(), padding_->end(), [&](size_t i) {
+      return same_bits(memory_[i], Number<Scalar>::sentinel());
+    });
   }
 
   // The elements in order, without padding.
   std::vector<Scalar> elements() const {
     std::vector<Scalar> result;
+    result.reserve(static_cast<size_t>(items_ * rows_ * p_));
     for (int64_t item = 0; item < items_; ++item) {
       for (int64_t row = 0; row < rows_; ++row) {
-        for (int64_t column = 0; column < p_; ++column) result.push_back(at(item, row, column));
+        const Scalar* first = memory_.data() + index(item, row, 0);
+        result.insert(result.end(), first, first + p_);
       }
     }
     return result;
@@ -121,6 +122,20 @@ class Dense {
     return static_cast<size_t>(first_ + item * item_stride_ + row * row_stride_ + column);
   }
 
+  std::vector<size_t> find_padding() const {
+    std::vector<bool> is_element(memory_.size(), false);
+    for (int64_t item = 0; item < items_; ++item) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        for (int64_t column = 0; column < p_; ++column) is_element[index(item, row, column)] = true;
+      }
+    }
+    std::vector<size_t> padding;
+    for (size_t i = 0; i < memory_.size(); ++i) {
+      if (!is_element[i]) padding.push_back(i);
+    }
+    return padding;
+  }
+
   int64_t items_;
   int64_t rows_;
   int64_t p_;
@@ -128,6 +143,7 @@ class Dense {
   int64_t item_stride_ = 0;
   int64_t row_stride_ = 0;
   std::vector<Scalar> memory_;
+  mutable std::optional<std::vector<size_t>> padding_;  // found when it is first asked for
 };
 
 // A specified entry in coordinates; `position` is where its value is.
@@ -171,13 +187,16 @@ struct Sparse {
 
   int64_t all_rows() const { return view.items * view.rows; }
 
-  // Elements of one row of the batch.
-  std::vector<Element> row_elements(int64_t row_of_batch) const {
-    std::vector<Element> result;
-    for (const Element& e : elements) {
-      if (e.item * view.rows + e.row == row_of_batch) result.push_back(e);
-    }
-    return result;
+  // Elements of one row of the batch, which follow each other.
+  std::span<const Element> row_elements(int64_t row_of_batch) const {
+    const auto row_of = [&](const Element& e) { return e.item * view.rows + e.row; };
+    const auto first = std::lower_bound(
+        elements.begin(), elements.end(), row_of_batch,
+        [&](const Element& e, int64_t row) { return row_of(e) < row; });
+    const auto last = std::upper_bound(
+        first, elements.end(), row_of_batch,
+        [&](int64_t row, const Element& e) { return row < row_of(e); });
+    return {elements.data() + (first - elements.begin()), static_cast<size_t>(last - first)};
   }
 };
 
