@@ -116,8 +116,9 @@ struct CoordinateView {
 
 /// A row with more entries than this is summed in blocks of this many entries, each from zero,
 /// which are then added in order. Range kernels leave such rows out; block kernels work on one
-/// block. Where rows are cut depends on the structure alone, so results have the same bits for any
-/// number of threads. A block is work enough for a task, and needs only one row of p partial sums.
+/// block. Where a row is cut depends on the structure alone, so results have the same bits for any
+/// number of threads. The number is large enough that a block is worth a task of its own, and that
+/// one row of p partial sums for each block is no memory worth counting.
 inline constexpr int64_t kLongRow = 4096;
 
 /// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch, at most
@@ -200,7 +201,8 @@ RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int6
 /// and the last may run on several ranges of entries at the same time.
 ///
 ///     1. count_keys      counts[key]  += 1, for one range, in an array of its own (zeros before)
-///     2. place_keys      turns the counts of all ranges into first positions, and fills `offsets`
+///     2. place_keys      turns each count into the position of the first entry counted there, and
+///                        fills `offsets`
 ///     3. move_entries    writes each entry of a range to the next position of its key
 ///
 /// `Source` is a CompressedView<Index, Index> (key: column, so that the result is the transpose)
@@ -216,8 +218,7 @@ bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, C
 template <class Counter>
 void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets);
 
-/// Step 3: `next` is the array of this range after place_keys: next[key] is the position in
-/// `entries` of the next entry with that key.
+/// Step 3: `next` is the array of this range after place_keys: where the next entry of a key goes.
 template <class Source, class Counter>
 bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* next,
                   MovedEntry<Counter>* entries);

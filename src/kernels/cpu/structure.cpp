@@ -367,9 +367,9 @@ bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry,
   const int64_t total = total_entries(source);
   const auto move = [&](int64_t key, int64_t index, int64_t position) {
     // Out of bounds only where another thread changed the indices meanwhile.
-    const auto to = static_cast<int64_t>(next[key]++);
-    if (!inside(to, total)) return false;
-    entries[to] = {static_cast<Counter>(index), static_cast<Counter>(position)};
+    const auto place = static_cast<int64_t>(next[key]++);
+    if (!inside(place, total)) return false;
+    entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
     return true;
   };
   // Prefetched, since an entry would wait for the cache line that it is written to.
