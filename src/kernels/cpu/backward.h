@@ -1,6 +1,5 @@
 // Both gradients in one pass over the transpose: each row G_i that column j of A needs is fetched
-// once, added to dB_j, and multiplied with B_j for dA_ij. Both are products with
-// a conjugate: dB_j = Σ conj(a_ij) G_i and dA_ij = G_i · conj(B_j).
+// once, for dB_j += conj(a_ij) G_i and dA_ij = G_i · conj(B_j).
 #pragma once
 
 #include "sddmm.h"
@@ -8,7 +7,7 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-// What `size` entries from the first on add to a row of dB, and their products.
+// Adds `size` entries, from `first` on, to a row of dB, and makes their products.
 template <int size, class TileType, class EntriesType, class Scalar, class Factors>
 [[gnu::always_inline]] inline bool add_and_multiply(
     const TileType& tile, const OverlapMask<TileType>& mask, const EntriesType& entries,
@@ -17,24 +16,23 @@ template <int size, class TileType, class EntriesType, class Scalar, class Facto
     int64_t first) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
-  Place places[size];
-  if (!entries.template read<size>([&](auto e) { return first + e; }, places)) return false;
+  CheckedEntry checked[size];
+  if (!entries.template read<size>([&](auto e) { return first + e; }, checked)) return false;
   V products[size * parts];
-  // By itself, GCC 12 does not write this out for 7 and 8 vectors, and then keeps all sums in
-  // memory: p = 128 took 1.7 times as long.
+  // Inlined by force: for 7 and 8 vectors GCC 12 would not, and would keep all sums in memory.
   unroll<size>([&](auto e) __attribute__((always_inline)) {
-    const Place& place = places[e];
+    const CheckedEntry& entry = checked[e];
     entries.prefetch(first + e + ahead, x_rows, values, out_values);
-    const Factor<Scalar, TileType::width, /*conjugate=*/true> value(values[place.position]);
+    const Factor<Scalar, TileType::width, /*conjugate=*/true> value(values[entry.position]);
     V sums[parts][2] = {};
     unroll<TileType::count>([&](auto i) {
-      const V x_i = x_rows.load(place.index, i);
+      const V x_i = x_rows.load(entry.index, i);
       value.add_product(sum[e % kSums<TileType>][i], x_i);
       y.add_product(i, mask.apply(i, x_i), sums);
     });
     unroll<parts>([&](auto part) { products[e * parts + part] = sums[part][0] + sums[part][1]; });
   });
-  put_products(tile, products, places, out_values);
+  put_products(tile, products, checked, out_values);
   return true;
 }
 
@@ -45,7 +43,8 @@ template <class TileType, class EntriesType, class Scalar>
     const typename TileType::Element* y_row, const RowOfResults<typename TileType::Element>& out,
     Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
-  // All sums take their turn, as in spmm: of complex numbers, fewer products are done at once.
+  // At least as many as there are sums, so that all take turns, as in spmm. Complex numbers have
+  // fewer products at once.
   constexpr int at_once = kProductsAtOnce<TileType, Scalar> < kSums<TileType>
                               ? kSums<TileType>
                               : kProductsAtOnce<TileType, Scalar>;

@@ -1,4 +1,4 @@
-// The list of instruction sets, the choice among them, and the public kernels that follow it.
+// The list of instruction sets, the choice among them, and the public kernels, which call it.
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -51,7 +51,7 @@ struct Target {
   Tables tables;
 };
 
-// Best first. The compiler's CPU check also asks whether the system saves the wide registers.
+// Best first. The compiler's CPU check also covers whether the system saves the wide registers.
 const auto& targets() {
   static const Target list[] = {
 #ifdef SPGRAD_AVX512
@@ -86,7 +86,7 @@ const Target& default_target() {
   for (const Target& target : targets()) {
     if (target.supported) return target;
   }
-  std::abort();  // the last one is always supported
+  std::abort();  // not reached: the last one is always supported
 }
 
 std::atomic<const Target*>& chosen_target() {
@@ -94,7 +94,7 @@ std::atomic<const Target*>& chosen_target() {
   return target;
 }
 
-// The kernels for a dtype: a KernelTable, as the part of it that is asked for.
+// The kernels for a dtype. A KernelTable derives from the table of each pair of types.
 template <class Scalar>
 const kernels::KernelTable<Scalar>& table() {
   return std::get<const kernels::KernelTable<Scalar>&>(
@@ -120,7 +120,7 @@ void use_instruction_set(std::string_view name) {
 namespace kernels {
 namespace {
 
-// A block of a long row as a matrix of one row, and the place of its item in arrays of values.
+// A block of a long row as a matrix of one row; `first_value` is where values of its item begin.
 template <class Index, class Entry>
 struct BlockMatrix {
   BlockMatrix(const CompressedView<Index, Entry>& a, const RowBlock& block)

@@ -1,11 +1,11 @@
-// The kernels of one instruction set, as pointers: what each target exports and dispatch chooses.
+// The table of the kernels of one instruction set: each target exports one, and dispatch chooses.
 #pragma once
 
 #include "spgrad/kernels.h"
 
 namespace spgrad::kernels {
 
-// Where results go: to the rows of a matrix or, of a matrix of one row, to `sums` before they are
+// Where results go: to the rows of a matrix, rounded, or, from a matrix of one row, to `sums`, not
 // rounded.
 template <class Scalar>
 struct Results {

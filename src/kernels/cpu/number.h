@@ -1,12 +1,12 @@
-// The dtypes: how their numbers are read, computed with and stored.
+// The dtypes: how numbers are read, multiplied and stored.
 //
 //     Scalar                element of a row   lane of a vector   parts of a number
 //     float, double         the number         the number         1
 //     Float16, BFloat16     the number         float              1
 //     std::complex<Real>    Real               Real               2: real and imaginary
 //
-// A row of p complex numbers is a row of 2 p reals, so that tiles know nothing of complex numbers;
-// only the products below do.
+// A row of p complex numbers is a row of 2 p reals. Only Factor and RowFactors know of complex
+// numbers; tiles do not.
 #pragma once
 
 #include <complex>
@@ -35,7 +35,12 @@ inline constexpr int kParts = Number<Scalar>::parts;
 template <class Scalar>
 using Lane = Accumulator<Element<Scalar>>;
 
-// A pointer to numbers as one to their elements.
+// Whether elements can hold sums that are not complete. Those of 16 bits cannot, since sums are
+// rounded only once, when they are complete.
+template <class Element>
+inline constexpr bool kKeepsSums = std::is_same_v<Element, Accumulator<Element>>;
+
+// A pointer to numbers as a pointer to their elements.
 template <class Scalar>
 inline Element<Scalar>* elements_of(Scalar* numbers) {
   return reinterpret_cast<Element<Scalar>*>(numbers);
@@ -45,8 +50,8 @@ inline const Element<Scalar>* elements_of(const Scalar* numbers) {
   return reinterpret_cast<const Element<Scalar>*>(numbers);
 }
 
-// A matrix of numbers as one of their elements. The stride of a dimension of one row may be
-// anything: the multiplication may wrap.
+// A matrix of numbers as a matrix of their elements. The stride of a dimension of size 1 may be
+// anything, so the multiplication is one that may wrap.
 template <class Scalar>
 inline auto elements_of(const DenseView<Scalar>& dense) {
   const auto stride = [](int64_t numbers) {
@@ -65,10 +70,9 @@ using Words = Vector<uint32_t, width>;
 template <int width>
 using Halves = Vector<uint16_t, width>;
 
-// Numbers of 16 bits as 32-bit ones. The compilers take three instructions and more for plain
-// vector code, the CPU one, and for Float16 as float one instead of twelve: with them, products of
-// bfloat16 take 0.6 to 0.9 of the time, those of float16 0.3 to 0.8. The masks take no instruction:
-// without one, GCC 12 warns of a variable that is not set in its own header.
+// Numbers of 16 bits as numbers of 32. Intrinsics, since compilers make three instructions or more
+// of plain vector code where the CPU has one, and twelve to convert Float16 where it has one. The
+// masks cost no instruction; without them GCC 12 warns of an unset variable in its own header.
 template <int width>
 inline Words<width> zero_extend(const Halves<width>& halves) {
 #ifdef __AVX512F__
@@ -90,8 +94,8 @@ inline Floats<width> widen(const BFloat16*, const Halves<width>& halves) {
   return reinterpret_cast<Floats<width>>(zero_extend<width>(halves) << 16);
 }
 
-// The exponent is moved by a multiplication, which makes subnormal numbers normal; that of infinity
-// and NaN stays the largest.
+// A multiplication adjusts the exponent and makes subnormal numbers normal. The exponent of
+// infinity and NaN stays the largest.
 template <int width>
 inline Floats<width> widen(const Float16*, const Halves<width>& halves) {
 #ifdef __AVX512F__
@@ -110,7 +114,7 @@ inline Floats<width> widen(const Float16*, const Halves<width>& halves) {
   return reinterpret_cast<Floats<width>>(scaled | largest | (words & 0x8000) << 16);
 }
 
-// Rounds to the nearest, ties to even.
+// Rounds to nearest, ties to even.
 template <int width>
 inline Halves<width> narrow(const BFloat16*, const Floats<width>& floats) {
   const auto words = reinterpret_cast<Words<width>>(floats);
@@ -119,8 +123,8 @@ inline Halves<width> narrow(const BFloat16*, const Floats<width>& floats) {
   return __builtin_convertvector(result, Halves<width>);
 }
 
-// Likewise. Numbers below the smallest normal one are rounded by the addition of one half, whose
-// last place is that of a subnormal number.
+// Rounds to nearest, ties to even. To add 0.5 rounds numbers below the smallest normal one: the
+// last bit of 0.5 as a float is worth as much as that of a subnormal Float16.
 template <int width>
 inline Halves<width> narrow(const Float16*, const Floats<width>& floats) {
   const auto words = reinterpret_cast<Words<width>>(floats);
@@ -135,10 +139,10 @@ inline Halves<width> narrow(const Float16*, const Floats<width>& floats) {
   return __builtin_convertvector(result | (words >> 16 & 0x8000), Halves<width>);
 }
 
-// The first `lanes` elements behind a pointer as a vector; the other lanes are zero.
+// The first `lanes` elements at `from` as a vector; the other lanes are zero.
 template <int width, int lanes = width, class Element>
 inline Vector<Accumulator<Element>, width> load(const Element* from) {
-  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+  if constexpr (kKeepsSums<Element>) {
     Vector<Element, width> vector{};
     __builtin_memcpy(&vector, from, lanes * sizeof(Element));
     return vector;
@@ -153,12 +157,12 @@ inline Vector<Accumulator<Element>, width> load(const Element* from) {
 
 template <int width, int lanes = width, class Element>
 inline void store(Element* to, const Vector<Accumulator<Element>, width>& vector) {
-  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>) && lanes == width) {
-    // Not as bytes, which to the compiler could be anything, such as the view of a matrix, that is
-    // then read from memory again for each row.
+  if constexpr (kKeepsSums<Element> && lanes == width) {
+    // Not with memcpy: to the compiler, bytes may be anything, such as the view of the matrix,
+    // which it would then read from memory again for each row.
     using Unaligned [[gnu::aligned(alignof(Element))]] = Vector<Element, width>;
     *reinterpret_cast<Unaligned*>(to) = vector;
-  } else if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+  } else if constexpr (kKeepsSums<Element>) {
     __builtin_memcpy(to, &vector, lanes * sizeof(Element));
   } else if constexpr (width == 1) {
     store<2, 1>(to, Floats<2>{vector});
@@ -168,18 +172,18 @@ inline void store(Element* to, const Vector<Accumulator<Element>, width>& vector
   }
 }
 
-// Likewise past the caches, to an aligned place.
+// The same past the caches, to an aligned address.
 template <int width, class Element>
 inline void stream(Element* to, const Vector<Accumulator<Element>, width>& vector) {
-  if constexpr (sizeof(Element) == sizeof(Accumulator<Element>)) {
+  if constexpr (kKeepsSums<Element>) {
     kernels::SPGRAD_TARGET::stream(to, vector);
   } else {
     kernels::SPGRAD_TARGET::stream(to, narrow<width>(to, vector));
   }
 }
 
-// A vector of complex numbers with their parts exchanged, and one with the signs of their real
-// (parity 0) or imaginary parts (1) turned.
+// Of a vector of complex numbers: exchange_parts swaps real and imaginary parts; turn_signs turns
+// the signs of the real parts (parity 0) or the imaginary parts (parity 1).
 template <class Real, int width, int... lane>
 inline auto exchange_parts(const Vector<Real, width>& v, std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(v, v, (lane ^ 1)...);
@@ -230,7 +234,7 @@ class Factor<std::complex<Real>, width, conjugate> {
   V imaginary_;
 };
 
-// Vectors of a row r, or of its conjugate, as the left factors of a sum over columns, Σ_c r_c y_c.
+// A row r, or its conjugate, as the left factor of a sum over columns, Σ_c r_c y_c.
 template <class Scalar, int width, int count, bool conjugate = false>
 class RowFactors {
  public:
@@ -252,8 +256,8 @@ class RowFactors {
     });
   }
 
-  // Adds the products with vector i of y. The lanes of sums[part] add up to that part of the sum;
-  // two chains each, since an FMA takes 4 cycles.
+  // Adds the products with vector i of y. The lanes of sums[part] add up to that part of the sum.
+  // Two chains for each part, since an FMA takes 4 cycles.
   template <int i>
   void add_product(Constant<i>, const V& y, V (&sums)[parts][2]) const {
     unroll<parts>([&](auto part) { sums[part][i % 2] += factors_[part][i] * y; });

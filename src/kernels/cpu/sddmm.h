@@ -5,22 +5,22 @@
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-// Entries whose sums over lanes are done at once. Beside many vectors of X there is no room in the
-// registers for several.
+// Entries whose sums over lanes are done at once. With many vectors of X, the registers have no
+// room for several.
 template <class TileType, class Scalar>
 inline constexpr int kProductsAtOnce =
     TileType::count * kParts<Scalar> > 4 ? 1 : 4 / kParts<Scalar>;
 
-// Adds what one tile contributes to the products of rows; the first tile starts the sums.
+// Adds the share of one tile to the products of rows; the first tile starts the sums.
 // products[e * parts + part] belongs to that part of the product of entry e.
 template <class TileType, int vectors, int count, class Out>
 inline void put_products(const TileType& tile, const typename TileType::V (&products)[vectors],
-                         const Place (&places)[count], Out* out) {
+                         const CheckedEntry (&checked)[count], Out* out) {
   constexpr int parts = vectors / count;
   Element<Out> sums[vectors];
   sum_lanes<Element<Out>, TileType::width>(products, sums);
   unroll<count>([&](auto e) {
-    Element<Out>* product = elements_of(out + places[e].position);
+    Element<Out>* product = elements_of(out + checked[e].position);
     unroll<parts>([&](auto part) {
       const Element<Out> sum = sums[e * parts + part];
       product[part] = tile.first == 0 ? sum : product[part] + sum;
@@ -28,7 +28,7 @@ inline void put_products(const TileType& tile, const typename TileType::V (&prod
   });
 }
 
-// A row of X, as far as it belongs to a tile.
+// The part of a row of X that belongs to a tile.
 template <class Scalar, class TileType>
 inline auto load_factors(const TileType& tile, const OverlapMask<TileType>& mask,
                          const typename TileType::Element* x_row) {
@@ -37,7 +37,7 @@ inline auto load_factors(const TileType& tile, const OverlapMask<TileType>& mask
 }
 
 // The products of `size` entries: the e-th is entry number_of(e) of the item, and factors_of(e) is
-// its row of X. `out` is of the item.
+// its row of X. `out` begins at the values of the item.
 template <int size, class TileType, class EntriesType, class Scalar, class Number, class Factors>
 [[gnu::always_inline]] inline bool multiply_entries(const TileType& tile,
                                                     const OverlapMask<TileType>& mask,
@@ -47,20 +47,20 @@ template <int size, class TileType, class EntriesType, class Scalar, class Numbe
                                                     const Factors& factors_of) {
   using V = typename TileType::V;
   constexpr int parts = kParts<Scalar>;
-  Place places[size];
-  if (!entries.template read<size>(number_of, places)) return false;
+  CheckedEntry checked[size];
+  if (!entries.template read<size>(number_of, checked)) return false;
   V products[size * parts];
-  // By force, or p = 1 takes 1.5 times as long. The prefetch stands beside the products as GCC 12
+  // Inlined by force, as GCC 12 would not. The prefetch stands beside the products, since GCC 12
   // drops a lambda that does nothing else.
   unroll<size>([&](auto e) __attribute__((always_inline)) {
     entries.prefetch(number_of(e) + ahead, y_rows, out);
     const auto& x = factors_of(e);
     V sums[parts][2] = {};
     unroll<TileType::count>(
-        [&](auto i) { x.add_product(i, mask.apply(i, y_rows.load(places[e].index, i)), sums); });
+        [&](auto i) { x.add_product(i, mask.apply(i, y_rows.load(checked[e].index, i)), sums); });
     unroll<parts>([&](auto part) { products[e * parts + part] = sums[part][0] + sums[part][1]; });
   });
-  put_products(tile, products, places, out);
+  put_products(tile, products, checked, out);
   return true;
 }
 
@@ -72,7 +72,7 @@ template <class TileType, class EntriesType, class Scalar>
                                              const typename TileType::Element* y_item,
                                              int64_t y_stride, Scalar* out) {
   constexpr int at_once = kProductsAtOnce<TileType, Scalar>;
-  if (entries.begin == entries.end) return true;  // without a look at the row of X
+  if (entries.begin == entries.end) return true;  // without loading the row of X
   const auto x = load_factors<Scalar>(tile, mask, x_row);
   const TileRows<TileType> y_rows = entries.rows(tile, y_item, y_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
@@ -95,10 +95,9 @@ template <class TileType, class EntriesType, class Scalar>
   }
 }
 
-// Where most rows have no entries, a CPU cannot predict which have some, and a wrong guess costs as
-// much as two entries of 64 floats. There the entries of several rows are collected, and done as if
-// they were of one: with an entry in every fourth row and p = 64, in 0.7 of the time. (With one in
-// every row, it takes 1.5 times as long.)
+// Where most rows have no entries, the CPU cannot predict which have some, and a wrong guess costs
+// as much as two entries of 64 floats. There, the entries of several rows are collected, and done
+// as if they were of one. With an entry in every row that would be slower.
 inline constexpr int64_t kMostCollected = 64;
 inline constexpr int64_t kCollectedAtOnce = 8;  // of a row
 
@@ -146,13 +145,13 @@ bool sddmm_few_entries(const CompressedView<Index, Entry>& a, const TileType& ti
       const int64_t left = entries.end - k;
       const int64_t size = left < kCollectedAtOnce ? left : kCollectedAtOnce;
       prefetch_row(TileRows(tile, x_item, x.row_stride, a.rows), size > 0 ? row : 0);
-      // The first two without asking whether there are any.
+      // The first two without a branch: `count` says whether they are there.
       collected[count] = {k, x_row};
       collected[count + 1] = {k + 1, x_row};
       for (int64_t i = 2; i < size; ++i) collected[count + i] = {k + i, x_row};
       count += size;
       k += size;
-      // Not just the last one's: another thread may change the offsets meanwhile.
+      // The largest, not the last: another thread may change the offsets meanwhile.
       part.end = part.end < k ? k : part.end;
     } while (k < entries.end);
     return true;

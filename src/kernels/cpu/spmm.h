@@ -25,12 +25,12 @@ template <class TileType, class EntriesType, class Scalar>
       entries.prefetch_stream(first, values);
     }
     return unroll_while<size>([&](auto e) {
-      Place place;
-      if (!entries.read(first + e, place)) return false;
+      CheckedEntry entry;
+      if (!entries.read(first + e, entry)) return false;
       entries.prefetch(first + e + ahead, x_rows, values);
-      const Factor<Scalar, TileType::width> value(values[place.position]);
+      const Factor<Scalar, TileType::width> value(values[entry.position]);
       unroll<TileType::count>(
-          [&](auto i) { value.add_product(sum[e][i], x_rows.load(place.index, i)); });
+          [&](auto i) { value.add_product(sum[e][i], x_rows.load(entry.index, i)); });
       return true;
     });
   };

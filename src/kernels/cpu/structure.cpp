@@ -1,4 +1,4 @@
-// Work on the structure alone: offsets checked, coordinates compressed, entries sorted.
+// Work on the structure alone: checks offsets, compresses coordinates, sorts entries.
 #include <algorithm>
 #include <atomic>
 
@@ -15,8 +15,8 @@ bool inside(int64_t index, int64_t bound) {
 template <class Index>
 constexpr int64_t kLine = kCacheLine / int64_t{sizeof(Index)};  // indices in a cache line
 
-// Fetches what comes 4 kB behind entry k. By itself, the CPU reaches little more than half the
-// speed of memory: it follows a stream only up to the next page of 4 kB.
+// Prefetches what comes 4 kB behind entry k: by itself, the CPU follows a stream only up to the
+// next page of 4 kB.
 template <class Index>
 [[gnu::always_inline]] inline void prefetch_ahead(const Index* array, int64_t k) {
   prefetch_element(array, k + 64 * kLine<Index>);
@@ -50,8 +50,7 @@ int64_t total_entries(const CompressedView<Index, Index>& a) {
 }
 
 // The two sources of the counting sort. visit_keys calls visit(key) for the entries of a range, and
-// stops where a key is out of bounds. It needs no rows of a CSR matrix: with those, it took twice
-// as long.
+// stops where a key is out of bounds. Of a CSR matrix it does not look at rows, which takes longer.
 
 template <class Index, class Visit>
 bool visit_keys(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit) {
@@ -80,9 +79,9 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
   return true;
 }
 
-// visit_entries also tells where they are: it calls visit(key, index, position), where `index` is
-// what the sorted entry keeps, and stops where that returns false, too. Before that, it calls
-// look_ahead(key) for the entry kLookAhead places ahead, where that is within bounds.
+// visit_entries calls visit(key, index, position), where `index` is what the sorted entry keeps,
+// and stops where a key is out of bounds or visit returns false. Before each, it calls
+// look_ahead(key) for the entry kLookAhead entries later, if its key is within bounds.
 constexpr int64_t kLookAhead = 32;
 
 template <class Index, class Visit, class LookAhead>
@@ -127,10 +126,10 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
   return true;
 }
 
-// Entries that are checked and then read again, from the L1 cache.
+// Entries that are checked and then read again, from the first cache.
 constexpr int64_t kChunk = 1024;
 
-// Fetches ahead of the entries [first, last).
+// Prefetches ahead of the entries [first, last).
 template <bool batched, class Index>
 void prefetch_rows(const CoordinateView<Index>& a, int64_t first, int64_t last) {
   for (int64_t k = first; k < last; k += kLine<Index>) {
@@ -139,7 +138,7 @@ void prefetch_rows(const CoordinateView<Index>& a, int64_t first, int64_t last) 
   }
 }
 
-// Row of the batch, for entries whose item and row are within bounds. Others wrap.
+// Row of the batch. Where item or row are out of bounds, the arithmetic may wrap.
 template <bool batched, class Index>
 int64_t wrapped_row_of_batch(const CoordinateView<Index>& a, int64_t k) {
   auto row = static_cast<uint64_t>(a.row[k]);
@@ -147,10 +146,9 @@ int64_t wrapped_row_of_batch(const CoordinateView<Index>& a, int64_t k) {
   return static_cast<int64_t>(row);
 }
 
-// Whether the entries [first, last) are within bounds, and sorted together with the one before. No
-// branch in the loop, which is all that most of the time is spent on: a sign bit in one of two
-// words says that something is wrong. (Without negative indices, no difference overflows. Without
-// items, sorted rows are within bounds where the last one is.)
+// Whether the entries [first, last) are within bounds, and sorted, the one before included. The
+// loop has no branch: whatever is wrong sets the sign bit of one of two words. Without negative
+// indices, no difference overflows. Without items, sorted rows are within bounds if the last is.
 template <bool batched, class Index>
 RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last) {
   const auto rows = static_cast<uint64_t>(a.rows);
@@ -182,22 +180,22 @@ RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last
   return static_cast<int64_t>(decreases) < 0 ? RowOrder::unsorted : RowOrder::sorted;
 }
 
-// The offsets of sorted rows, as the entries come: row by row where rows are long, and most as long
-// as the one before, else entry by entry.
+// Fills in the offsets of sorted rows as the entries come: row by row where rows are long, else
+// entry by entry.
 template <bool batched, class Index>
 class RowOffsets {
  public:
   RowOffsets(const CoordinateView<Index>& a, Index* offsets) : a_(a), offsets_(offsets) {}
 
-  // Goes on behind the entry k, which belongs to another range; false where it is out of bounds.
+  // Continues behind entry k, which belongs to another range. False where it is out of bounds.
   bool continue_behind(int64_t k) {
     filled_ = row_of_batch(a_, k);
     return filled_ >= 0;
   }
 
-  // Takes the next entries [first, last), up to kChunk.
+  // Takes the next entries, [first, last), at most kChunk.
   RowOrder take(int64_t first, int64_t last) {
-    // Not checked yet: where it is wrong, both ways find out.
+    // An estimate from an entry that is not checked: both ways find out where it is wrong.
     const auto rows = static_cast<uint64_t>(wrapped_row_of_batch<batched>(a_, last - 1)) -
                       static_cast<uint64_t>(filled_);
     const int64_t least = regular_ ? kLeastRegular : kLeastIrregular;
@@ -209,9 +207,8 @@ class RowOffsets {
   void finish() { fill(a_.items * a_.rows, a_.entries); }
 
  private:
-  // Entries of a row, on average, from which on rows are taken one by one: where most are as long
-  // as the one before, so that the end of each is a good guess (a stencil of 27 entries a row takes
-  // 0.75 of the time), and where they are not.
+  // Entries of a row, on average, from which on rows are taken one by one. Fewer where most rows
+  // are as long as the one before, so that the end of each can be guessed.
   static constexpr int64_t kLeastRegular = 8;
   static constexpr int64_t kLeastIrregular = 24;
 
@@ -257,7 +254,7 @@ class RowOffsets {
     return RowOrder::sorted;
   }
 
-  // What is wrong with entries that are not sorted.
+  // Finds out what is wrong with entries that are not sorted.
   RowOrder disorder(int64_t first, int64_t last) const {
     const RowOrder order = check_order<batched>(a_, first, last);
     // Another thread may have put them in order meanwhile.
@@ -267,7 +264,7 @@ class RowOffsets {
   RowOrder take_entries(int64_t first, int64_t last) {
     const RowOrder order = check_order<batched>(a_, first, last);
     if (order != RowOrder::sorted) return order;
-    // The first entries of rows, collected without a branch that the CPU would have to guess.
+    // Collects the first entries of rows without a branch, which the CPU would guess wrong.
     int64_t starts[kChunk];
     int64_t count = 0;
     int64_t previous = filled_;
@@ -285,8 +282,8 @@ class RowOffsets {
     return RowOrder::sorted;
   }
 
-  // Atomic, since another thread may change the entries after the check, and ranges may then want
-  // to write the same place.
+  // Atomic: another thread may change the entries after the check, and two ranges may then write
+  // the same offset.
   void fill(int64_t last_row, int64_t offset) {
     for (int64_t row = filled_ + 1; row <= last_row; ++row) {
       std::atomic_ref(offsets_[row]).store(static_cast<Index>(offset), std::memory_order_relaxed);
@@ -296,8 +293,8 @@ class RowOffsets {
 
   const CoordinateView<Index> a_;
   Index* const offsets_;
-  int64_t filled_ = -1;  // last row whose offset is filled in
-  bool regular_ = true;  // the rows of the last entries
+  int64_t filled_ = -1;  // the last row whose offset is filled in
+  bool regular_ = true;  // whether most of the last rows were as long as the one before
 };
 
 template <bool batched, class Index>
@@ -310,7 +307,7 @@ RowOrder compress(const CoordinateView<Index>& a, int64_t first_entry, int64_t l
     const RowOrder order = rows.take(first, std::min(first + kChunk, last_entry));
     if (order != RowOrder::sorted) return order;
   }
-  // An empty range behind all entries has nothing to fill: the offsets before it are others'.
+  // An empty range behind all entries fills in nothing: the offsets belong to other ranges.
   if (last_entry == a.entries && (first_entry < last_entry || a.entries == 0)) rows.finish();
   return RowOrder::sorted;
 }
@@ -324,7 +321,7 @@ OffsetsSummary scan_offsets(const CompressedView<Index, Index>& a) {
     const Index* offsets = a.offsets + item * a.offsets_stride;
     bool decreases = false;
     Index longest = 0;
-    // Without the check against both ends, the subtraction could overflow.
+    // Offsets that never decrease from 0 to `entries` can be subtracted without overflow.
     for (int64_t row = 0; row < a.rows; ++row) decreases |= offsets[row + 1] < offsets[row];
     if (decreases || offsets[0] != 0 || static_cast<int64_t>(offsets[a.rows]) != a.entries) {
       return {false, 0};
@@ -351,34 +348,33 @@ bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, C
 
 template <class Counter>
 void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets) {
-  Counter place = 0;
+  Counter position = 0;
   for (int64_t key = 0; key < keys; ++key) {
-    offsets[key] = place;
+    offsets[key] = position;
     for (int64_t range = 0; range < ranges; ++range) {
       Counter& count = counts[range * keys + key];
-      const Counter first = place;
-      place = static_cast<Counter>(place + count);
+      const Counter first = position;
+      position = static_cast<Counter>(position + count);
       count = first;
     }
   }
-  offsets[keys] = place;
+  offsets[keys] = position;
 }
 
 template <class Source, class Counter>
-bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
+bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* next,
                   MovedEntry<Counter>* entries) {
   const int64_t total = total_entries(source);
   const auto move = [&](int64_t key, int64_t index, int64_t position) {
     // Out of bounds only where another thread changed the indices meanwhile.
-    const auto place = static_cast<int64_t>(places[key]++);
+    const auto place = static_cast<int64_t>(next[key]++);
     if (!inside(place, total)) return false;
     entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
     return true;
   };
-  // Where its place is not in the cache, an entry would wait for it: without this, a graph
-  // takes 1.7 times as long, a stencil 1.3.
+  // Prefetched, since an entry would wait for the cache line that it is written to.
   return visit_entries(source, first_entry, last_entry, move, [&](int64_t key) {
-    prefetch_element(entries, static_cast<int64_t>(places[key]));
+    prefetch_element(entries, static_cast<int64_t>(next[key]));
   });
 }
 

@@ -1,4 +1,4 @@
-// The sums over the entries of a row, as spmm and backward both make them, bit for bit.
+// The sums over the entries of a row: spmm and backward make them alike, bit for bit.
 #pragma once
 
 #include "kernel_table.h"
@@ -7,33 +7,31 @@
 namespace spgrad::kernels::SPGRAD_TARGET {
 
 // Sums that take turns over the entries of a row. An FMA takes 4 cycles and 2 start in each, so few
-// vectors need several sums at once. A partial tile takes as many as the two narrower vectors that
-// stand in its place where rows are not packed, so that bits agree.
+// vectors need several sums at once. A partial tile has as many as the two narrower vectors that do
+// the same columns where rows are not packed, so that bits agree.
 template <class TileType>
 inline constexpr int kSums = TileType::count > 2                        ? 1
                              : TileType::count > 1 || TileType::partial ? 2
                                                                         : 4;
 
-// Results of so many bytes are written past the caches: they would not stay there until somebody
-// reads them, and to write there is to read what was there before. On a stencil and a graph with 62
-// and 67 MB of results, the product together with a pass over them takes 5 and 9 % less, a product
-// with mostly empty rows half; with 31 MB nothing is left of it, and with 25 MB it takes 1.4 times
-// as long.
+// Results of so many bytes are written past the caches. Through the caches, each line would be read
+// before it is overwritten, and would be gone before anybody reads the result. Smaller results stay
+// in the cache for whoever reads them next.
 inline constexpr int64_t kLeastStreamed = int64_t{32} << 20;
 
 // A row of results, and how it is written.
 template <class Element>
 struct RowOfResults {
   Element* elements;
-  Accumulator<Element>* sums;  // where it goes unrounded, or null
+  Accumulator<Element>* sums;  // where it goes without rounding, or null
   bool streamed;
 };
 
-// Results as rows of elements.
+// The rows of the results, as elements.
 template <class Scalar>
 class RowsOfResults {
  public:
-  // `rows` of all items.
+  // `rows` counts those of all items.
   RowsOfResults(int64_t rows, const Results<Scalar>& results, int64_t columns)
       : rows_(elements_of(results.rows)), sums_(elements_of(results.sums)) {
     if constexpr (kKeepsSums<Element<Scalar>>) {
@@ -46,13 +44,13 @@ class RowsOfResults {
     return {rows_.data + item * rows_.item_stride + row * rows_.row_stride, sums_, streamed_};
   }
 
-  // After the last row: others may see all of them from now on.
+  // After the last row: from now on, other threads may read the results.
   void finish() const {
     if (streamed_) fence_streams();
   }
 
  private:
-  // Whether so many rows can be written past the caches, and should be.
+  // Whether rows are aligned for writes past the caches, and so many that it pays.
   bool worth_streaming(int64_t rows, int64_t columns) const {
     constexpr uint64_t width = kWidth<Element<Scalar>>;
     constexpr int64_t size = sizeof(Element<Scalar>);
@@ -74,8 +72,8 @@ class RowsOfResults {
   bool streamed_;
 };
 
-// Adds them up into a row, to the sums of the parts of the row that were done before. The complete
-// row goes past the caches where that is worth it.
+// Adds the sums of a row up, to those of its parts that were done before, and stores them. A
+// complete row goes past the caches where that pays.
 template <class TileType, class EntriesType>
 inline void store_sums(const TileType& tile,
                        const typename TileType::V (&sum)[kSums<TileType>][TileType::count],
@@ -95,20 +93,20 @@ inline void store_sums(const TileType& tile,
           [&](auto i) { tile.store(out.sums + tile.first, i, total[i]); });
     }
   }
-  Element* place = out.elements + tile.first;
+  Element* to = out.elements + tile.first;
   if constexpr (kDoesBlocks<TileType>) {
-    // All of them before the first is stored: the last vector overlaps the one before.
+    // All are loaded before the first is stored: the last vector overlaps the one before.
     if (!entries.is_first_part) [[unlikely]] {
-      unroll<TileType::count>([&](auto i) { total[i] += tile.load(place, i); });
+      unroll<TileType::count>([&](auto i) { total[i] += tile.load(to, i); });
     }
   }
   if constexpr (TileType::width == kWidth<Element> &&
                 kCanStream<TileType::width * sizeof(Element)>) {
     if (out.streamed && entries.is_last_part) {
-      return unroll<TileType::count>([&](auto i) { tile.stream(place, i, total[i]); });
+      return unroll<TileType::count>([&](auto i) { tile.stream(to, i, total[i]); });
     }
   }
-  unroll<TileType::count>([&](auto i) { tile.store(place, i, total[i]); });
+  unroll<TileType::count>([&](auto i) { tile.store(to, i, total[i]); });
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

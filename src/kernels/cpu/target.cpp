@@ -1,5 +1,5 @@
-// The kernels for one instruction set and one dtype. CMake compiles this file once for each, with
-// SPGRAD_TARGET (its name), SPGRAD_VECTOR_BYTES (its register width), SPGRAD_SCALAR and the
+// The kernels for one instruction set and one dtype. CMake compiles this file once for each pair,
+// with SPGRAD_TARGET (the name), SPGRAD_VECTOR_BYTES (the register width), SPGRAD_SCALAR and the
 // compiler's flags.
 #include "backward.h"
 #include "kernel_table.h"

@@ -1,13 +1,12 @@
-// Tiles: the columns of a dense operand that are done at once, in vectors that stay in registers.
+// Tiles: the columns of a dense operand that are worked on at once, in vectors in registers.
 #pragma once
 
 #include "number.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
 
-// Vectors that a tile may hold in registers. 8 accumulators are what 16 registers leave room for
-// beside the operands, and cover two FMA ports * 4 cycles of latency. A vector of complex numbers
-// needs twice the registers.
+// Most vectors of a tile. 16 registers have room for 8 accumulators beside the operands, and 8
+// cover two FMA ports * 4 cycles of latency. A vector of complex numbers needs twice the registers.
 template <class Scalar>
 inline constexpr int kTileVectors = 8 / kParts<Scalar>;
 
@@ -18,16 +17,16 @@ inline constexpr int kWidth = SPGRAD_VECTOR_BYTES / static_cast<int>(sizeof(Accu
 template <class Scalar>
 inline constexpr int64_t kTileColumns = int64_t{kTileVectors<Scalar>} * kWidth<Element<Scalar>>;
 
-// A run of columns that fits in `count` vectors. There is no scalar tail: where p is no multiple of
-// the width, the last vector starts earlier and overlaps the one before.
+// A run of columns that fits in `count` vectors. There is no scalar tail: where p is not a multiple
+// of the width, the last vector starts earlier and overlaps the one before.
 //
 //     p = 11, width 4:   |0 1 2 3|4 5 6 7|
-//                                      |7 8 9 10|     last = 7, 1 lane seen before
+//                                      |7 8 9 10|     last = 7, 1 lane twice
 //
 // Columns, strides and p count elements (number.h) here and below: a complex number is two.
 //
-// A packed tile stands for a dense operand of so few columns, whose rows follow each other without
-// a gap. Of its one vector, p = 3 uses three lanes of four.
+// A packed tile is for a dense operand with few columns and no gaps between its rows: the stride is
+// known when it is compiled. It has one vector, of which p = 3 uses three lanes of four.
 template <class Element_, int width_, int count_, int packed_ = 0>
 struct Tile {
   using Element = Element_;
@@ -47,18 +46,18 @@ struct Tile {
   V load(const Element* row, int i) const {
     return kernels::SPGRAD_TARGET::load<width>(row + start(i));
   }
-  // Into a row of elements or of sums.
+  // To a row of elements or of sums.
   template <class Out>
   void store(Out* row, int i, const V& vector) const {
     kernels::SPGRAD_TARGET::store<width, partial ? packed : width>(row + start(i), vector);
   }
-  // Likewise past the caches, where rows and tiles are aligned.
+  // The same past the caches, where rows and tiles are aligned.
   void stream(Element* row, int i, const V& vector) const {
     kernels::SPGRAD_TARGET::stream<width>(row + start(i), vector);
   }
 };
 
-// The rows of a dense operand, as far as they belong to a tile.
+// The part of the rows of a dense operand that belongs to a tile.
 template <class TileType>
 class TileRows {
  public:
@@ -71,8 +70,8 @@ class TileRows {
         row_stride_(TileType::packed > 0 ? TileType::packed : row_stride),
         last_row_(rows - 1) {}
 
-  // Vector i of a row. In a partial tile, the lanes behind the row hold what comes after it, and
-  // after the last row zero.
+  // Vector i of a row. In a partial tile, the lanes behind the row have what follows in memory, and
+  // zero behind the last row.
   V load(int64_t row, int i) const {
     const Element* begin = begin_ + row * row_stride_;
     if constexpr (TileType::partial) {
@@ -83,7 +82,7 @@ class TileRows {
     return tile_.load(begin, i);
   }
 
-  // Where a row begins that is not checked yet: unsigned arithmetic may wrap.
+  // The address of a row that is not checked yet: unsigned, since it may wrap.
   uint64_t address(int64_t row) const {
     return reinterpret_cast<uint64_t>(begin_) +
            static_cast<uint64_t>(row) * static_cast<uint64_t>(row_stride_) * sizeof(Element);
@@ -97,10 +96,10 @@ class TileRows {
 };
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before
-// has too. It clears bits rather than multiplying by zero, since 0 * Inf is not 0.
+// has too. It clears bits instead of multiplying by zero, since 0 * Inf is not 0.
 //
-// To be made once for many rows: it is put together lane by lane in memory, and to read that as a
-// vector at once costs as much as several entries (mm_backward on a graph took 1.2 times as long).
+// Make it once for many rows: it is written lane by lane to memory, and to read that back as a
+// vector stalls for as long as several entries take.
 template <class TileType>
 class OverlapMask {
  public:
@@ -138,8 +137,8 @@ inline bool with_tile(int64_t vectors, int64_t first, int64_t last, Function&& f
 }
 
 // Calls function(tile) for tiles that together cover the columns [0, p), and stops at the first
-// that returns false. Where p is below the vector width, narrower vectors serve: p = 3 takes two
-// vectors of 2, p = 1 plain scalars.
+// call that returns false. Where p is below the vector width, vectors are narrower: p = 3 takes two
+// vectors of 2, p = 1 scalars.
 template <class Scalar, int width = kWidth<Element<Scalar>>, class Function>
 inline bool for_each_tile(int64_t p, Function&& function) {
   if constexpr (width > kParts<Scalar>) {
@@ -162,7 +161,7 @@ inline bool for_each_tile(int64_t p, Function&& function) {
   return true;
 }
 
-// Packed tiles have at most so many columns.
+// Most columns of a packed tile.
 template <class Scalar>
 inline constexpr int kMostPacked = kWidth<Element<Scalar>> < 4 ? kWidth<Element<Scalar>> : 4;
 

@@ -1,8 +1,8 @@
 // Vectors, what is written out over several of them, and sums over their lanes.
 //
-// This header and the algorithms on it are compiled once for each instruction set, in a namespace
-// named SPGRAD_TARGET. They use no function of the standard library: an inline function that two
-// instruction sets both emit is merged by the linker, and the copy kept may be the AVX-512 one.
+// This header and the algorithms that use it are compiled once for each instruction set, in a
+// namespace named SPGRAD_TARGET. They use no function of the standard library: the linker merges an
+// inline function that two instruction sets emit, and may keep the AVX-512 copy.
 #pragma once
 
 #include <cstdint>
@@ -38,22 +38,22 @@ template <int bytes>
 inline constexpr bool kCanStream = false;
 #endif
 
-// Writes a vector past the caches, to a place that is aligned to its size. Other threads may see it
-// only after fence_streams.
+// Writes a vector past the caches, to an address that is aligned to its size. Other threads may
+// read it only after fence_streams.
 template <class V>
 inline void stream(void* to, const V& vector) {
   static_assert(kCanStream<sizeof(V)>);
 #ifdef __SSE2__
-  auto* place = static_cast<float*>(to);
+  auto* floats = static_cast<float*>(to);
 #endif
 #ifdef __AVX512F__
-  if constexpr (sizeof(V) == 64) _mm512_stream_ps(place, reinterpret_cast<__m512>(vector));
+  if constexpr (sizeof(V) == 64) _mm512_stream_ps(floats, reinterpret_cast<__m512>(vector));
 #endif
 #ifdef __AVX__
-  if constexpr (sizeof(V) == 32) _mm256_stream_ps(place, reinterpret_cast<__m256>(vector));
+  if constexpr (sizeof(V) == 32) _mm256_stream_ps(floats, reinterpret_cast<__m256>(vector));
 #endif
 #ifdef __SSE2__
-  if constexpr (sizeof(V) == 16) _mm_stream_ps(place, reinterpret_cast<__m128>(vector));
+  if constexpr (sizeof(V) == 16) _mm_stream_ps(floats, reinterpret_cast<__m128>(vector));
 #endif
 }
 
@@ -63,9 +63,8 @@ inline void fence_streams() {
 #endif
 }
 
-// Calls function(Constant<i>) for i = 0 ... count - 1, written out one after the other. A loop
-// would do the same, but GCC 12 unrolls it too late to keep an array of vectors in registers: every
-// sum then went through the stack, and took twice as long.
+// Calls function(Constant<i>) for i = 0 ... count - 1, written out one after the other. GCC 12
+// unrolls a loop too late to keep an array of vectors in registers: sums go through the stack.
 template <int i>
 struct Constant {
   constexpr operator int() const { return i; }
@@ -88,10 +87,9 @@ template <int count, int i = 0, class Function>
   }
 }
 
-// Every `group` lanes of a (and of b) are added up in two halves: lane i of a group to lane i +
-// group / 2. The result holds the sums of a, followed by those of b, in groups of half the size.
-// The shape of the tree depends on the width alone, so a sum has the same bits whether it is done
-// by itself or beside others.
+// Adds the two halves of every group of `group` lanes of a, and of b: lane i to lane i + group / 2.
+// The result has the sums of a, then those of b, in groups of half the size. The order of additions
+// depends on the width alone, so a sum has the same bits alone and beside others.
 template <class Scalar, int width, int group, int... lane>
 inline auto fold_lanes(const Vector<Scalar, width>& a, const Vector<Scalar, width>& b,
                        std::integer_sequence<int, lane...>) {
@@ -105,8 +103,8 @@ inline Vector<Scalar, width> fold_lanes(const Vector<Scalar, width>& a,
   return fold_lanes<Scalar, width, group>(a, b, std::make_integer_sequence<int, width>{});
 }
 
-// Sums over every `group` lanes of `count` vectors (a power of two), one after the other. Four at
-// once take half the instructions of four by themselves, which leave ever more lanes unused.
+// Writes the sums over every `group` lanes of `count` vectors (a power of two) one after the other.
+// Four vectors at once take half the instructions of one at a time, which leaves lanes unused.
 template <class Scalar, int width, int group = width, int count>
 inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar* sums) {
   if constexpr (group == 1) {
