@@ -41,6 +41,10 @@ file(GLOB LibTorch_OpenMP_LIBRARY "${LIBTORCH_ROOT}/lib/libgomp*.so*" "${LIBTORC
 find_package(OpenMP QUIET COMPONENTS CXX)
 if(NOT LibTorch_OpenMP_LIBRARY)
   set(LibTorch_OpenMP_LIBRARY ${OpenMP_CXX_LIBRARIES})
+elseif(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # What Clang compiles calls its own library, which has the functions of GCC's as well: first, so
+  # that PyTorch finds them there, too, and all threads are of one pool.
+  list(PREPEND LibTorch_OpenMP_LIBRARY ${OpenMP_CXX_LIBRARIES})
 endif()
 
 include(FindPackageHandleStandardArgs)

@@ -32,6 +32,12 @@ if(SPGRAD_SANITIZE)
     # To ask of each reference whether it is null or misaligned takes a third of the time to compile
     # the kernels. A null one that is used is found as an address; "undefined" alone asks.
     target_compile_options(spgrad_options INTERFACE -fno-sanitize=null,alignment)
+    if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+      # Half of the code, and of the time to compile it: addresses are checked by calls, and undefined
+      # behaviour ends the process without a text, which "undefined" alone gives.
+      target_compile_options(spgrad_options INTERFACE -fsanitize-trap=undefined
+        "SHELL:-mllvm -asan-instrumentation-with-call-threshold=0")
+    endif()
   endif()
   if(SPGRAD_SANITIZE STREQUAL "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC warns of the fences in PyTorch's headers, which the thread sanitizer does not see, and,

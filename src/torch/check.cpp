@@ -33,8 +33,9 @@ void check_strided(const at::Tensor& tensor, const char* name) {
       tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || tensor.numel() == 0) {
     return;  // no memory to leave
   }
-  const size_t needed = at::detail::computeStorageNbytes(
-      tensor.sizes(), tensor.strides(), tensor.itemsize(), tensor.storage_offset());
+  const size_t needed =
+      at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.itemsize(),
+                                       static_cast<size_t>(tensor.storage_offset()));
   TORCH_CHECK_VALUE(needed <= tensor.storage().nbytes(), name,
                     " must lie within its storage, but received shape ", tensor.sizes(),
                     " with strides ", tensor.strides(), " and offset ", tensor.storage_offset(),

@@ -186,7 +186,9 @@ TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
   const Sizes sizes;
   const typename TestFixture::Slots slots(sizes);
   const auto& ours = slots.ours;
-  const auto& [values, X, Y] = slots.leaves;
+  const at::Tensor& values = slots.leaves[0];
+  const at::Tensor& X = slots.leaves[1];
+  const at::Tensor& Y = slots.leaves[2];
   const at::NoGradGuard no_grad;
   const at::Tensor wrong = at::ones({4, 5}, at::kDouble);
   const at::Tensor narrow_X = X.slice(1, 0, 2);

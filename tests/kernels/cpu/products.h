@@ -238,7 +238,7 @@ struct Problem {
   Dense<Scalar> far;
   Dense<Scalar> near;
   Dense<Scalar> sums;
-  std::vector<Accumulator<Scalar>> products;  // one more than there are values
+  std::vector<Accumulator<Scalar>> products;    // one more than there are values
   mutable std::optional<Expectation> expected;  // made at the first comparison
 };
 
@@ -260,6 +260,9 @@ class ProductTest : public testing::Test {
 
   void expect_right(const A& a, int64_t p, const Layout& read = {}, const Layout& write = {}) {
     Problem<Product> problem(a, p, random, read, write);
+    expect_right(problem);
+  }
+  static void expect_right(Problem<Product>& problem) {
     for_each_instruction_set([&] {
       problem.clear();
       ASSERT_TRUE(problem.run());
@@ -267,14 +270,19 @@ class ProductTest : public testing::Test {
     });
   }
 
-  // Each way to cut the rows in two gives what one call gives.
+  // Each way to cut the rows in two gives what one call gives. Between two rows without entries
+  // there is nothing to see.
   void expect_same_bits_cut(const A& a, int64_t p) {
+    const auto has_entries = [&](int64_t row) {
+      return row >= 0 && row < a.all_rows() && !a.row_elements(row).empty();
+    };
     Problem<Product> problem(a, p, random);
     for_each_instruction_set([&] {
       problem.clear();
       ASSERT_TRUE(problem.run());
       const auto whole = problem.results();
       for (int64_t cut = 0; cut <= a.all_rows(); ++cut) {
+        if (cut % a.view.rows > 0 && !has_entries(cut - 1) && !has_entries(cut)) continue;
         problem.clear();
         ASSERT_TRUE(problem.run(cut, a.all_rows()) && problem.run(0, cut));
         ASSERT_TRUE(problem.results() == whole) << "p = " << p << ", cut at " << cut;
@@ -396,13 +404,11 @@ inline RowLengths short_lengths(int64_t items, int64_t rows, int64_t apart) {
 }
 
 TYPED_TEST_P(ProductTest, WorksOnShortRows) {
-  for (const auto& [rows, apart] : {std::pair<int64_t, int64_t>{40, 1}, {280, 7}}) {
-    const auto a = this->with_lengths(3, rows, 9, short_lengths(3, rows, apart));
-    ASSERT_EQ(a.view.value_count < 3 * rows / 2, apart == 7);  // collected by sddmm
-    for (const int64_t p : kFewSizes) {
-      ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
-      ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
-    }
+  for (const auto& [rows, apart] : {std::pair<int64_t, int64_t>{20, 1}, {196, 7}}) {
+    const auto a = this->with_lengths(2, rows, 9, short_lengths(2, rows, apart));
+    ASSERT_EQ(a.view.value_count < 2 * rows / 2, apart == 7);  // collected by sddmm
+    for (const int64_t p : kFewSizes) ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
+    for (const int64_t p : {3, 129}) ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
   }
 }
 
@@ -419,9 +425,11 @@ inline RowLengths lengths_for_blocks(int64_t items, int64_t rows) {
 
 TYPED_TEST_P(ProductTest, WorksInBlocksOfColumns) {
   auto a = this->with_lengths(2, 10, 4300, lengths_for_blocks(2, 10));
-  ASSERT_NO_FATAL_FAILURE(this->expect_right(a, 250)) << "columns in any order";
+  Problem<TypeParam> problem(a, 250, this->random);
+  ASSERT_NO_FATAL_FAILURE(this->expect_right(problem)) << "columns in any order";
   sort_columns(a);
-  ASSERT_NO_FATAL_FAILURE(this->expect_right(a, 250)) << "columns in order";
+  problem.operands_changed();
+  ASSERT_NO_FATAL_FAILURE(this->expect_right(problem)) << "columns in order";
 }
 
 TYPED_TEST_P(ProductTest, GivesTheSameBitsWhateverTheAlignment) {
@@ -538,7 +546,8 @@ TYPED_TEST_P(ProductTest, WorksOnBlocksOfRows) {
     Problem<TypeParam> problem(a, p, this->random, {.before = 1, .padding = 1});
     for (const auto& [begin, end] :
          {std::pair<int64_t, int64_t>{0, 70}, {0, 1}, {13, 64}, {5, 5}}) {
-      const auto elements = all.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      const auto elements =
+          all.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
       for_each_instruction_set([&, begin = begin, end = end] {
         problem.clear();
         std::vector<Partial> sum(static_cast<size_t>(p + 1), Number<Partial>::sentinel());
@@ -574,18 +583,15 @@ TYPED_TEST_P(ProductTest, GivesTheSameBitsForABlockAsForTheRow) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(ProductTest, MatchesTheReferenceForEveryNumberOfColumns,
-                            TakesOffsetsThatCountThroughAllItems,
-                            TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems,
-                            TakesNegativeItemStrides, TakesMatricesWithoutEntries,
-                            TakesManyRowsOfOneEntryAndOneRowOfMany,
-                            WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
-                            GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles,
-                            WorksOnShortRows, WorksInBlocksOfColumns,
-                            GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
-                            KeepsInfinityAndNanToWhatMeetsThem,
-                            KeepsInfinityInEveryColumnFromTurningIntoNan, LeavesLongRowsToTheBlocks,
-                            RefusesBlocksOfMoreEntriesThanALongRowBeginsWith, WorksOnBlocksOfRows,
-                            GivesTheSameBitsForABlockAsForTheRow);
+REGISTER_TYPED_TEST_SUITE_P(
+    ProductTest, MatchesTheReferenceForEveryNumberOfColumns, TakesOffsetsThatCountThroughAllItems,
+    TakesMisalignedRowsWithPaddingBetweenThem, TakesExpandedRowsAndItems, TakesNegativeItemStrides,
+    TakesMatricesWithoutEntries, TakesManyRowsOfOneEntryAndOneRowOfMany,
+    WritesNothingForNoColumnsOrNoRows, LeavesRowsOutsideTheRangeAlone,
+    GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles, WorksOnShortRows,
+    WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
+    KeepsInfinityAndNanToWhatMeetsThem, KeepsInfinityInEveryColumnFromTurningIntoNan,
+    LeavesLongRowsToTheBlocks, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith,
+    WorksOnBlocksOfRows, GivesTheSameBitsForABlockAsForTheRow);
 
 }  // namespace spgrad::kernels::test

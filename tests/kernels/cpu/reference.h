@@ -97,9 +97,8 @@ class Dense {
   // Whether the memory outside of the elements still holds the sentinel.
   bool padding_is_untouched() const {
     if (!padding_) padding_ = find_padding();
-    return std::all_of(padding_->begin(), padding_->end(), [&](size_t i) {
-      return same_bits(memory_[i], Number<Scalar>::sentinel());
-    });
+    return std::all_of(padding_->begin(), padding_->end(),
+                       [&](size_t i) { return same_bits(memory_[i], Number<Scalar>::sentinel()); });
   }
 
   // The elements in order, without padding.
@@ -190,12 +189,12 @@ struct Sparse {
   // Elements of one row of the batch, which follow each other.
   std::span<const Element> row_elements(int64_t row_of_batch) const {
     const auto row_of = [&](const Element& e) { return e.item * view.rows + e.row; };
-    const auto first = std::lower_bound(
-        elements.begin(), elements.end(), row_of_batch,
-        [&](const Element& e, int64_t row) { return row_of(e) < row; });
-    const auto last = std::upper_bound(
-        first, elements.end(), row_of_batch,
-        [&](int64_t row, const Element& e) { return row < row_of(e); });
+    const auto first =
+        std::lower_bound(elements.begin(), elements.end(), row_of_batch,
+                         [&](const Element& e, int64_t row) { return row_of(e) < row; });
+    const auto last =
+        std::upper_bound(first, elements.end(), row_of_batch,
+                         [&](int64_t row, const Element& e) { return row < row_of(e); });
     return {elements.data() + (first - elements.begin()), static_cast<size_t>(last - first)};
   }
 };

@@ -6,9 +6,6 @@ namespace {
 template <class Index>
 using Csr = CompressedView<Index, Index>;
 
-constexpr int32_t kLeast = std::numeric_limits<int32_t>::min();
-constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
-
 template <class Index>
 class StructureTest : public testing::Test {
  protected:

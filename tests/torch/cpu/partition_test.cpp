@@ -196,7 +196,8 @@ TEST_F(RunRows, CoversEachRowOnceWhateverTheOffsets) {
 TEST_F(RunRows, StartsTheTasksInTheOrderOfRows) {
   at::set_num_threads(1);
   std::vector<int64_t> lengths(1000, 100);
-  for (const size_t row : {0, 1, 500, 999}) lengths[row] = 3 * kLongRow;
+  for (const size_t row : {size_t{0}, size_t{1}, size_t{500}, size_t{999}})
+    lengths[row] = 3 * kLongRow;
   const Batch batch(1, lengths, false);
   const auto blocks = blocks_of_long_rows(batch.view);
   std::pair<int64_t, int64_t> newest;
