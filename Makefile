@@ -9,12 +9,13 @@ stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick test test-cuda soak fuzz coverage mutation lint format clean install
+.PHONY: help demo bench bench-quick performance-pages test test-cuda soak fuzz coverage mutation lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
+	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
 	@echo "make test               build, check and test everything"
 	@echo "make test-cuda          test the products on a CUDA device"
 	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
@@ -40,13 +41,17 @@ $(stamp)-installed: $(stamp)-environment $(sources)
 install: $(stamp)-installed
 
 demo: install
-	$(bin)/python -m demo $(if $(MATRIX),--matrix "$(MATRIX)")
+	$(if $(MATRIX),,$(bin)/python -m examples.digits)
+	$(bin)/python -m benchmarks.comparison $(if $(MATRIX),--matrix "$(MATRIX)")
 
 bench: install
 	$(bin)/python -m benchmarks.operator $(if $(MATRIX),--matrix "$(MATRIX)")
 
 bench-quick: install
 	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
+
+performance-pages: install
+	$(bin)/python -m benchmarks.operator.pages
 
 test: install
 	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "coverage"
 SITE = BUILD / "site"
 # Tests of times, of sizes beyond 2^31 and of other programs take long and reach no further lines.
-LEFT_OUT = ("benchmarks", "cpp_project", "demo", "limits", "package", "speed", "typing")
+LEFT_OUT = ("cpp_project", "limits", "package", "speed", "typing")
 
 
 def run(*command: str | Path) -> bool:
@@ -48,6 +48,7 @@ def run_tests() -> bool:
     programs = ("kernels/cpu/spgrad_kernel_tests", "torch/spgrad_torch_tests")
     outcomes = [run(BUILD / "tests" / program, "--gtest_brief=1") for program in programs]
     left_out = [f"--ignore=tests/python/test_{name}.py" for name in LEFT_OUT]
+    left_out += ["--ignore=tests/benchmarks", "--ignore=tests/examples"]
     coverage = [sys.executable, "-m", "coverage"]
     pytest = [*coverage, "run", "-m", "pytest", "-q", "-m", "not timed"]
     outcomes.append(run(*pytest, *left_out))

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.operator import output
 from benchmarks.operator.bandwidth import ELEMENTS
 from benchmarks.operator.contenders import Limits
 from benchmarks.operator.machine import available_memory, busy, describe
 from benchmarks.operator.modes import Mode
-from benchmarks.operator.plots import draw
-from benchmarks.operator.report import markdown
 from benchmarks.operator.results import Results
-from benchmarks.operator.session import Plan, Session
+from benchmarks.operator.session import Plan, run
 from benchmarks.operator.timing import Pace
 from benchmarks.operator.workloads import SIZES, workloads
 
@@ -74,6 +72,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     chosen = workloads(arguments.size, arguments.matrix)
     dense = arguments.dense_limit or (2e9 if arguments.size == "full" else 3e8)
     memory = (Mode.BOTH,) if arguments.size != "full" else (Mode.FORWARD, Mode.BOTH)
+    elements = ELEMENTS if arguments.size != "tiny" else 1 << 16
     return Plan(
         workloads=[workload for workload in chosen if workload.group in arguments.workloads],
         dtypes=(
@@ -85,45 +84,26 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         pace=PACES[arguments.size],
         limits=Limits(dense=dense, temporary=available_memory() / 2),
         memory=() if arguments.no_memory else memory,
-        bandwidth_elements=ELEMENTS if arguments.size != "tiny" else 1 << 16,
+        bandwidth_elements=None if arguments.no_memory else elements,
     )
 
 
-def main() -> None:
+def main(command_line: list[str] | None = None) -> None:
     """Run the benchmark and write its results."""
-    arguments = parse()
+    arguments = parse(command_line)
+    output.make_folder(arguments.output)
     plan = _plan(arguments)
-    options = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
-    results = Results(describe(), options)
+    results = Results(describe())
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=plan.steps)
-
-        def report(description: str) -> None:
-            progress.update(task, description=description)
-            progress.advance(task)
-
-        Session(plan, results, report).run()
-        progress.update(task, description="done")
-
+    run(plan, results, console)
     if busy(results.machine):
         console.print("[yellow]warning:[/yellow] the machine was busy; times are unreliable")
-    output: Path = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
-    results.write(output / "results.json")
-    pictures = draw(results, output)
-    (output / "results.md").write_text(markdown(results, pictures), encoding="utf-8")
-    for path in (output / "results.md", output / "results.json", *pictures):
-        console.print(f"wrote {path}")
+    for path in output.write(results, arguments.output):
+        console.print(f"wrote {path}", markup=False)
     for error in results.errors:
-        console.print(f"[red]error:[/red] {error}")
-    sys.exit(1 if results.errors else 0)
+        console.print("error:", error, style="red", markup=False)
+    if results.errors:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

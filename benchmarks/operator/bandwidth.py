@@ -1,10 +1,9 @@
-"""The speed of memory, and the time it takes to move what a product has to move."""
+"""The speed of memory, and what a product has to move."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,15 +13,6 @@ if TYPE_CHECKING:
 
 ELEMENTS = 1 << 25
 """Length of the float32 arrays that are moved: 128 MiB each, above all common caches."""
-
-
-@dataclass(frozen=True)
-class PhysicalLimit:
-    """What the memory allows for one forward product."""
-
-    bytes: int
-    bytes_per_second: float
-    seconds: float
 
 
 class Memory:
@@ -56,9 +46,3 @@ def compulsory_bytes(problem: Problem) -> int:
     """Count the bytes of A (CSR with int32 indices), B and C: each is moved once at least."""
     indices = 4 * (problem.crow_indices.numel() + problem.col_indices.numel())
     return indices + problem.values.nbytes + problem.B.nbytes + problem.G.nbytes
-
-
-def physical_limit(problem: Problem, bytes_per_second: float) -> PhysicalLimit:
-    """Give the least time for the forward product if everything comes from memory once."""
-    count = compulsory_bytes(problem)
-    return PhysicalLimit(count, bytes_per_second, count / bytes_per_second)

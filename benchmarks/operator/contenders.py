@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 import spgrad
-from benchmarks.operator.layouts import coo_tensor, csr_tensor, entries_of, specified
+from benchmarks.operator.case import Case
+from benchmarks.operator.layouts import coo_tensor, csr_tensor
+from benchmarks.operator.units import size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from benchmarks.operator.case import Leaves
     from benchmarks.operator.modes import Mode
     from benchmarks.operator.problem import Problem
-
-Leaves = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,6 @@ class Limits:
     """For a dense matrix of the size of A."""
     temporary: float = 8e9
     """For everything else."""
-
-
-def _update(leaf: Tensor, gradient: Tensor, rate: float) -> None:
-    specified(leaf).sub_(specified(gradient), alpha=rate)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One problem in the form that a contender takes."""
-
-    leaves: Leaves
-    """What gradients are taken for on the side of A: one tensor, or one for each item."""
-    multiply: Callable[[Leaves, Tensor], Tensor]
-    """Computes the product from the leaves and B."""
-    entries: Callable[[Leaves], Tensor] = entries_of
-    """Finds the specified entries in gradients of the leaves, in the order of the problem."""
-    update: Callable[[Tensor, Tensor, float], None] = _update
-    """Takes one step of gradient descent on a leaf, in its own pattern."""
 
 
 class Contender(ABC):
@@ -76,23 +59,18 @@ class Contender(ABC):
         """Bring the problem into the contender's own form; not timed."""
 
 
-def _one_by_one(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Leaves, Tensor], Tensor]:
-    def multiply(leaves: Leaves, B: Tensor) -> Tensor:
-        if B.dim() == 2:  # noqa: PLR2004
-            return product(leaves[0], B)
-        return torch.stack(
-            [product(*operands) for operands in zip(leaves, B.unbind(), strict=True)]
-        )
-
-    return multiply
+def _by_item(
+    operands: Iterable[Any], B: Tensor, product: Callable[[Any, Tensor], Tensor]
+) -> Tensor:
+    """Multiply a matrix by B, or the items of a batch one after the other."""
+    if B.dim() == 2:  # noqa: PLR2004
+        (operand,) = operands
+        return product(operand, B)
+    return torch.stack([product(*pair) for pair in zip(operands, B.unbind(), strict=True)])
 
 
 def _at_once(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Leaves, Tensor], Tensor]:
     return lambda leaves, B: product(leaves[0], B)
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.2g} GB"
 
 
 @dataclass
@@ -163,12 +141,12 @@ class TorchSparse(Contender):
         n, m = problem.size
         dense = n * m * problem.dtype.itemsize
         if self.layout is COO and mode.wants_a and dense > limits.dense:
-            return f"its gradient of A is multiplied out as a dense matrix of {_gigabytes(dense)}"
+            return f"its gradient of A is multiplied out as a dense matrix of {size(dense)}"
         return None
 
     def prepare(self, problem: Problem) -> Case:  # noqa: D102
         leaves = tuple(self.layout.make(item) for item in problem.items())
-        return Case(leaves, _one_by_one(torch.sparse.mm))
+        return Case(leaves, lambda leaves, B: _by_item(leaves, B, torch.sparse.mm))
 
 
 class TorchSparseGradUtils(Contender):
@@ -184,7 +162,7 @@ class TorchSparseGradUtils(Contender):
     def obstacle(self, problem: Problem, mode: Mode, limits: Limits) -> str | None:  # noqa: D102
         gathered = 3 * problem.entries * problem.columns * problem.dtype.itemsize
         if mode.wants_a and gathered > limits.temporary:
-            return f"its gradient of A gathers {_gigabytes(gathered)}"
+            return f"its gradient of A gathers {size(gathered)}"
         return None
 
     def prepare(self, problem: Problem) -> Case:  # noqa: D102
@@ -216,15 +194,11 @@ class PygTorchSparse(Contender):
         ]
 
         def multiply(leaves: Leaves, B: Tensor) -> Tensor:
-            matrices = [
+            matrices = (
                 pattern.set_value(values, layout="coo")
                 for pattern, values in zip(patterns, leaves, strict=True)
-            ]
-            if B.dim() == 2:  # noqa: PLR2004
-                product: Tensor = library.matmul(matrices[0], B)
-                return product
-            pairs = zip(matrices, B.unbind(), strict=True)
-            return torch.stack([library.matmul(matrix, operand) for matrix, operand in pairs])
+            )
+            return _by_item(matrices, B, library.matmul)
 
         return Case(tuple(item.values.clone() for item in items), multiply)
 
@@ -252,13 +226,10 @@ class SciPy(Contender):
             for item in problem.items()
         ]
 
-        def multiply(_: Leaves, B: Tensor) -> Tensor:
-            if B.dim() == 2:  # noqa: PLR2004
-                return torch.from_numpy(matrices[0] @ B.numpy())
-            pairs = zip(matrices, B.numpy(), strict=True)
-            return torch.stack([torch.from_numpy(matrix @ operand) for matrix, operand in pairs])
+        def product(matrix: Any, B: Tensor) -> Tensor:
+            return torch.from_numpy(matrix @ B.numpy())
 
-        return Case((), multiply)
+        return Case((), lambda _, B: _by_item(matrices, B, product))
 
 
 class Dense(Contender):
@@ -267,11 +238,11 @@ class Dense(Contender):
     family = name = "dense"
 
     def obstacle(self, problem: Problem, mode: Mode, limits: Limits) -> str | None:  # noqa: D102
-        size = (problem.batch or 1) * problem.size[0] * problem.size[1] * problem.dtype.itemsize
-        size *= 2 if mode.wants_a else 1
-        if size > limits.dense:
+        needed = (problem.batch or 1) * problem.size[0] * problem.size[1] * problem.dtype.itemsize
+        needed *= 2 if mode.wants_a else 1
+        if needed > limits.dense:
             what = "A and its gradient" if mode.wants_a else "A"
-            return f"{what} as a dense matrix: {_gigabytes(size)}"
+            return f"{what} as a dense matrix: {size(needed)}"
         return None
 
     def prepare(self, problem: Problem) -> Case:  # noqa: D102
@@ -317,6 +288,11 @@ CONTENDERS: tuple[Contender, ...] = (
 def find(name: str) -> Contender:
     """Find a contender by its name."""
     return next(contender for contender in CONTENDERS if contender.name == name)
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a contender is a form of spgrad."""
+    return name.startswith(f"{Spgrad.family} ")
 
 
 def silence_warnings() -> None:

@@ -51,3 +51,16 @@ def specified(tensor: Tensor) -> Tensor:
 def entries_of(gradients: tuple[Tensor, ...]) -> Tensor:
     """Put the values of gradients one after the other."""
     return torch.cat([specified(gradient).flatten() for gradient in gradients])
+
+
+def same_places(gradient: Tensor, leaf: Tensor) -> bool:
+    """Say whether a gradient has the layout of its leaf, and entries at the same places."""
+    if gradient.layout != leaf.layout:
+        return False
+    if leaf.layout == torch.sparse_coo:
+        return torch.equal(gradient._indices(), leaf._indices())  # noqa: SLF001
+    if leaf.layout == torch.sparse_csr:
+        return torch.equal(gradient.crow_indices(), leaf.crow_indices()) and torch.equal(
+            gradient.col_indices(), leaf.col_indices()
+        )
+    return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
-from dataclasses import dataclass
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ import torch
 from benchmarks.operator.contenders import explain, find, silence_warnings
 from benchmarks.operator.modes import Mode, make_call
 from benchmarks.operator.problem import Problem
-from benchmarks.operator.timing import Pace, time_first, time_rounds
+from benchmarks.operator.timing import Pace, time_rounds
 from benchmarks.operator.workloads import stencil
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PRELOADED = (
-    "benchmarks.operator.__main__",
+    "benchmarks.operator.memory",
     "scipy.sparse",
     "torch.fx.experimental.symbolic_shapes",  # PyTorch's first backward pass imports it, for 0.5 s
     "torch.nested._internal.nested_tensor",  # and this
@@ -39,14 +39,6 @@ PRELOADED = (
     "torch_sparse",
 )
 TIMEOUT = 300.0
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Bytes above operands and results at the peak of one call."""
-
-    bytes: int
-    bytes_per_entry: float
 
 
 def _status(field: str) -> int:
@@ -65,8 +57,11 @@ def _results(problem: Problem, mode: Mode) -> int:
     return count + (problem.B.nbytes if mode.wants_b else 0)
 
 
-def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
-    """Make one call and measure its peak; for a process that does nothing else."""
+def measure_here(problem: Problem, contender: str, mode: Mode) -> int:
+    """Make one call and count the bytes above operands and results at its peak.
+
+    For a process that does nothing else.
+    """
     small = stencil((3, 3, 3), problem.columns).to(problem.dtype)
     make_call(find(contender).prepare(small), small, mode)()
 
@@ -77,16 +72,15 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> Peak:
     outcome = call()
     peak = _status("VmHWM")
     del outcome
-    above = max(0, peak - before - _results(problem, mode))
-    return Peak(above, above / problem.entries)
+    return max(0, peak - before - _results(problem, mode))
 
 
 def time_mapped_here(problem: Problem, contender: str) -> float:
     """Time the forward product into memory that is mapped; for a process that does nothing else."""
     call = make_call(find(contender).prepare(problem), problem, Mode.FORWARD)
     pace = Pace(seconds=0.0, least_rounds=11, most_rounds=11, sample=0.0)
-    first, _ = time_first(call)
-    return time_rounds({contender: call}, {contender: first}, pace)[contender].median
+    call()
+    return time_rounds({contender: call}, pace)[contender].median
 
 
 # Options of the C library's mallopt, and a size that no allocation exceeds.
@@ -126,9 +120,9 @@ class MemoryMeter:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
 
-    def measure(self, contender: str, mode: Mode, threads: int) -> Peak | str:
+    def measure(self, contender: str, mode: Mode, threads: int) -> int | str:
         """Measure the peak of one call, or say why that failed."""
-        answer: Peak | str = self._ask(contender, mode, threads)
+        answer: int | str = self._ask(contender, mode, threads)
         return answer
 
     def time_mapped(self, contender: str, threads: int) -> float | str:
@@ -143,6 +137,8 @@ class MemoryMeter:
                     return receiver.recv()
             except EOFError:
                 process.join()
+                if process.exitcode == -signal.SIGKILL:
+                    return "was killed, probably because memory ran out"
                 return f"the process ended with status {process.exitcode}"
             process.kill()
             return f"took longer than {TIMEOUT:.0f} s"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from benchmarks.operator.contenders import Case
+    from benchmarks.operator.case import Case
     from benchmarks.operator.problem import Problem
 
 RATE = 1e-7

@@ -1,199 +1,89 @@
-"""The pictures: speed, memory, and time against the physical limit."""
+"""The picture of speed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.operator.contenders import REFERENCE
 from benchmarks.operator.modes import Mode
-from benchmarks.operator.report import count, size
+from benchmarks.operator.units import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from matplotlib.axes import Axes
+    from benchmarks.operator.results import Results
 
-    from benchmarks.operator.results import Results, Setting
-
-Points = dict[str, dict[str, float]]
-"""Value by workload, for each series."""
-
-MODES = {
-    Mode.FORWARD.value: "o",
-    Mode.BOTH.value: "s",
-    Mode.GRADIENT_A.value: "^",
-    Mode.GRADIENT_B.value: "v",
-    Mode.STEP.value: "*",
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+MARKERS = {
+    Mode.FORWARD.value: ("o", "#0072B2"),
+    Mode.BOTH.value: ("s", "#56B4E9"),
+    Mode.GRADIENT_A.value: ("^", "#D55E00"),
+    Mode.GRADIENT_B.value: ("v", "#E69F00"),
+    Mode.STEP.value: ("*", "#009E73"),
 }
-SHOWN = {
-    REFERENCE: "o",
-    "spgrad COO": "D",
-    "torch.sparse.mm CSR int32": "s",
-    "torch.sparse.mm COO": "X",
-    "torchsparsegradutils CSR int32": "^",
-    "torch_sparse": "P",
-    "SciPy": "v",
-    "dense": "*",
-}
-"""One form of each library is enough in a picture; the tables have all."""
 
 
-def _colours(names: Mapping[str, str]) -> dict[str, str]:
-    # Okabe and Ito's colours, which colour-blind readers can tell apart.
-    palette = ["#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#999", "#000"]
-    return dict(zip(names, palette, strict=False))
+def _ratios(results: Results, threads: int, dtype: str) -> dict[str, dict[str, float]]:
+    """Give the time of the fastest peer over that of spgrad, by mode and workload."""
+    ratios: dict[str, dict[str, float]] = {mode: {} for mode in MARKERS}
+    for setting in results.times:
+        ours, peer = results.median(setting), results.fastest_peer(setting)
+        if (setting.dtype, setting.threads) == (dtype, threads) and ours and peer:
+            ratios[setting.mode][setting.workload] = peer[1] / ours
+    return ratios
 
 
-def _settings(results: Results) -> list[Setting]:
-    """Choose the first dtype with the largest number of threads: what most users run."""
-    settings = results.settings()
-    dtype = settings[0].dtype
-    threads = max(setting.threads for setting in settings)
-    return [s for s in settings if (s.dtype, s.threads) == (dtype, threads)]
-
-
-def _dots(axes: Axes, points: Points, workloads: list[str], markers: Mapping[str, str]) -> None:
-    """Draw one line for each workload with a marker for each series."""
-    colours = _colours(markers)
+def draw_speed(results: Results, path: Path) -> None:
+    """Draw a line for each workload, with a marker for each mode."""
+    dtype, threads = results.common()
+    ratios = _ratios(results, threads, dtype)
+    workloads = [workload.name for workload in results.workloads]
     heights = {workload: -i for i, workload in enumerate(workloads)}
+    figure = Figure(figsize=(9.5, 1.8 + 0.42 * len(workloads)), layout="constrained")
+    axes = figure.subplots()
     for workload, height in heights.items():
-        values = [series[workload] for series in points.values() if workload in series]
+        values = [series[workload] for series in ratios.values() if workload in series]
         if values:
             axes.plot([min(values), max(values)], [height] * 2, color="0.85", lw=2, zorder=1)
-    for name, series in points.items():
+    for mode, series in ratios.items():
+        marker, colour = MARKERS[mode]
         if series:
             axes.scatter(
                 list(series.values()),
                 [heights[workload] for workload in series],
-                marker=markers[name],
-                color=colours[name],
-                s=90 if markers[name] == "*" else 48,
+                marker=marker,
+                color=colour,
+                s=90 if marker == "*" else 48,
                 linewidths=0,
-                label=name,
-                zorder=3 if name == REFERENCE else 2,
+                label=mode,
+                zorder=2,
             )
+    axes.axvline(1, color="0.2", lw=1.3, zorder=1.5)
     axes.set_yticks(list(heights.values()), workloads)
     axes.set_ylim(-len(workloads) + 0.4, 0.6)
+    axes.tick_params(axis="y", length=0)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(axis="x", color="0.92", zorder=0)
-    axes.tick_params(axis="y", length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-
-
-def _times(value: float, _: int) -> str:
-    return f"{value:g}×"
-
-
-def _bytes(value: float, _: int) -> str:
-    return size(value)
-
-
-def _save(  # noqa: PLR0913
-    path: Path,
-    points: Points,
-    workloads: list[str],
-    markers: Mapping[str, str],
-    *,
-    title: str,
-    label: str,
-    format_x: Callable[[float, int], str],
-    line: float | None = None,
-) -> Path:
-    figure, axes = plt.subplots(figsize=(9.5, 1.8 + 0.42 * len(workloads)), layout="constrained")
-    _dots(axes, points, workloads, markers)
-    if line is not None:
-        axes.axvline(line, color="0.2", lw=1.3, zorder=1.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     low, high = axes.get_xlim()
     if high / low < 100:  # noqa: PLR2004 - too narrow for powers of ten to be enough
-        axes.set_xticks([v for v in _ticks() if low <= v <= high])
-    axes.xaxis.set_major_formatter(FuncFormatter(format_x))
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-    axes.set_xlabel(label)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
-
-
-def _ticks() -> list[float]:
-    return [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
-
-
-def _speed(results: Results, folder: Path) -> Path:
-    points: Points = {mode: {} for mode in MODES}
-    for setting in _settings(results):
-        ours, peer = results.median(setting), results.fastest_peer(setting)
-        if ours is not None and peer is not None:
-            points[setting.mode][setting.workload] = peer[1] / ours
-    setting = _settings(results)[0]
-    return _save(
-        folder / "speed.png",
-        points,
-        [workload.name for workload in results.workloads],
-        MODES,
-        title="Speed of spgrad relative to the fastest peer of each case",
-        label=f"time of the fastest peer / time of spgrad: right of the line spgrad is faster\n"
-        f"({setting.dtype}, {count(setting.threads)}; medians)",
-        format_x=_times,
-        line=1,
+        ticks = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
+        axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.grid(axis="x", color="0.92", zorder=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(
+        "Speed of spgrad relative to the fastest peer of each case",
+        loc="left",
+        fontsize=12,
+        fontweight="bold",
     )
-
-
-def _memory(results: Results, folder: Path) -> Path:
-    points: Points = {name: {} for name in SHOWN}
-    for record in results.memory:
-        if record.mode == Mode.BOTH.value and record.contender in SHOWN and record.peak:
-            points[record.contender][record.workload] = max(1.0, record.peak.bytes_per_entry)
-    return _save(
-        folder / "memory.png",
-        points,
-        [workload.name for workload in results.workloads],
-        SHOWN,
-        title="Peak memory of forward + backward, above operands, results and gradients",
-        label=f"for each entry of A ({results.memory[0].dtype}; less than 1 B is drawn as 1 B)",
-        format_x=_bytes,
+    axes.set_xlabel(
+        "time of the fastest peer / time of spgrad: right of the line spgrad is faster\n"
+        f"({dtype}, {count(threads, 'thread')}; medians)"
     )
-
-
-def _limit(results: Results, folder: Path) -> Path:
-    points: Points = {name: {} for name in SHOWN}
-    for setting in _settings(results):
-        limit = results.limit(setting)
-        if limit is None:
-            continue
-        for name in SHOWN:
-            median = results.median(setting, name)
-            if median is not None:
-                points[name][setting.workload] = median / limit.seconds
-    setting = _settings(results)[0]
-    return _save(
-        folder / "limit.png",
-        points,
-        [workload.name for workload in results.workloads],
-        SHOWN,
-        title="Time of the forward product against the limit of the memory",
-        label="time / time to move A, B and C once; the line is the limit outside the caches\n"
-        f"({setting.dtype}, {count(setting.threads)}; medians)",
-        format_x=_times,
-        line=1,
-    )
-
-
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw all pictures for which there are results."""
-    pictures = [_speed(results, folder)]
-    if results.memory:
-        pictures.append(_memory(results, folder))
-    if results.limits:
-        pictures.append(_limit(results, folder))
-    return pictures
+    if axes.collections:
+        figure.legend(loc="outside lower center", ncols=5, frameon=False)
+    # Without the version of matplotlib, which is in a picture's metadata by default.
+    figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -86,15 +88,37 @@ class Problem:
 
 
 def make_problem(
-    size: tuple[int, int], crow_indices: Tensor, col_indices: Tensor, columns: int, seed: int = 0
+    size: tuple[int, int],
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    columns: int,
+    values: Tensor | None = None,
 ) -> Problem:
-    """Fill a pattern with values, and make B and G, from the normal distribution."""
-    generator = torch.Generator().manual_seed(seed)
+    """Make B and G, and the values unless they are given, from the normal distribution."""
+    generator = torch.Generator().manual_seed(0)
     batch = crow_indices.shape[:-1]
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*batch, *shape, dtype=torch.float64, generator=generator)
 
-    values = normal(col_indices.size(-1))
+    if values is None:
+        values = normal(col_indices.size(-1))
     B, G = normal(size[1], columns), normal(size[0], columns)
     return Problem(size, crow_indices, col_indices, values, B, G)
+
+
+@dataclass(frozen=True)
+class NamedMatrix:
+    """A SciPy matrix, and what it is."""
+
+    description: str
+    matrix: Any
+
+    def problem(self, columns: int) -> Problem:
+        """Make a problem with the values of the matrix; duplicates add up."""
+        csr = scipy.sparse.csr_array(self.matrix)
+        csr.sum_duplicates()
+        crow_indices = torch.from_numpy(csr.indptr.astype(np.int64))
+        col_indices = torch.from_numpy(csr.indices.astype(np.int64))
+        values = torch.from_numpy(csr.data.astype(np.float64))
+        return make_problem(csr.shape, crow_indices, col_indices, columns, values)

@@ -1,56 +1,63 @@
-"""The report as Markdown."""
+"""The pages and tables that are made of the records, in Markdown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.operator.contenders import CONTENDERS, LAYER_REFERENCE, REFERENCE
+from benchmarks.operator.contenders import LAYER_REFERENCE, REFERENCE
 from benchmarks.operator.machine import busy
+from benchmarks.operator.modes import Mode
+from benchmarks.operator.results import Setting
+from benchmarks.operator.units import count, seconds, size, three_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from benchmarks.operator.results import Results, Setting, TimeRecord, WorkloadRecord
+    from benchmarks.operator.results import Results, WorkloadRecord
+
+TORCH = "torch.sparse.mm CSR int32"
+GATHER = "torchsparsegradutils CSR int32"
+DENSE = "dense"
+ABSENT = "-"
 
 READING = f"""\
-How to read this: all contenders ran on the same matrix in the same process, round by round in
-random order, and only the operator was timed; those that take 20 times as long as the fastest have
-rounds of their own afterwards. Times are medians with quartiles; compare them within one
-table only. **×** is the time divided by that of {REFERENCE} (in training steps of
-{LAYER_REFERENCE}): above 1 is slower. *First* is the first call on new tensors. dA and dB are the
-gradients alone, of a product computed beforehand. All results were compared with spgrad's before
-anything was timed."""
+All contenders ran on the same matrix in the same process, round by round in random order, and only
+the operator was timed, after its results had been checked. Times are medians of `{REFERENCE}`;
+**×** is another's median over that: above 1, spgrad is faster. *Fastest* is the fastest of all
+others, with its name where it is not `{TORCH}`. dA and dB are the gradients alone, of a
+product computed beforehand. All medians with their quartiles are in [results.tsv](results.tsv)."""
 BUSY = """\
 **The machine was busy with other programs when this ran. Several threads then wait for each other's
 turn, so their times are unreliable; those of one thread suffer less.**"""
-
+FORMS = """\
+One form of spgrad over another, forward (f) and forward + backward (fb). A `Pattern` saves the
+transposition; COO is flagged as coalesced, and has the int64 indices of the CSR form beside it."""
 LIMIT = """\
 The time in which the memory moves A (CSR, int32), B and C once, at the bandwidth measured beside
 the workload, and the time of spgrad: as above, with C in fresh memory, and with C in memory that is
 mapped already, without page faults. The limit binds where A, B and C exceed the caches; below that,
 less than 1 is possible."""
+PEAKS = """\
+Of one pass forward and backward, above operands, results and gradients, each in a fresh process."""
 
+PEAKS_SHOWN = {
+    REFERENCE: "spgrad CSR",
+    "spgrad COO": "spgrad COO",
+    "spgrad Pattern": "spgrad Pattern",
+    TORCH: "torch CSR",
+    "torch.sparse.mm COO": "torch COO",
+    GATHER: "torchsparsegradutils",
+    DENSE: "dense",
+}
 
-def seconds(value: float) -> str:
-    """Format a time with three digits."""
-    for unit, name in ((1.0, "s"), (1e-3, "ms")):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}"
-    return f"{value / 1e-6:.3g} µs"
-
-
-def count(threads: int) -> str:
-    """Format a number of threads."""
-    return f"{threads} thread" if threads == 1 else f"{threads} threads"
-
-
-def size(value: float) -> str:
-    """Format a number of bytes with three digits."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}"
-    return f"{value:.3g} B"
+README_ROWS = {
+    "fem": "finite elements",
+    "power_law": "graph",
+    "batched_many": "batch",
+    "narrow_3": "finite elements",
+    "random_small": "small",
+    "sparse_layer": "layer with 5 % of its weights",
+}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -59,176 +66,253 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _machine(results: Results) -> str:
-    return table(["", ""], results.machine.items())
+def _ratio(numerator: float | None, denominator: float | None) -> str:
+    if numerator is None or not denominator:
+        return ABSENT
+    return three_digits(numerator / denominator)
 
 
-def _summary(results: Results) -> str:
-    rows = []
-    for setting in results.settings():
-        ours, peer = results.median(setting), results.fastest_peer(setting)
-        if ours is None or peer is None:
-            continue
-        name, theirs = peer
-        rows.append(
-            [*_names(setting), seconds(ours), name, seconds(theirs), f"{theirs / ours:.2f}"]
+def _time(median: float | None) -> str:
+    return ABSENT if median is None else seconds(median)
+
+
+class _Speeds:
+    """Times and ratios at one dtype and number of threads."""
+
+    def __init__(self, results: Results, dtype: str, threads: int) -> None:
+        self.results, self.dtype, self.threads = results, dtype, threads
+
+    def setting(self, workload: str, mode: Mode) -> Setting:
+        return Setting(workload, self.dtype, self.threads, mode.value)
+
+    def time(self, workload: str, mode: Mode) -> str:
+        return _time(self.results.median(self.setting(workload, mode)))
+
+    def times(self, workload: str, mode: Mode, peer: str) -> str:
+        """Give the time of a peer over that of spgrad."""
+        setting = self.setting(workload, mode)
+        return _ratio(self.results.median(setting, peer), self.results.median(setting))
+
+    def fastest(self, workload: str, mode: Mode) -> str:
+        """Give the time of the fastest peer over that of spgrad, and its name."""
+        setting = self.setting(workload, mode)
+        peer = self.results.fastest_peer(setting)
+        if peer is None:
+            return ABSENT
+        name, median = peer
+        ratio = _ratio(median, self.results.median(setting))
+        return ratio if name == TORCH else f"{ratio} {name}"
+
+    def within(self, workload: str, mode: Mode, form: str, other: str) -> str:
+        """Give the time of one form of spgrad over that of another."""
+        setting = self.setting(workload, mode)
+        return _ratio(
+            self.results.median(setting, f"spgrad {form}"),
+            self.results.median(setting, f"spgrad {other}"),
         )
-    head = ["workload", "what", "dtype", "threads", "spgrad", "fastest peer", "its time", "ratio"]
-    return table(head, rows)
+
+    def on_one_thread(self, workload: str, mode: Mode) -> str:
+        """Give the time on one thread over that on these."""
+        alone = Setting(workload, self.dtype, 1, mode.value)
+        return _ratio(self.results.median(alone), self.results.median(self.setting(workload, mode)))
 
 
-def _names(setting: Setting) -> list[str]:
-    return [setting.workload, setting.mode, setting.dtype, str(setting.threads)]
+def _names(results: Results) -> list[str]:
+    return [workload.name for workload in results.workloads]
 
 
-def _limits(results: Results) -> str:
-    rows = []
-    for record in results.limits:
-        ours = results.median(record.setting)
-        if ours is None:
-            continue
-        limit = record.limit
-        workload, _, dtype, threads = _names(record.setting)
-        rows.append(
-            [
-                workload,
-                dtype,
-                threads,
-                f"{limit.bytes_per_second / 1e9:.3g} GB/s",
-                size(limit.bytes),
-                seconds(limit.seconds),
-                seconds(ours),
-                seconds(record.mapped),
-                f"{record.mapped / limit.seconds:.2f}",
-            ]
-        )
-    head = [
-        "workload",
-        "dtype",
-        "threads",
-        "bandwidth",
-        "A, B and C",
-        "limit",
-        REFERENCE,
-        "into mapped memory",
-        "over the limit",
+def speed_table(speeds: _Speeds, *modes: Mode) -> str:
+    """Tabulate spgrad's times, and the others' over them."""
+    head = ["workload"]
+    for mode in modes:
+        head += [f"{mode.value}: spgrad", "torch CSR ×", "fastest ×"]
+    rows = [
+        [
+            name,
+            *(
+                cell
+                for mode in modes
+                for cell in (
+                    speeds.time(name, mode),
+                    speeds.times(name, mode, TORCH),
+                    speeds.fastest(name, mode),
+                )
+            ),
+        ]
+        for name in _names(speeds.results)
     ]
     return table(head, rows)
 
 
-def _cell(record: TimeRecord | None, reference: float | None) -> str:
-    if record is None or record.times is None:
-        return "-"
-    times = record.times
-    ratio = f" ×{times.median / reference:.2f}" if reference else ""
-    spread = f"{seconds(times.lower_quartile)} to {seconds(times.upper_quartile)}"
-    return f"**{seconds(times.median)}**{ratio}<br>{spread}<br>first {seconds(times.first)}"
+def machine_table(results: Results) -> str:
+    """Tabulate what most users run: for the page on performance."""
+    return speed_table(_Speeds(results, *results.common()), Mode.FORWARD, Mode.BOTH)
 
 
-def _times(results: Results, workload: str) -> str:
-    parts = []
-    settings = [setting for setting in results.settings() if setting.workload == workload]
-    for dtype, threads in dict.fromkeys((setting.dtype, setting.threads) for setting in settings):
-        shown = [s for s in settings if (s.dtype, s.threads) == (dtype, threads)]
-        timed = [results.timed(setting) for setting in shown]
-        rows = [
-            [
-                contender.name,
-                *(
-                    _cell(records.get(contender.name), results.median(setting))
-                    for setting, records in zip(shown, timed, strict=True)
-                ),
-            ]
-            for contender in CONTENDERS
-            if any(contender.name in records for records in timed)
-        ]
-        rounds = [
-            str(next((r.times.rounds for r in records.values() if r.times), 0)) for records in timed
-        ]
-        rows.append(["rounds", *rounds])
-        heading = f"#### {dtype}, {count(threads)}\n\n"
-        parts.append(heading + table(["", *(setting.mode for setting in shown)], rows))
-    return "\n".join(parts)
-
-
-def _memory(results: Results, workload: str) -> str:
-    records = [record for record in results.memory if record.workload == workload]
-    modes = list(dict.fromkeys(record.mode for record in records))
-    rows = []
-    for contender in CONTENDERS:
-        peaks = {r.mode: r.peak for r in records if r.contender == contender.name and r.peak}
-        if peaks:
-            cells = (peaks.get(mode) for mode in modes)
-            rows.append(
-                [
-                    contender.name,
-                    *(
-                        f"{size(p.bytes)}, {p.bytes_per_entry:.3g} B/entry" if p else "-"
-                        for p in cells
-                    ),
-                ]
-            )
-    if not rows:
-        return ""
-    heading = "#### Peak memory above operands, results and gradients\n\n"
-    return heading + table(["", *modes], rows)
-
-
-def _absent(results: Results, workload: str) -> str:
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for record in results.times:
-        if record.setting.workload == workload and record.reason is not None:
-            where = f"{record.setting.mode} ({record.setting.dtype})"
-            reasons.setdefault((record.contender, record.reason), []).append(where)
-    for memory in results.memory:
-        if memory.workload == workload and memory.reason is not None:
-            where = f"memory of {memory.mode}"
-            reasons.setdefault((memory.contender, memory.reason), []).append(where)
+def _steps(speeds: _Speeds) -> str:
+    """Say how long training steps take."""
     lines = [
-        f"- {contender}: {reason}. {', '.join(dict.fromkeys(where))}"
-        for (contender, reason), where in reasons.items()
+        f"Training step of {setting.workload}, by {LAYER_REFERENCE}: "
+        f"{speeds.time(setting.workload, Mode.STEP)}; "
+        f"fastest × {speeds.fastest(setting.workload, Mode.STEP)}.\n"
+        for setting in speeds.results.times
+        if setting == speeds.setting(setting.workload, Mode.STEP)
     ]
-    return "#### Not run\n\n" + "\n".join(lines) + "\n" if lines else ""
+    return "\n".join(lines)
 
 
-def _workload(results: Results, workload: WorkloadRecord) -> str:
-    items = f"{workload.batch} items of " if workload.batch is not None else ""
-    checked = (
-        "spgrad's results were compared with a float64 reference."
-        if workload.checked_against_float64
-        else "Too large for the float64 reference; the peers are the check."
-    )
-    facts = (
-        f"{workload.description}: {items}{workload.n:,} × {workload.m:,}, "
-        f"{workload.entries:,} entries, p = {workload.p}. {checked}\n"
-    )
-    parts = [
-        f"### {workload.name}\n",
-        facts,
-        _times(results, workload.name),
-        _memory(results, workload.name),
-        _absent(results, workload.name),
+def _speeds(results: Results) -> list[str]:
+    kinds = dict.fromkeys((setting.dtype, setting.threads) for setting in results.times)
+    parts = []
+    for dtype, threads in kinds:
+        speeds = _Speeds(results, dtype, threads)
+        parts += [
+            f"## {dtype}, {count(threads, 'thread')}\n",
+            speed_table(speeds, Mode.FORWARD, Mode.BOTH),
+            speed_table(speeds, Mode.GRADIENT_A, Mode.GRADIENT_B),
+            _steps(speeds),
+        ]
+    return [part for part in parts if part]
+
+
+def _forms(results: Results) -> list[str]:
+    dtype, threads = results.common()
+    speeds = _Speeds(results, dtype, threads)
+    head = ["workload", "csr_mm / Pattern, fb", "COO / CSR, f", "COO / CSR, fb"]
+    if threads > 1:
+        head += [f"1 thread / {threads}, f", f"1 thread / {threads}, fb"]
+    rows = []
+    for name in _names(results):
+        row = [name, speeds.within(name, Mode.BOTH, "csr_mm", "Pattern")]
+        passes = (Mode.FORWARD, Mode.BOTH)
+        row += [speeds.within(name, mode, "COO", "CSR int64") for mode in passes]
+        if threads > 1:
+            row += [speeds.on_one_thread(name, mode) for mode in passes]
+        rows.append(row)
+    heading = f"## Forms of spgrad: {dtype}, {count(threads, 'thread')}\n"
+    return [heading, FORMS + "\n", table(head, rows)]
+
+
+def _limits(results: Results) -> list[str]:
+    if not results.limits:
+        return []
+    head = ["workload", "dtype", "threads", "bandwidth", "A, B and C", "limit", "spgrad"]
+    rows = [
+        [
+            setting.workload,
+            setting.dtype,
+            str(setting.threads),
+            f"{three_digits(limit.bytes_per_second / 1e9)} GB/s",
+            size(limit.bytes),
+            seconds(limit.seconds),
+            _time(results.median(setting)),
+            seconds(limit.mapped),
+            _ratio(limit.mapped, limit.seconds),
+        ]
+        for setting, limit in results.limits.items()
     ]
-    return "\n".join(part for part in parts if part)
+    head += ["into mapped memory", "over the limit"]
+    return ["## Physical limit of the forward product\n", LIMIT + "\n", table(head, rows)]
 
 
-def markdown(results: Results, pictures: Sequence[Path]) -> str:
-    """Write the whole report."""
-    errors = [f"- {error}" for error in results.errors]
+def _peak(measured: Mapping[str, int | str], contender: str) -> str:
+    peak = measured.get(contender)
+    return size(peak) if isinstance(peak, int) else ABSENT
+
+
+def _peaks(results: Results) -> list[str]:
+    rows = [
+        [setting.workload, *(_peak(measured, name) for name in PEAKS_SHOWN)]
+        for setting, measured in results.peaks.items()
+        if setting.mode == Mode.BOTH.value
+    ]
+    if not rows:
+        return []
+    return ["## Peak memory\n", PEAKS + "\n", table(["workload", *PEAKS_SHOWN.values()], rows)]
+
+
+def _sizes(workload: WorkloadRecord) -> str:
+    shape = f"{workload.n:,} × {workload.m:,}"
+    if workload.batch is not None:
+        shape = f"{workload.batch} of {shape}"
+    return f"{shape}, {workload.entries:,} entries, p = {workload.p}"
+
+
+def _workloads(results: Results) -> list[str]:
+    rows = [[w.name, w.description, _sizes(w)] for w in results.workloads]
+    return ["## Workloads\n", table(["", "matrix", "sizes"], rows)]
+
+
+def _absent(results: Results) -> list[str]:
+    where: dict[tuple[str, str], list[str]] = {}
+    rows: list[tuple[Setting, Mapping[str, object]]]
+    rows = [*results.times.items(), *results.peaks.items()]
+    for setting, row in rows:
+        for contender, reason in row.items():
+            if isinstance(reason, str):
+                where.setdefault((contender, reason), []).append(setting.workload)
+    every = len(results.workloads)
+    lines = []
+    for (contender, reason), workloads in where.items():
+        names = list(dict.fromkeys(workloads))
+        lines.append(
+            f"- {contender}: {reason}" + ("" if len(names) == every else f" ({', '.join(names)})")
+        )
+    return ["## Not run\n", "\n".join(lines) + "\n"] if lines else []
+
+
+def page(results: Results, picture: str) -> str:
+    """Write the page of a run."""
+    errors = "".join(f"- {error}\n" for error in results.errors)
     parts = [
-        "# spgrad beside other libraries\n",
+        f"# spgrad beside other libraries on {results.machine['processor']}\n",
+        "Made from [results.tsv](results.tsv), and not to be changed by hand.\n",
         READING + "\n",
         *([BUSY + "\n"] if busy(results.machine) else []),
-        _machine(results),
-        *(["## Errors\n", *errors, ""] if errors else []),
-        *(f"![{path.stem}]({path.name})\n" for path in pictures),
-        "## Summary\n",
-        "*ratio* is the fastest peer's time divided by spgrad's: above 1, spgrad is faster.\n",
-        _summary(results),
-        "## Physical limit of the forward product\n",
-        LIMIT + "\n",
-        _limits(results),
-        "## Workloads\n",
-        *(_workload(results, workload) for workload in results.workloads),
+        *(["## Errors\n", errors] if errors else []),
+        f"![times of the fastest others over those of spgrad]({picture})\n",
+        *_speeds(results),
+        *_forms(results),
+        *_limits(results),
+        *_peaks(results),
+        *_workloads(results),
+        *_absent(results),
+        "## Machine\n",
+        table(["", ""], results.machine.items()),
     ]
     return "\n".join(parts)
+
+
+def _short(workload: WorkloadRecord, label: str) -> str:
+    """Describe a workload in a few words."""
+    n, m = f"{workload.n:,}", f"{workload.m:,}"
+    shape = f"{n}²" if n == m else f"{n} × {m}"
+    entries = workload.entries // (workload.batch or 1)
+    number = f"{entries / 1e6:.1f} M" if entries >= 1e6 else f"{entries:,}"  # noqa: PLR2004
+    each = ""
+    if workload.batch is not None:
+        label, each = f"{label} of {workload.batch}", " each"
+    return f"{label}: {shape}, {number} entries{each}, p = {workload.p}"
+
+
+def readme_table(results: Results, page_path: str) -> str:
+    """Tabulate the table of speed for the README: whole passes beside three others."""
+    dtype, threads = results.common()
+    speeds = _Speeds(results, dtype, threads)
+    peers = {
+        "`torch.sparse.mm`, CSR": TORCH,
+        "torchsparsegradutils": GATHER,
+        "a dense product": DENSE,
+    }
+    records = {workload.name: workload for workload in results.workloads}
+    rows = []
+    for name, label in README_ROWS.items():
+        ratios = (speeds.times(name, Mode.BOTH, peer) for peer in peers.values())
+        cells = (ratio if ratio == ABSENT else f"{ratio} ×" for ratio in ratios)
+        rows.append([_short(records[name], label), *cells])
+    machine = results.machine
+    return (
+        f"Forward and backward, {dtype}, {count(threads, 'thread')}: their time divided by that of "
+        f"`spgrad.sparse_mm`\n({machine['processor']}, {machine['instruction set']}; "
+        f"[all figures]({page_path})).\n\n" + table(["", *peers], rows)
+    )

@@ -10,31 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.operator.bandwidth import Memory, physical_limit
-from benchmarks.operator.check import Checker, DisagreementError
+from benchmarks.operator.bandwidth import Memory, compulsory_bytes
+from benchmarks.operator.check import Checker
 from benchmarks.operator.contenders import (
     CONTENDERS,
     REFERENCE,
-    Case,
+    Contender,
     Limits,
     explain,
+    is_ours,
     silence_warnings,
 )
 from benchmarks.operator.memory import MemoryMeter
 from benchmarks.operator.modes import Call, Mode, make_call
-from benchmarks.operator.results import (
-    LimitRecord,
-    MemoryRecord,
-    Results,
-    Setting,
-    TimeRecord,
-    WorkloadRecord,
-)
-from benchmarks.operator.timing import Pace, time_first, time_rounds
+from benchmarks.operator.results import PhysicalLimit, Results, Setting, WorkloadRecord
+from benchmarks.operator.timing import Pace, time_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.console import Console
 
     from benchmarks.operator.problem import Problem
     from benchmarks.operator.workloads import Workload
@@ -51,20 +48,16 @@ class Plan:
     limits: Limits
     memory: tuple[Mode, ...]
     """Modes in which peak memory is measured."""
-    bandwidth_elements: int
-
-    def settings(self, workload: Workload) -> Iterator[tuple[torch.dtype, int, Mode]]:
-        """List what to time on a workload."""
-        for dtype in self.dtypes:
-            for threads in self.threads:
-                for mode in modes(workload):
-                    yield dtype, threads, mode
+    bandwidth_elements: int | None
+    """Length of the arrays to measure the bandwidth of memory with; None leaves its limit out."""
+    contenders: tuple[Contender, ...] = CONTENDERS
 
     @property
     def steps(self) -> int:
         """Number of steps of which the session reports progress."""
-        timed = sum(len(list(self.settings(workload))) for workload in self.workloads)
-        apart = 1 + len(self.memory) if self.memory else 0
+        timed = sum(len(modes(workload)) for workload in self.workloads)
+        timed *= len(self.dtypes) * len(self.threads)
+        apart = len(self.memory) + (self.bandwidth_elements is not None)
         return timed + len(self.workloads) * apart
 
 
@@ -102,113 +95,133 @@ class Session:
         self._plan = plan
         self._results = results
         self._report = report
-        self._memory = Memory(plan.bandwidth_elements)
 
     def run(self) -> None:
         """Run everything."""
         silence_warnings()
         _warm_up()
+        elements = self._plan.bandwidth_elements
+        memory = None if elements is None else Memory(elements)
         for workload in self._plan.workloads:
             problem = workload.make()
-            checked = False
-            for dtype in self._plan.dtypes:
-                checked |= self._time(workload, problem.to(dtype))
-                gc.collect()
-            self._record(workload, problem, checked_against_float64=checked)
-            if self._plan.memory:
-                self._measure_apart(workload, problem.to(self._plan.dtypes[0]))
-
-    def _record(
-        self, workload: Workload, problem: Problem, *, checked_against_float64: bool
-    ) -> None:
-        self._results.workloads.append(
-            WorkloadRecord(
-                workload.name,
-                workload.description,
-                problem.batch,
-                *problem.size,
-                problem.columns,
-                problem.entries,
-                checked_against_float64,
+            sizes = (problem.batch, *problem.size, problem.columns, problem.entries)
+            self._results.workloads.append(
+                WorkloadRecord(workload.name, workload.description, *sizes)
             )
-        )
+            for dtype in self._plan.dtypes:
+                self._time(workload, problem.to(dtype))
+                gc.collect()
+            if memory is not None or self._plan.memory:
+                self._measure_apart(workload, problem.to(self._plan.dtypes[0]), memory)
 
-    def _time(self, workload: Workload, problem: Problem) -> bool:
+    def _measure_apart(self, workload: Workload, problem: Problem, memory: Memory | None) -> None:
+        """Measure what needs processes of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "problem.pt"
+            problem.save(path)
+            meter = MemoryMeter(path)
+            if memory is not None:
+                self._measure_limits(workload, problem, meter, memory)
+            for mode in self._plan.memory:
+                self._measure_peaks(workload, problem, meter, mode)
+
+    def _time(self, workload: Workload, problem: Problem) -> None:
         checker = Checker(problem)
         dtype = name_of(problem.dtype)
         for threads in self._plan.threads:
             with _threads(threads):
                 for mode in modes(workload):
                     setting = Setting(workload.name, dtype, threads, mode.value)
-                    self._report(f"{workload.name}: {mode.value}, {dtype}, {threads} threads")
+                    self._report(str(setting))
                     self._time_mode(setting, problem, mode, checker)
-        return checker.against_float64
 
     def _time_mode(self, setting: Setting, problem: Problem, mode: Mode, checker: Checker) -> None:
         calls: dict[str, Call] = {}
-        first: dict[str, float] = {}
         reasons: dict[str, str] = {}
-        for contender in CONTENDERS:
-            reason = contender.why_not(problem, mode, self._plan.limits)
-            if reason is not None:
-                reasons[contender.name] = reason
-                continue
-            try:
-                case: Case = contender.prepare(problem)
-                call = make_call(case, problem, mode)
-                first[contender.name], outcome = time_first(call)
-                checker.check(outcome, case)
-                calls[contender.name] = call
-            except DisagreementError as error:
-                reasons[contender.name] = f"WRONG RESULT: {error}"
-                self._results.errors.append(f"{setting}: {contender.name}: {error}")
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
-                reasons[contender.name] = explain(error, contender)
-                if contender.family == "spgrad":
-                    self._results.errors.append(f"{setting}: {reasons[contender.name]}")
-        times = time_rounds(calls, first, self._plan.pace)
-        for contender in CONTENDERS:
-            name, family = contender.name, contender.family
-            self._results.times.append(
-                TimeRecord(setting, name, family, times.get(name), reasons.get(name))
-            )
+        for contender in self._plan.contenders:
+            answer = self._checked_call(setting, contender, problem, mode, checker)
+            if isinstance(answer, str):
+                reasons[contender.name] = answer
+            else:
+                calls[contender.name] = answer
+        measured = reasons | time_rounds(calls, self._plan.pace)
+        self._results.times[setting] = {
+            contender.name: measured[contender.name] for contender in self._plan.contenders
+        }
 
-    def _measure_apart(self, workload: Workload, problem: Problem) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "problem.pt"
-            problem.save(path)
-            meter = MemoryMeter(path)
-            self._report(f"{workload.name}: physical limit")
-            for threads in self._plan.threads:
-                self._measure_limit(workload, problem, meter, threads)
-            for mode in self._plan.memory:
-                self._report(f"{workload.name}: {mode.value}, peak memory")
-                self._measure_memory(workload, problem, meter, mode)
+    def _checked_call(
+        self,
+        setting: Setting,
+        contender: Contender,
+        problem: Problem,
+        mode: Mode,
+        checker: Checker,
+    ) -> Call | str:
+        """Make the call that is timed, or say why there is none."""
+        reason = contender.why_not(problem, mode, self._plan.limits)
+        if reason is not None:
+            return reason
+        try:
+            case = contender.prepare(problem)
+            call = make_call(case, problem, mode)
+            deviations = checker.deviations(call(), case)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+            reason = explain(error, contender)
+            if is_ours(contender.name):
+                self._results.errors.append(f"{setting}: {reason}")
+            return reason
+        self._results.add_deviations(contender.name, deviations)
+        # Written so that NaN does not agree.
+        wrong = {name: size for name, size in deviations.items() if not size <= checker.tolerance}
+        if not wrong:
+            return call
+        listed = ", ".join(f"{name} by {deviation:.2g}" for name, deviation in wrong.items())
+        reason = f"WRONG RESULT: it deviates from the exact one in {listed}"
+        self._results.errors.append(f"{setting}: {contender.name}: {reason}")
+        return reason
 
-    def _measure_limit(
-        self, workload: Workload, problem: Problem, meter: MemoryMeter, threads: int
+    def _measure_limits(
+        self, workload: Workload, problem: Problem, meter: MemoryMeter, memory: Memory
     ) -> None:
-        setting = Setting(workload.name, name_of(problem.dtype), threads, Mode.FORWARD.value)
-        with _threads(threads):
-            limit = physical_limit(problem, self._memory.bandwidth())
-        answer = meter.time_mapped(REFERENCE, threads)
-        if isinstance(answer, str):
-            self._results.errors.append(f"{setting}: {answer}")
-            return
-        self._results.limits.append(LimitRecord(setting, limit, answer))
+        self._report(f"physical limit of {workload.name}")
+        for threads in self._plan.threads:
+            setting = Setting(workload.name, name_of(problem.dtype), threads, Mode.FORWARD.value)
+            with _threads(threads):
+                bandwidth = memory.bandwidth()
+            mapped = meter.time_mapped(REFERENCE, threads)
+            if isinstance(mapped, str):
+                self._results.errors.append(f"{setting}: {mapped}")
+            else:
+                limit = PhysicalLimit(compulsory_bytes(problem), bandwidth, mapped)
+                self._results.limits[setting] = limit
 
-    def _measure_memory(
+    def _measure_peaks(
         self, workload: Workload, problem: Problem, meter: MemoryMeter, mode: Mode
     ) -> None:
-        for contender in CONTENDERS:
-            reason = contender.why_not(problem, mode, self._plan.limits)
-            answer = reason or meter.measure(contender.name, mode, max(self._plan.threads))
-            record = (
-                workload.name,
-                name_of(problem.dtype),
-                mode.value,
-                contender.name,
-                contender.family,
-            )
-            peak, failure = (None, answer) if isinstance(answer, str) else (answer, None)
-            self._results.memory.append(MemoryRecord(*record, peak, failure))
+        threads = max(self._plan.threads)
+        setting = Setting(workload.name, name_of(problem.dtype), threads, mode.value)
+        self._report(f"peak memory of {setting}")
+        self._results.peaks[setting] = {
+            contender.name: contender.why_not(problem, mode, self._plan.limits)
+            or meter.measure(contender.name, mode, threads)
+            for contender in self._plan.contenders
+        }
+
+
+def run(plan: Plan, results: Results, console: Console) -> None:
+    """Run a plan with a progress bar."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=plan.steps)
+
+        def report(description: str) -> None:
+            progress.update(task, description=description)
+            progress.advance(task)
+
+        Session(plan, results, report).run()
+        progress.update(task, description="done")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.operator.modes import Call, Outcome
+    from benchmarks.operator.modes import Call
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,9 @@ class Pace:
 class Times:
     """Times of one call, in seconds."""
 
-    first: float
     median: float
     lower_quartile: float
     upper_quartile: float
-    rounds: int
-    calls_per_round: int
-
-
-def time_first(call: Call) -> tuple[float, Outcome]:
-    """Time a call that was never made before, and give its outcome."""
-    start = time.perf_counter()
-    outcome = call()
-    return time.perf_counter() - start, outcome
 
 
 def _sample(call: Call, calls: int) -> float:
@@ -68,7 +58,7 @@ def _rounds(calls: dict[str, Call], repeats: dict[str, int], pace: Pace) -> dict
     return samples
 
 
-def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> dict[str, Times]:
+def time_rounds(calls: dict[str, Call], pace: Pace) -> dict[str, Times]:
     """Time calls in rounds, each of which makes all calls in another random order.
 
     Calls that take 20 times as long as the fastest have rounds of their own afterwards, the least
@@ -76,8 +66,7 @@ def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> 
     caches and of the system's memory would be in all times.
 
     Args:
-        calls: The calls by name.
-        first: Seconds that the first one of each took.
+        calls: The calls by name, each made once before.
         pace: How long to measure.
 
     Returns:
@@ -95,6 +84,5 @@ def time_rounds(calls: dict[str, Call], first: dict[str, float], pace: Pace) -> 
     times = {}
     for name in calls:
         lower, median, upper = statistics.quantiles(samples[name], n=4, method="inclusive")
-        rounds = len(samples[name])
-        times[name] = Times(first[name], median, lower, upper, rounds, repeats[name])
+        times[name] = Times(median, lower, upper)
     return times

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
-import scipy.sparse
 import torch
 
+from benchmarks.operator import matrix_market
 from benchmarks.operator.problem import Problem, make_problem
 
 if TYPE_CHECKING:
@@ -93,13 +92,6 @@ def hub(n: int, p: int) -> Problem:
     return from_coordinates((n, n), rows, cols, p)
 
 
-def from_file(path: Path, p: int) -> Problem:
-    """Read the pattern of a Matrix Market file; values are drawn anew."""
-    matrix: Any = scipy.sparse.coo_array(scipy.io.mmread(path))
-    rows, cols = matrix.coords
-    return from_coordinates(matrix.shape, rows.astype(np.int64), cols.astype(np.int64), p)
-
-
 def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
     """List the workloads in a size: full, quick or tiny.
 
@@ -116,8 +108,9 @@ def workloads(size: str, matrix: Path | None = None) -> list[Workload]:
         shape = " × ".join(map(str, grid))
         fem_description = f"3-D 27-point stencil on {shape} nodes"
     else:
-        fem = partial(from_file, matrix)
-        fem_description = matrix.name
+        named = matrix_market.read(matrix)
+        fem = named.problem
+        fem_description = named.description
 
     scale, draws = pick(17, 13, 6), pick(1_200_000, 75_000, 300)
     layer = pick(4096, 1024, 64)

@@ -19,8 +19,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.utils import prune
 
 import spgrad
-from demo import digits
-from demo.sparse_network import SparseNetwork
+from examples.digits import training as digits
+from examples.digits.network import SparseNetwork
 from spgrad.nn import SparseLinear
 
 OUT, IN = 4, 5

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from demo import digits_figures
-from demo.sparse_network import SparseNetwork
+from examples.digits import figures
+from examples.digits.network import SparseNetwork
 
 REQUIRED_ACCURACY = 0.95
 EPOCHS = 50
@@ -123,8 +123,8 @@ def run(console: Console, output: Path, epochs: int = EPOCHS) -> float:
 
     loss_figure = output / "digits_loss.png"
     patterns_figure = output / "digits_patterns.png"
-    digits_figures.save_loss(loss_figure, losses, accuracies, REQUIRED_ACCURACY)
-    digits_figures.save_patterns(patterns_figure, layers)
+    figures.save_loss(loss_figure, losses, accuracies, REQUIRED_ACCURACY)
+    figures.save_patterns(patterns_figure, layers)
     console.print(
         f"{accuracies[-1]:.1%} of the held-out digits are read correctly\n"
         f"saved {loss_figure} and {patterns_figure}",

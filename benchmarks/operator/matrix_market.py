@@ -1,14 +1,20 @@
 """Reads Matrix Market files."""
 
-from pathlib import Path
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import scipy.io
 import scipy.sparse
 
-from demo.problem import Problem
+from benchmarks.operator.problem import NamedMatrix
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def read(path: Path) -> Problem:
+def read(path: Path) -> NamedMatrix:
     """Read a real, integer or pattern matrix of any symmetry; entries of a pattern count as 1."""
     if not path.is_file():
         message = f"there is no file {path}"
@@ -16,7 +22,7 @@ def read(path: Path) -> Problem:
     try:
         rows, columns, _, _, field, symmetry = scipy.io.mminfo(path)
         if field == "complex":
-            message = f"{path} is complex: the demo takes real, integer and pattern matrices"
+            message = f"{path} is complex: the benchmark takes real, integer and pattern matrices"
             raise SystemExit(message)
         matrix = scipy.sparse.csr_array(scipy.io.mmread(path))
     except OSError as error:
@@ -25,4 +31,9 @@ def read(path: Path) -> Problem:
     except (ValueError, OverflowError) as error:
         message = f"{path} is not a valid Matrix Market file: {error}"
         raise SystemExit(message) from error
-    return Problem(f"{path.name}, {field} {symmetry}, {rows:,} × {columns:,}", matrix)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(matrix.data.astype(np.float32)).all()
+    if not finite:
+        message = f"{path}: some entries are not finite in float32"
+        raise SystemExit(message)
+    return NamedMatrix(f"{path.name}, {field} {symmetry}, {rows:,} × {columns:,}", matrix)

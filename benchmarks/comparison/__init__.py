@@ -1,0 +1,1 @@
+"""Time and memory of spgrad and PyTorch on one matrix: ``python -m benchmarks.comparison``."""

@@ -1,0 +1,1 @@
+"""Programs that use spgrad as any user would."""

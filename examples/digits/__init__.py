@@ -1,0 +1,1 @@
+"""A network with sparse weights learns handwritten digits: ``python -m examples.digits``."""

@@ -1,0 +1,52 @@
+"""The example of handwritten digits: that it learns, and that it says when it does not."""
+
+import copy
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from examples.digits import training
+from examples.digits.__main__ import main
+from examples.digits.network import SparseNetwork
+
+
+def assert_is_picture(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) > 10_000
+
+
+def test_digits_are_learned_by_sparse_weights(tmp_path):
+    main(["--quick", "--output", str(tmp_path)])
+    assert_is_picture(tmp_path / "digits_loss.png")
+    assert_is_picture(tmp_path / "digits_patterns.png")
+
+
+def test_digits_fail_without_enough_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.figures, "save_patterns", lambda *_: None)
+    with pytest.raises(SystemExit, match="95%"):
+        training.run(Console(file=io.StringIO()), tmp_path, epochs=1)
+
+
+def test_training_keeps_the_patterns_and_changes_the_values():
+    generator = torch.Generator().manual_seed(0)
+    network = SparseNetwork(training.LAYERS, generator)
+    before = copy.deepcopy(network.sparse_layers())
+    with training.one_thread():
+        list(training.train(network, training.load(), 1, generator))
+    after = network.sparse_layers()
+    assert len(after) == len(training.LAYERS)
+    for old, new, (outputs, _, fan_in) in zip(before, after, training.LAYERS, strict=True):
+        assert new.sparsity >= 0.95
+        assert new.crow_indices.diff().tolist() == outputs * [fan_in]
+        for name, buffer in old.named_buffers():
+            assert torch.equal(buffer, new.get_buffer(name))
+        assert not torch.equal(old.values, new.values)
+
+
+def test_output_folder_that_cannot_exist_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="cannot make the folder"):
+        main(["--output", str(tmp_path / "file" / "folder")])
