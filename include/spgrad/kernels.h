@@ -117,9 +117,9 @@ struct CoordinateView {
 
 /// A row with more entries than this is summed in blocks of this many entries, each from zero,
 /// which are then added in order. Range kernels leave such rows out; block kernels work on one
-/// block. The places of the cuts depend on the structure alone, so results have the same bits for
-/// any number of threads. 4096 entries of p = 32 floats are about 50 µs of work, and one row of p
-/// partial sums for 4096 entries is no memory worth counting.
+/// block. Where a row is cut depends on the structure alone, so results have the same bits for any
+/// number of threads. The number is large enough that a block is worth a task of its own, and that
+/// one row of p partial sums for each block is no memory worth counting.
 inline constexpr int64_t kLongRow = 4096;
 
 /// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch, at most
@@ -190,7 +190,7 @@ enum class RowOrder { sorted, unsorted, out_of_range };
 
 /// Turns rows in coordinate form into offsets, for the entries [first_entry, last_entry).
 ///
-/// `offsets` has a.items * a.rows + 1 places, counts through all items, and is complete when the
+/// `offsets` has a.items * a.rows + 1 elements, counts through all items, and is complete when the
 /// ranges of all calls together cover [0, a.entries) and all returned `sorted`: entries ordered by
 /// item and row, columns in any order. Anything else leaves it unspecified. With no entries at all,
 /// a call on [0, 0) fills it with zeros.
@@ -202,8 +202,9 @@ RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int6
 /// and the last may run on several ranges of entries at the same time.
 ///
 ///     1. count_keys      counts[key]  += 1, for one range, in an array of its own (zeros before)
-///     2. place_keys      turns the counts of all ranges into first places, and fills `offsets`
-///     3. move_entries    writes each entry of a range to the place of its key
+///     2. place_keys      turns each count into the position of the first entry counted there, and
+///                        fills `offsets`
+///     3. move_entries    writes each entry of a range to the next position of its key
 ///
 /// `Source` is a CompressedView<Index, Index> (key: column, so that the result is the transpose)
 /// or a CoordinateView<Index> (key: row). Keys count through all items. In every step a range is
@@ -214,13 +215,13 @@ template <class Source, class Counter>
 bool count_keys(const Source& source, int64_t first_entry, int64_t last_entry, Counter* counts);
 
 /// Step 2, for `ranges` arrays of `keys` counters that lie one behind the other; `offsets` has
-/// keys + 1 places.
+/// keys + 1 elements.
 template <class Counter>
 void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets);
 
-/// Step 3: `places` is the array of counters of this range after place_keys.
+/// Step 3: `next` is the array of this range after place_keys: where the next entry of a key goes.
 template <class Source, class Counter>
-bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
+bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* next,
                   MovedEntry<Counter>* entries);
 
 }  // namespace spgrad::kernels

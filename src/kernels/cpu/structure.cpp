@@ -365,12 +365,12 @@ void place_keys(int64_t ranges, int64_t keys, Counter* counts, Counter* offsets)
 }
 
 template <class Source, class Counter>
-bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* places,
+bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry, Counter* next,
                   MovedEntry<Counter>* entries) {
   const int64_t total = total_entries(source);
   const auto move = [&](int64_t key, int64_t index, int64_t position) {
     // Out of bounds only where another thread changed the indices meanwhile.
-    const auto place = static_cast<int64_t>(places[key]++);
+    const auto place = static_cast<int64_t>(next[key]++);
     if (!inside(place, total)) return false;
     entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
     return true;
@@ -378,7 +378,7 @@ bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry,
   // Where its place is not in the cache, an entry would wait for it: without this, a graph
   // takes 1.7 times as long, a stencil 1.3.
   return visit_entries(source, first_entry, last_entry, move, [&](int64_t key) {
-    prefetch_element(entries, static_cast<int64_t>(places[key]));
+    prefetch_element(entries, static_cast<int64_t>(next[key]));
   });
 }
 
