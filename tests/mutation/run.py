@@ -91,6 +91,7 @@ STAGES = {
     "src/torch/check.cpp": operators(
         "/check.cpp.o", python="errors malformed odd_tensors pattern operators"
     ),
+    "src/torch/malformed.cpp": operators("/malformed.cpp.o", python="errors malformed pattern"),
     "src/torch/cpu/grouped.cpp": operators(
         "/cpu/grouped.cpp.o", python="product gradients malformed pattern"
     ),

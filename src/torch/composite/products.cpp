@@ -27,6 +27,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "malformed.h"
 #include "operators.h"
 
 namespace spgrad {

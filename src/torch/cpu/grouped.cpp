@@ -9,6 +9,7 @@
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/partition.h"
+#include "malformed.h"
 
 namespace spgrad {
 namespace {
