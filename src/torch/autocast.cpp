@@ -6,7 +6,6 @@
 #include <ATen/autocast_mode.h>
 
 #include "backend.h"
-#include "operators.h"
 
 namespace spgrad {
 
@@ -29,43 +28,18 @@ struct Autocast {
     return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), operand, device);
   }
 
-  // Everything below is done without autocast.
-  struct Off {
-    c10::impl::ExcludeDispatchKeyGuard guard{
-        at::autocast::get_autocast_dispatch_key_from_device_type(device)};
-  };
-
-  template <class Structure>
-  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
-    const Off off;
-    return call_mm(s, cast(values), cast(B));
-  }
-
-  template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
-    const Off off;
-    return call_mm_transposed(s, cast(values), cast(B));
-  }
-
-  template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
-    const Off off;
-    return call_sddmm(s, cast(X), cast(Y));
-  }
-
-  template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
-    const Off off;
-    return call_mm_backward(s, cast(values), cast(B), cast(grad));
+  template <class Operation, class Structure, class... Operands>
+  static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
+                                        const Operands&... operands) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(
+        at::autocast::get_autocast_dispatch_key_from_device_type(device));
+    return call<Operation>(s, cast(operands)...);
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, AutocastCPU, m) { register_backend<Autocast<at::kCPU>>(m); }
-TORCH_LIBRARY_IMPL(spgrad, AutocastCUDA, m) { register_backend<Autocast<at::kCUDA>>(m); }
-TORCH_LIBRARY_IMPL(spgrad, AutocastXPU, m) { register_backend<Autocast<at::kXPU>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, AutocastCPU, m) { register_products<Autocast<at::kCPU>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, AutocastCUDA, m) { register_products<Autocast<at::kCUDA>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, AutocastXPU, m) { register_products<Autocast<at::kXPU>>(m); }
 
 }  // namespace
 }  // namespace spgrad

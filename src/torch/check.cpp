@@ -160,10 +160,11 @@ void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt&
                     " rows, but received shape ", dense.sym_sizes());
 }
 
-// A product with a dense operand of (s.*rows)() rows; a malformed structure has none to ask for.
-template <class Structure>
-void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B,
-                   c10::SymInt (Structure::*rows)() const, Checks checks) {
+// Checks a product with a dense operand of (s.*rows)() rows. They are asked for after the checks of
+// the structure, since a malformed one may have none.
+template <class Structure, class Rows>
+void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B, Rows rows,
+                   Checks checks) {
   check_structure(s);
   check_values(s, values);
   check_dense(s, B, (s.*rows)(), "B");

@@ -17,7 +17,7 @@
 
 TORCH_LIBRARY(spgrad, m) {
   m.def("sparse_mm(Tensor A, Tensor B) -> Tensor");
-  m.def("specified_values(Tensor(a) A) -> Tensor(a)");
+  m.def("_specified_values(Tensor(a) A) -> Tensor(a)");
 
   m.def("csr_mm(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B) -> Tensor");
   m.def(

@@ -25,7 +25,7 @@ using at::Tensor;
 
 // Values that belong to A's memory and share its version counter, so that a change of A in place
 // between forward and backward is found out.
-Tensor specified_values(const Tensor& A) {
+Tensor values_of(const Tensor& A) {
   return (A.layout() == at::kSparse ? A._values() : A.values()).tensor_data();
 }
 
@@ -278,13 +278,18 @@ class GradientOfSparse final : public torch::autograd::FunctionPreHook {
   std::shared_ptr<SharedGradient> shared_;  // of the latest pattern of A
 };
 
+const auto& specified_values_operator() {
+  static const auto op = find_operator<Tensor(const Tensor&)>("_specified_values");
+  return op;
+}
+
 Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
   TORCH_CHECK(!torch::autograd::isFwGradDefined(A),
               "forward-mode gradients of a sparse tensor are not supported: use csr_mm or coo_mm, "
               "whose values are a dense tensor");
   Tensor values = [&] {
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_specified_values(A, keys & c10::after_autograd_keyset);
+    return specified_values_operator().redispatch(keys & c10::after_autograd_keyset, A);
   }();
   if (torch::autograd::compute_requires_grad(A)) {
     torch::autograd::impl::set_gradient_edge(values, {GradientOfSparse::node_for(A, values), 0});
@@ -292,11 +297,12 @@ Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
   return values;
 }
 
-TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
-  m.impl("specified_values", specified_values);
-}
+TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) { m.impl("_specified_values", values_of); }
 
-TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { m.impl("specified_values", specified_values_autograd); }
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { m.impl("_specified_values", specified_values_autograd); }
 
 }  // namespace
+
+Tensor specified_values(const Tensor& A) { return specified_values_operator().call(A); }
+
 }  // namespace spgrad

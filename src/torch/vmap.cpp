@@ -14,7 +14,6 @@
 
 #include "backend.h"
 #include "check.h"
-#include "operators.h"
 #include "spgrad/sparse_mm.h"
 
 namespace spgrad {
@@ -176,41 +175,38 @@ constexpr int64_t kWidest = 32;
 
 struct Vmap {
   template <class Structure>
-  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
+  static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
     check_mm(s, values, B, Checks::shapes);
-    return multiply(s, values, B, s.rows(), [](const auto& a, const Tensor& v, const Tensor& x) {
-      return call_mm(a, v, x);
-    });
+    return multiply<Mm>(s, values, B, s.rows());
   }
 
   template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
+  static Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
     check_mm_transposed(s, values, B, Checks::shapes);
-    return multiply(s, values, B, s.columns(), [](const auto& a, const Tensor& v, const Tensor& x) {
-      return call_mm_transposed(a, v, x);
-    });
+    return multiply<MmTransposed>(s, values, B, s.columns());
   }
 
   template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
+  static Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y) {
     check_sddmm(s, X, Y, Checks::shapes);
     const Level level;
     return multiply_items(
         level, s, {{X, true}, {Y, true}}, {s.values_size().vec()},
-        [](const auto& a, const Tensors& x) { return Tensors{call_sddmm(a, x[0], x[1])}; })[0];
+        [](const auto& a, const Tensors& x) { return Tensors{call<Sddmm>(a, x[0], x[1])}; })[0];
   }
 
   template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
     check_mm_backward(s, values, B, grad, Checks::shapes);
     const Level level;
     const Tensors gradients = multiply_items(
         level, s, {{values, false}, {B, true}, {grad, true}},
         {s.values_size().vec(), B.sym_sizes().vec()}, [](const auto& a, const Tensors& x) {
-          auto [grad_values, grad_B] = call_mm_backward(a, x[0], x[1], x[2]);
+          auto [grad_values, grad_B] = call<MmBackward>(a, x[0], x[1], x[2]);
           return Tensors{std::move(grad_values), std::move(grad_B)};
         });
     return {gradients[0], gradients[1]};
@@ -218,16 +214,16 @@ struct Vmap {
 
  private:
   // A product of values and B with `rows` rows.
-  template <class Structure, class Product>
+  template <class Product, class Structure>
   static Tensor multiply(const Structure& s, const Tensor& values, const Tensor& B,
-                         const SymInt& rows, const Product& product) {
+                         const SymInt& rows) {
     const Level level;
     if (!level.has_structure(s) && !level.has(values) && B.sym_size(-1) <= kWidest) {
-      return level.widen(B, [&](const Tensor& wide) { return product(s, values, wide); });
+      return level.widen(B, [&](const Tensor& wide) { return call<Product>(s, values, wide); });
     }
     return multiply_items(
         level, s, {{values, false}, {B, true}}, {dense_size(s, rows, B.sym_size(-1))},
-        [&](const auto& a, const Tensors& x) { return Tensors{product(a, x[0], x[1])}; })[0];
+        [](const auto& a, const Tensors& x) { return Tensors{call<Product>(a, x[0], x[1])}; })[0];
   }
 };
 
@@ -243,7 +239,7 @@ Tensor sparse_mm_of_items(const Tensor& A, const Tensor& B) {
 }
 
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatched, m) {
-  register_backend<Vmap>(m);
+  register_products<Vmap>(m);
   m.impl("sparse_mm", sparse_mm_of_items);
 }
 

@@ -28,7 +28,6 @@
 #include "backend.h"
 #include "check.h"
 #include "malformed.h"
-#include "operators.h"
 
 namespace spgrad {
 namespace {
@@ -260,36 +259,6 @@ Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor
   return products.to(X.scalar_type()).view(size);
 }
 
-struct Composite {
-  template <class Structure>
-  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
-    check_mm(s, values, B);
-    return multiply(s, by_row(s), values, B);
-  }
-
-  template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
-    check_mm_transposed(s, values, B);
-    return multiply(s, by_column(s), values, B);
-  }
-
-  template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
-    check_sddmm(s, X, Y);
-    return sample(s, by_row(s), X, Y);
-  }
-
-  template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
-    check_mm_backward(s, values, B, grad);
-    const Matrix a = by_column(s);
-    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
-  }
-};
-
 // The entries as a pattern has them: indices within their item, and positions where they are
 // needed.
 Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
@@ -299,34 +268,55 @@ Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
   return a.positions.defined() ? at::stack({indices, a.positions.to(dtype)}, 1) : indices;
 }
 
-template <class Structure>
-PatternTensors make_pattern(const Structure& s) {
-  check_structure(s);
-  const Matrix rows = by_row(s);
-  const Matrix columns = transposed(rows);
-  const Extent& extent = rows.extent;
-  const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
-  // Copies, so that a change of the tensors given does not reach the pattern.
-  const auto own = [&](const Tensor& tensor) {
-    return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
-  };
-  return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
-          own(entries_tensor(columns, dtype))};
-}
+struct Composite {
+  template <class Structure>
+  static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm(s, values, B);
+    return multiply(s, by_row(s), values, B);
+  }
 
-PatternTensors csr_pattern(const Tensor& crow_indices, const Tensor& col_indices,
-                           c10::SymInt columns) {
-  return make_pattern(CsrStructure{crow_indices, col_indices, std::move(columns)});
-}
+  template <class Structure>
+  static Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm_transposed(s, values, B);
+    return multiply(s, by_column(s), values, B);
+  }
 
-PatternTensors coo_pattern(const Tensor& indices, c10::SymIntArrayRef size) {
-  return make_pattern(CooStructure{indices, size.vec()});
-}
+  template <class Structure>
+  static Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y) {
+    check_sddmm(s, X, Y);
+    return sample(s, by_row(s), X, Y);
+  }
+
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
+    check_mm_backward(s, values, B, grad);
+    const Matrix a = by_column(s);
+    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
+  }
+
+  template <class Structure>
+  static PatternTensors run(MakePattern, c10::DispatchKeySet, const Structure& s) {
+    check_structure(s);
+    const Matrix rows = by_row(s);
+    const Matrix columns = transposed(rows);
+    const Extent& extent = rows.extent;
+    const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
+    // Copies, so that a change of the tensors given does not reach the pattern.
+    const auto own = [&](const Tensor& tensor) {
+      return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
+    };
+    return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
+            own(entries_tensor(columns, dtype))};
+  }
+};
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
-  register_backend<Composite>(m);
-  m.impl("csr_pattern", csr_pattern);
-  m.impl("coo_pattern", coo_pattern);
+  register_products<Composite>(m);
+  register_pattern<Composite>(m);
 }
 
 }  // namespace

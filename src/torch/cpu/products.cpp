@@ -3,7 +3,6 @@
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <tuple>
@@ -171,22 +170,22 @@ at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
 
 struct Cpu {
   template <class Structure>
-  static at::Tensor mm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& values,
-                       const at::Tensor& B) {
+  static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& structure,
+                        const at::Tensor& values, const at::Tensor& B) {
     check_mm(structure, values, B);
     return multiply_grouped(structure, group_rows(structure, B), structure.rows(), values, B);
   }
 
   template <class Structure>
-  static at::Tensor mm_transposed(c10::DispatchKeySet, const Structure& structure,
-                                  const at::Tensor& values, const at::Tensor& B) {
+  static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& structure,
+                        const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(structure, values, B);
     return multiply_grouped(structure, group_by_column(structure), structure.columns(), values, B);
   }
 
   template <class Structure>
-  static at::Tensor sddmm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
-                          const at::Tensor& Y) {
+  static at::Tensor run(Sddmm, c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
+                        const at::Tensor& Y) {
     check_sddmm(structure, X, Y);
     const GroupedByRow grouped = group_rows(structure, Y);
     const at::Tensor x = with_contiguous_columns(X);
@@ -215,11 +214,10 @@ struct Cpu {
   }
 
   template <class Structure>
-  static std::tuple<at::Tensor, at::Tensor> mm_backward(c10::DispatchKeySet,
-                                                        const Structure& structure,
-                                                        const at::Tensor& values,
-                                                        const at::Tensor& B,
-                                                        const at::Tensor& grad) {
+  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet,
+                                                const Structure& structure,
+                                                const at::Tensor& values, const at::Tensor& B,
+                                                const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
     const GroupedByColumn grouped = group_by_column(structure);
     const at::Tensor v = values.contiguous();
@@ -257,7 +255,7 @@ struct Cpu {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_backend<Cpu>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_products<Cpu>(m); }
 
 }  // namespace
 }  // namespace spgrad
