@@ -27,6 +27,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "extent.h"
 #include "malformed.h"
 
 namespace spgrad {
@@ -38,34 +39,17 @@ at::ScalarType index_dtype(std::initializer_list<int64_t> numbers) {
   return std::max(numbers) <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong;
 }
 
-// The numbers of a structure.
-struct Extent {
-  template <class Structure>
-  explicit Extent(const Structure& s)
-      : items(s.items().expect_int()),
-        rows(s.rows().expect_int()),
-        columns(s.columns().expect_int()),
-        entries(c10::multiply_integers(C10_AS_INTARRAYREF_SLOW(s.values_size()))) {
-    check_extent(items, rows, columns);
-  }
+// The index dtype of a matrix in which all rows and columns are numbered through.
+at::ScalarType index_dtype(const Extent& extent) {
+  return index_dtype({extent.items * extent.rows, extent.items * extent.columns, extent.entries});
+}
 
-  Extent transposed() const {
-    Extent result = *this;
-    std::swap(result.rows, result.columns);
-    return result;
-  }
-  // Of the matrix in which all rows and columns are numbered through.
-  at::ScalarType dtype() const { return index_dtype({items * rows, items * columns, entries}); }
-
-  // Its columns, and as many without entries as it takes to have a place for each entry: duplicates
-  // can outnumber the places, and cuSPARSE refuses such a matrix. Where there are entries.
-  int64_t width() const { return std::max(items * columns, at::ceil_div(entries, items * rows)); }
-
-  int64_t items;
-  int64_t rows;     // of each item
-  int64_t columns;  // of each item
-  int64_t entries;  // of all items
-};
+// The columns of the matrix, if it has entries. Duplicates can outnumber the elements of a matrix,
+// and cuSPARSE refuses more entries than elements; so there may be empty columns at the end.
+int64_t width_of(const Extent& extent) {
+  return std::max(extent.items * extent.columns,
+                  at::ceil_div(extent.entries, extent.items * extent.rows));
+}
 
 // A structure as one matrix whose indices can be trusted.
 struct Matrix {
@@ -106,7 +90,7 @@ Matrix by_row(const CsrStructure& s) {
       not_offsets(s.crow_indices, each).logical_or_(outside(s.col_indices, extent.columns));
   if (violated.item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   Tensor offsets = s.crow_indices.to(dtype);
   Tensor indices = s.col_indices.to(dtype);
   if (s.batched()) {
@@ -133,7 +117,7 @@ Matrix by_row(const CooStructure& s) {
   const Tensor flags = at::stack({violated, unsorted}).cpu();
   if (flags[0].item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   row = row.to(dtype);
   column = column.to(dtype);
   Tensor positions;
@@ -158,7 +142,7 @@ Matrix of_pattern(const PatternStructure& s, const Extent& extent, const Tensor&
   if (moved) violated.logical_or_(outside(positions, extent.entries));
   if (violated.item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   indices = indices.to(dtype);
   if (s.batched()) {
     const Tensor item =
@@ -205,7 +189,7 @@ Tensor stacked(const Tensor& dense) {
 // The same, with a row for each column of the matrix as it is handed to PyTorch.
 Tensor stacked_for(const Extent& extent, const Tensor& dense) {
   Tensor result = stacked(dense);
-  const int64_t more = extent.width() - result.size(0);
+  const int64_t more = width_of(extent) - result.size(0);
   return more == 0 ? result : at::constant_pad_nd(result, {0, 0, 0, more});
 }
 
@@ -214,7 +198,7 @@ Tensor stacked_for(const Extent& extent, const Tensor& dense) {
 Tensor csr_tensor(const Matrix& a, const Tensor& values) {
   const Extent& extent = a.extent;
   return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
-                                       {extent.items * extent.rows, extent.width()},
+                                       {extent.items * extent.rows, width_of(extent)},
                                        values.options().layout(at::kSparseCsr));
 }
 

@@ -12,18 +12,17 @@ namespace {
 
 // Sorted entries as a tensor of (nnz, 2).
 template <class Index>
-at::Tensor entries_tensor(const Sorted<Index>& sorted) {
-  constexpr auto dtype = sizeof(Index) == 4 ? at::kInt : at::kLong;
-  return sorted.entries.view(dtype).view({sorted.view.entries, 2});
+at::Tensor entries_tensor(const EntriesInOrder<Index>& grouped) {
+  return grouped.entries.view(-1);
 }
 template <class Index>
-at::Tensor entries_tensor(const InPlace<Index>& grouped) {
-  return grouped.entries.view(-1);
+at::Tensor entries_tensor(const MovedEntries<Index>& grouped) {
+  return grouped.entries;
 }
 
 // Offsets that count through all items.
 template <class Index, class Entry>
-at::Tensor offsets_tensor(const Grouped<Index, Entry>& grouped) {
+at::Tensor offsets_tensor(const GroupedEntries<Index, Entry>& grouped) {
   const auto& a = grouped.view;
   if (grouped.offsets.dim() == 1) return grouped.offsets;
   const auto options = grouped.offsets.options().dtype(at::kLong);
