@@ -1,4 +1,4 @@
-// Autocast takes the products as it takes torch.mm: in the lower precision. The casts have
+// Autocast computes the products as it computes torch.mm: in the lower precision. The casts have
 // gradients, so that each leaf gets its gradient in its own dtype. sparse_mm needs no rule: the
 // values of its sparse operand are an operand of csr_mm or coo_mm.
 #include "autocast.h"
@@ -21,9 +21,9 @@ at::ScalarType dtype_in_product(const Tensor& operand) {
 
 namespace {
 
-// The operands as the product takes them. cached_cast keeps the cast of a leaf for its next use.
 template <c10::DeviceType device>
 struct Autocast {
+  // Keeps the cast of a leaf for its next use.
   static Tensor cast(const Tensor& operand) {
     return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), operand, device);
   }

@@ -1,10 +1,10 @@
 // Gradients of the products: one node for all of them.
 //
 // The three products are the derivatives of T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k) with respect to
-// one argument each. So the derivative of any product with respect to any of its inputs is a
-// product again: put the incoming gradient in the place of the output, and derive T with respect to
-// the input. Double backward and forward mode follow from the same rule. Where numbers are complex,
-// PyTorch's gradient takes the conjugate of the derivative: that of the other input.
+// one argument each. So the derivative of a product with respect to one of its inputs is a product
+// again: put the incoming gradient in the place of the output, and derive T with respect to the
+// input. Double backward and forward mode follow from the same rule. For complex numbers, PyTorch's
+// gradient is defined with the conjugate of the derivative, so that the other input is conjugated.
 #include <array>
 #include <cctype>
 #include <mutex>
@@ -180,7 +180,7 @@ struct Autograd {
     return differentiable<Product>(keys, s, first, second);
   }
 
-  // Where its results need a history, the two gradients are the two products.
+  // Where the results need a history, they are made by the two products, which have one.
   template <class Structure>
   static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet keys, const Structure& s,
                                         const Tensor& values, const Tensor& B, const Tensor& grad) {

@@ -22,9 +22,9 @@ void check_dtype(at::ScalarType dtype, const Name&... name) {
       dtype);
 }
 
-// A dense tensor whose elements all are in memory: a storage can be resized behind the back of the
-// tensors that view it (FSDP frees parameters that way), and PyTorch's own products then read past
-// its end.
+// Must be a dense tensor whose elements all lie in its storage. A storage can be resized behind the
+// back of the tensors that view it (FSDP frees parameters that way); PyTorch's own products then
+// read past its end.
 void check_strided(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
                     " must be a dense (strided) tensor, but received layout ", tensor.layout());
@@ -145,7 +145,7 @@ void check_values(const Structure& s, const at::Tensor& values) {
                     ", but received ", values.sym_sizes());
 }
 
-// A dense operand with `rows` rows for each item of the batch.
+// Must be a dense operand with `rows` rows for each item of the batch.
 template <class Structure>
 void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt& rows,
                  const char* name) {

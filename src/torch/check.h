@@ -16,9 +16,9 @@ void check_pattern(const at::Tensor& A);
 void check_structure(const CsrStructure& structure);
 void check_structure(const CooStructure& structure);
 void check_structure(const PatternStructure& structure);
-//
-// `Checks::shapes` leaves out what can change on the way down: vmap comes before autocast, which
-// may yet make the dtypes equal.
+
+// `shapes` leaves out dtypes and devices. It is for vmap: autocast comes after it, and may yet make
+// the dtypes equal.
 enum class Checks { all, shapes };
 template <class Structure>
 void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
@@ -33,8 +33,8 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad, Checks checks = Checks::all);
 
-// Throws where the rows or columns of a batch, numbered through, or an array with one number for
-// each of them, would be more than int64 counts. The kernels rely on it.
+// Throws where int64 cannot count the rows or the columns of a batch, or the bytes of an array with
+// a number for each of them. The kernels rely on it.
 void check_extent(int64_t items, int64_t rows, int64_t columns);
 
 }  // namespace spgrad

@@ -76,7 +76,7 @@ void report_malformed(const CooStructure& s) {
   report_race();
 }
 
-// Its indices were checked when it was made, and the kernels check those that they use once more.
+// They were checked when the pattern was made, and the kernels check those that they use once more.
 void check_indices(const PatternStructure&) {}
 
 void report_malformed(const PatternStructure&) {

@@ -1,5 +1,5 @@
-// The values of a sparse tensor as a dense operand, and the way of their gradient back to the
-// sparse tensor: a sparse gradient with exactly the tensor's pattern.
+// The values of a sparse tensor as a dense operand, and how their gradient gets back to the sparse
+// tensor.
 //
 // PyTorch's own values() does this for CSR and coalesced COO. This one also takes COO without the
 // coalesced flag, keeps the flag in A.grad, and adds up what PyTorch adds up wrongly.
@@ -18,8 +18,8 @@ namespace {
 
 using at::Tensor;
 
-// Values that belong to A's memory and share its version counter, so that a change of A in place
-// between forward and backward is found out.
+// The values share A's memory and version counter, so that a change of A in place between forward
+// and backward is found out.
 Tensor values_of(const Tensor& A) {
   return (A.layout() == at::kSparse ? A._values() : A.values()).tensor_data();
 }
@@ -32,8 +32,8 @@ class SparseGradientBackward final : public Node {
 
   const SavedPattern& pattern() const { return pattern_; }
 
-  // Keeps what it needs after a backward pass: it may serve several graphs, and holds nothing but
-  // the indices that A itself holds.
+  // Releases nothing after a backward pass: the node may serve several graphs, and holds only
+  // indices that A itself holds.
   variable_list apply(variable_list&& grads) override {
     if (!grads[0].defined()) return {Tensor()};
     return {pattern_.gradient(grads[0])};
@@ -51,16 +51,16 @@ class SparseGradientBackward final : public Node {
 // a node to which it holds the only strong pointer, while another thread may be about to lock the
 // weak one. That thread's gradient then gets lost, or it reads an edge that is gone.
 struct SharedGradient {
-  // Guards all of them, and the hooks that hold them: it is held for less than a µs, and forward
-  // passes in several threads may meet at the same leaf.
+  // Guards all of them and the hooks that hold them, since forward passes in several threads may
+  // use the same leaf. One mutex for all suffices: it is held for a few instructions.
   inline static std::mutex mutex;
 
   NodePointer<SparseGradientBackward> node;  // null after the last use
   size_t uses = 0;
 };
 
-// The history of the values of A in one use: passes their gradient on, and keeps the node that all
-// uses share alive.
+// The history of the values of A in one use of A: passes their gradient on to the node that all
+// uses share, and keeps it alive.
 class SpecifiedValuesBackward final : public Node {
  public:
   // The caller holds the mutex.
@@ -88,11 +88,11 @@ class SpecifiedValuesBackward final : public Node {
   std::shared_ptr<SharedGradient> shared_;
 };
 
-// Hangs on the node that takes A's gradient, for two reasons.
+// A hook on the node that receives A's gradient, for two purposes.
 //
-// All uses of A in one graph share one SparseGradientBackward, so that their gradients are added
-// as dense values, before they become sparse: faster, and right for batched CSR, which PyTorch's
-// addition silently spoils (2.15: the sum has the wrong number of values).
+// It holds the one SparseGradientBackward of all uses of A in a graph, so that their gradients are
+// added as dense values, before they become sparse. That is faster, and right for batched CSR,
+// which PyTorch adds up wrongly without an error (2.15: the sum has the wrong number of values).
 //
 // Where A is a leaf, it puts the first gradient into A.grad, since PyTorch's AccumulateGrad drops
 // the coalesced flag of COO. It also adds further gradients of CSR value by value, since PyTorch's

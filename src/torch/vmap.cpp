@@ -1,8 +1,8 @@
-// Batching rules: the products of all items of a vmap in one call.
+// Batching rules: the products of all v items of a vmap in one call.
 //
 // Where B alone differs from item to item and is narrow, the items stand side by side in a wider B,
-// (m, v · p). Otherwise they become items of the structure's batch. Each call deals with one level
-// of vmap and goes through the dispatcher, where the next level, autograd and autocast wait.
+// (m, v · p). Otherwise they become items of the structure's batch. A rule deals with one level of
+// vmap and then calls the operator again: the next level, autograd and autocast come after it.
 #include <ATen/functorch/DynamicLayer.h>
 #include <ATen/functorch/PlumbingHelper.h>
 #include <ATen/ops/arange.h>
@@ -32,7 +32,8 @@ at::functorch::DynamicLayer current_layer() {
   return *layer;
 }
 
-// The vmap under way. What is called while it lives belongs to the levels further out.
+// The level of vmap that a rule deals with. What is called while the object lives belongs to the
+// levels further out.
 class Level {
  public:
   Level() : Level(current_layer()) {}
@@ -52,13 +53,14 @@ class Level {
     return sizes;
   }
 
-  // The tensor with the items in front: expanded, without a copy, where all have the same.
+  // The tensor with the items as its first dimension: expanded, without a copy, where all have the
+  // same.
   Tensor in_front(const Tensor& tensor) const {
     const auto [value, dim] = at::functorch::unwrapTensorAtLevel(tensor, number_);
     return dim ? value.movedim(*dim, 0) : value.expand_symint(all(value.sym_sizes()));
   }
 
-  // The same with `dims` dimensions: the items come before those of a batch, or before the entries.
+  // The same with `dims` dimensions: the items are merged with the batch, or with the entries.
   Tensor in_front(const Tensor& tensor, int64_t dims) const {
     const Tensor items = in_front(tensor);
     return items.dim() > dims ? items.flatten(0, 1) : items;
@@ -108,7 +110,7 @@ CooStructure join(const Level& level, const CooStructure& s) {
   Tensor item = at::arange(level.items(), indices.options()).mul(s.items()).unsqueeze(1);
   if (s.batched()) {
     const Tensor given = indices.select(1, 0);
-    // One that is out of bounds must not pass for one of the next structure.
+    // An item out of bounds must not become one of the next structure: it moves past the end.
     item = item.add(given.masked_fill(given.lt(0).logical_or(given.ge(s.items())), batch));
   }
   return {
@@ -124,9 +126,8 @@ struct Operand {
 
 // product(structure, operands) for each item, where the results have these sizes.
 //
-// One call for the whole batch: it costs a copy of the indices for each item (COO 24 bytes an
-// entry, CSR what it has), and takes 0.35 to 0.8 of the time of a loop over the items, which copies
-// the results instead.
+// One call for the whole batch, which copies the indices for each item: 24 bytes an entry for COO,
+// what it has for CSR. A loop over the items would copy the results instead, and takes longer.
 template <class Structure, class Product>
 Tensors multiply_items(const Level& level, const Structure& s,
                        std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
@@ -142,8 +143,9 @@ Tensors multiply_items(const Level& level, const Structure& s,
   return results;
 }
 
-// A pattern numbers through its rows, entries and values, and has them sorted already. So a loop
-// copies no index and sorts nothing: for large items it takes 0.7 of the time of the above.
+// The same for patterns, in a loop. A pattern counts through its rows, entries and values, so that
+// one of all items would have to be numbered anew; and it is sorted already, so that a loop copies
+// no index and sorts nothing.
 template <class Product>
 Tensors multiply_items(const Level& level, const PatternStructure& s,
                        std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
@@ -167,10 +169,8 @@ Tensors multiply_items(const Level& level, const PatternStructure& s,
   return stacked;
 }
 
-// Columns up to which the items of B are put side by side. It costs a copy of B instead of one of
-// the indices for each item: with 64 items, p = 1 takes 1/8 of the time of the batch, p = 8 two
-// thirds, p = 32 about the same. Beyond, rows of all items together leave the cache: with 16 items,
-// p = 128 takes 3 times as long.
+// Columns up to which the items of B are put side by side, which costs a copy of B in place of the
+// indices for each item. Wider rows of all items together would leave the cache.
 constexpr int64_t kWidest = 32;
 
 struct Vmap {

@@ -1,9 +1,9 @@
-// The operators on every device without kernels of its own, out of PyTorch's operators.
+// The operators on every device without kernels of its own, composed of PyTorch's operators.
 //
-// A structure becomes the offsets and indices of one checked matrix: a batch is block-diagonal, its
-// rows and columns numbered through. Three operators of PyTorch do the rest: addmm of a CSR matrix
-// for the product, the same with the transposed matrix for the transposed one, and
-// sparse_sampled_addmm for the product at the entries. None makes anything of size nnz × p.
+// A structure becomes the offsets and indices of one checked matrix, block-diagonal for a batch.
+// Three operators of PyTorch do the rest: addmm of a CSR matrix for the product, the same with the
+// transposed matrix for the transposed product, and sparse_sampled_addmm for the product at the
+// entries. None makes anything of size nnz × p.
 #include <ATen/OpMathType.h>
 #include <ATen/ceil_div.h>
 #include <ATen/ops/_convert_indices_from_coo_to_csr.h>
@@ -51,7 +51,7 @@ int64_t width_of(const Extent& extent) {
                   at::ceil_div(extent.entries, extent.items * extent.rows));
 }
 
-// A structure as one matrix whose indices can be trusted.
+// A structure as one matrix, block-diagonal for a batch, whose indices were checked.
 struct Matrix {
   Extent extent;
   Tensor offsets;    // (items · rows + 1)
@@ -59,7 +59,7 @@ struct Matrix {
   Tensor positions;  // (entries): where each entry has its value; undefined where in this order
 };
 
-// Whether an index is outside [0, bound), as a tensor: nobody waits for the device.
+// Whether an index is outside [0, bound), as a tensor, so as not to wait for the device.
 Tensor outside(const Tensor& index, int64_t bound) {
   if (index.numel() == 0) return at::zeros({}, index.options().dtype(at::kBool));
   const auto [least, greatest] = at::aminmax(index);
@@ -78,7 +78,7 @@ Tensor not_offsets(const Tensor& offsets, int64_t entries) {
 
 // The row of each entry.
 Tensor rows_of_entries(const Tensor& offsets, int64_t entries) {
-  // An optional number is the size of the result, which spares a wait; a plain one would be another
+  // With the size of the result, nothing waits for the device. A plain number would choose another
   // overload.
   return at::repeat_interleave(offsets.diff(), std::optional<int64_t>(entries));
 }
@@ -175,8 +175,8 @@ Matrix by_column(const PatternStructure& s) {
   return of_pattern(s, Extent(s).transposed(), s.column_offsets, s.column_entries);
 }
 
-// Float16 and bfloat16 are computed in float32: not all of PyTorch's operators on sparse matrices
-// have them.
+// Float16 and bfloat16 are computed in float32, since not all of PyTorch's operators on sparse
+// matrices have them.
 Tensor widened(const Tensor& tensor) {
   return tensor.to(at::toOpMathType(tensor.scalar_type())).resolve_conj();
 }
@@ -186,15 +186,15 @@ Tensor stacked(const Tensor& dense) {
   return widened(dense).reshape({dense.numel() / dense.size(-1), dense.size(-1)});
 }
 
-// The same, with a row for each column of the matrix as it is handed to PyTorch.
+// The same, with a row for each column of the matrix: zeros for its empty ones.
 Tensor stacked_for(const Extent& extent, const Tensor& dense) {
   Tensor result = stacked(dense);
   const int64_t more = width_of(extent) - result.size(0);
   return more == 0 ? result : at::constant_pad_nd(result, {0, 0, 0, more});
 }
 
-// The matrix with these values, given in the order of its entries. The values are made contiguous
-// here, since PyTorch does it in a temporary tensor that is gone when cuSPARSE reads it (2.11).
+// The matrix with these values, in the order of its entries. They are made contiguous here, since
+// PyTorch would do it in a temporary tensor that is freed before cuSPARSE reads it (2.11).
 Tensor csr_tensor(const Matrix& a, const Tensor& values) {
   const Extent& extent = a.extent;
   return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
@@ -220,7 +220,7 @@ Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const
   Tensor v = widened(values).reshape(-1);
   if (a.positions.defined()) v = v.index_select(0, a.positions);
   const Tensor x = stacked_for(extent, B);
-  // Zeros, since not all devices promise to leave an output alone that counts for nothing.
+  // Zeros, since not all devices promise to ignore the output for beta = 0.
   Tensor out = at::zeros({rows, p}, x.options());
   at::addmm_out(out, out, csr_tensor(a, v), x, /*beta=*/0, /*alpha=*/1);
   return out.to(B.scalar_type()).view(C10_AS_INTARRAYREF_SLOW(size));
@@ -289,7 +289,7 @@ struct Composite {
     const Matrix columns = transposed(rows);
     const Extent& extent = rows.extent;
     const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
-    // Copies, so that a change of the tensors given does not reach the pattern.
+    // Copies, so that a change of the given tensors does not reach the pattern.
     const auto own = [&](const Tensor& tensor) {
       return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
     };

@@ -1,4 +1,5 @@
-// The making of a pattern: a structure checked, grouped by row and by column, in memory of its own.
+// The making of a pattern on CPU: a structure, checked and grouped by row and by column, in memory
+// of its own.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -10,7 +11,7 @@
 namespace spgrad {
 namespace {
 
-// Sorted entries as a tensor of (nnz, 2).
+// Entries that count through all items, with the positions of their values where they were moved.
 template <class Index>
 at::Tensor entries_tensor(const EntriesInOrder<Index>& grouped) {
   return grouped.entries.view(-1);
@@ -40,7 +41,7 @@ struct PatternOnCpu {
     const auto [column_offsets, column_entries] =
         std::visit([](const auto& a) { return std::pair(a.offsets, entries_tensor(a)); }, columns);
     const auto index_dtype = column_offsets.scalar_type();
-    // Always a copy, so that a change of the tensors given does not reach the pattern.
+    // Always a copy, so that a change of the given tensors does not reach the pattern.
     const auto own = [&](const at::Tensor& tensor) {
       return tensor.to(tensor.options().dtype(index_dtype), /*non_blocking=*/false, /*copy=*/true);
     };

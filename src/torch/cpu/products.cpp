@@ -22,7 +22,7 @@ using kernels::DenseView;
 using kernels::RowBlock;
 
 // The tensor with contiguous columns, as the kernels want it. Expanded dimensions stay expanded:
-// the gradient that sum() sends back is a single number, and copying it out would be n × p.
+// the gradient that sum() sends back is a single number, and a full copy would be n × p of them.
 at::Tensor with_contiguous_columns(const at::Tensor& dense) {
   if (dense.size(-1) <= 1 || dense.stride(-1) == 1) return dense;
   at::Tensor narrow = dense;
@@ -32,7 +32,7 @@ at::Tensor with_contiguous_columns(const at::Tensor& dense) {
   return narrow.contiguous().expand(dense.sizes());
 }
 
-// What PyTorch's dtypes are called in the kernels; the memory is the same.
+// The kernels' names for PyTorch's dtypes; the memory is the same.
 template <class Scalar>
 struct KernelScalar {
   using type = Scalar;
@@ -165,8 +165,8 @@ at::Tensor multiply(const Structure& structure, const Grouped& grouped, const c1
   return out;
 }
 
-// A new tensor for one number at each entry, in the dtype that the kernels sum in. They leave it
-// alone where p = 0.
+// A new tensor for one number at each entry, in the dtype that the kernels sum in. Where p = 0 they
+// write nothing.
 template <class Structure>
 at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
   const auto size = C10_AS_INTARRAYREF_SLOW(structure.values_size());
