@@ -18,9 +18,9 @@ namespace spgrad {
 ///     at::Tensor a = dense.to_sparse_csr().requires_grad_();
 ///     spgrad::sparse_mm(a, b).sum().backward();      // a.grad() is CSR, with the pattern of a
 ///
-/// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m):
-/// float32,
-///      float64, float16, bfloat16, complex64 or complex128. 16-bit numbers are summed in float32.
+/// `A`: sparse COO (coalesced or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m), of
+///      float32, float64, float16, bfloat16, complex64 or complex128. Numbers of 16 bits are summed
+///      in float32.
 /// `B`: dense tensor of the same dtype and device, (m, p) or (b, m, p), any strides.
 ///
 /// Returns a new contiguous dense tensor, (n, p) or (b, n, p).

@@ -1,16 +1,18 @@
 // Gradients of the products: one node for all of them.
 //
 // The three products are the derivatives of T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k) with respect to
-// one argument each. So the derivative of any product with respect to any of its inputs is a
-// product again: put the incoming gradient in the place of the output, and derive T with respect to
-// the input. Double backward and forward mode follow from the same rule. Where numbers are complex,
-// PyTorch's gradient takes the conjugate of the derivative: that of the other input.
+// one argument each. So the derivative of a product with respect to one of its inputs is a product
+// again: put the incoming gradient in the place of the output, and derive T with respect to the
+// input. Double backward and forward mode follow from the same rule. For complex numbers, PyTorch's
+// gradient is defined with the conjugate of the derivative, so that the other input is conjugated.
 #include <array>
+#include <cctype>
 #include <mutex>
+#include <string>
+#include <type_traits>
 
 #include "backend.h"
 #include "node.h"
-#include "operators.h"
 
 namespace spgrad {
 namespace {
@@ -21,26 +23,36 @@ using at::Tensor;
 enum Slot : size_t { kValues, kRows, kColumns };
 using Slots = std::array<Tensor, 3>;
 
+// The argument with respect to which a product is the derivative of T.
+template <class Product>
+constexpr Slot kOutput;
+template <>
+constexpr Slot kOutput<Sddmm> = kValues;
+template <>
+constexpr Slot kOutput<Mm> = kRows;
+template <>
+constexpr Slot kOutput<MmTransposed> = kColumns;
+
+// The two others, in the order in which the product takes them.
+template <class Product>
+constexpr std::array<Slot, 2> kInputs = {kOutput<Product> == kValues ? kRows : kValues,
+                                         kOutput<Product> == kColumns ? kRows : kColumns};
+
 // dT / d slots[output] at the other two slots.
 template <class Structure>
-Tensor derive(const Structure& s, Slot output, const Slots& slots, Below below = {}) {
+Tensor derive(const Structure& s, Slot output, const Slots& slots) {
   switch (output) {
     case kValues:
-      return call_sddmm(s, slots[kRows], slots[kColumns], below);
+      return call<Sddmm>(s, slots[kRows], slots[kColumns]);
     case kRows:
-      return call_mm(s, slots[kValues], slots[kColumns], below);
+      return call<Mm>(s, slots[kValues], slots[kColumns]);
     case kColumns:
-      return call_mm_transposed(s, slots[kValues], slots[kRows], below);
+      return call<MmTransposed>(s, slots[kValues], slots[kRows]);
   }
   TORCH_INTERNAL_ASSERT(false);
 }
 
-// The two inputs of a product, in the order of its arguments.
-std::array<Slot, 2> inputs_of(Slot output) {
-  return {output == kValues ? kRows : kValues, output == kColumns ? kRows : kColumns};
-}
-
-// A structure kept for the backward pass: a change of its tensors in place is found out.
+// A structure kept for the backward pass. A change of its tensors in place is found out.
 template <class Structure>
 class SavedStructure {
  public:
@@ -67,18 +79,14 @@ class SavedStructure {
   std::array<SavedVariable, std::tuple_size_v<decltype(shape_.tensors())>> saved_;
 };
 
-constexpr const char* name_of(const CsrStructure*) { return "Csr"; }
-constexpr const char* name_of(const CooStructure*) { return "Coo"; }
-constexpr const char* name_of(const PatternStructure*) { return "Pattern"; }
-
-template <class Structure, Slot output>
+template <class Structure, class Product>
 class ProductBackward final : public Node {
  public:
   void save(const Structure& structure, const Slots& slots) {
     structure_.save(structure);
     for (size_t i = 0; i < 2; ++i) {
       // An input is needed for the gradient of the other one.
-      if (task_needs(1 - i)) inputs_[i] = SavedVariable(slots[kInputs[i]], false);
+      if (task_needs(1 - i)) inputs_[i] = SavedVariable(slots[kInputs<Product>[i]], false);
     }
   }
 
@@ -88,23 +96,23 @@ class ProductBackward final : public Node {
     if (!grads[0].defined()) return result;
     const Structure structure = structure_.unpack();
     Slots slots;
-    slots[output] = std::move(grads[0]);
+    slots[kOutput<Product>] = std::move(grads[0]);
     const std::array<bool, 2> needed = {task_should_compute_output(0),
                                         task_should_compute_output(1)};
     for (size_t i = 0; i < 2; ++i) {
-      if (needed[1 - i]) slots[kInputs[i]] = inputs_[i].unpack();
+      if (needed[1 - i]) slots[kInputs<Product>[i]] = inputs_[i].unpack();
     }
-    if (output == kRows && needed[0] && needed[1]) {
+    if (std::is_same_v<Product, Mm> && needed[0] && needed[1]) {
       std::tie(result[0], result[1]) =
-          call_mm_backward(structure, slots[kValues], slots[kColumns], slots[kRows]);
+          call<MmBackward>(structure, slots[kValues], slots[kColumns], slots[kRows]);
       return result;
     }
-    // Not conj(): the operators would have to write out its lazy result in any case.
-    for (const Slot input : kInputs) {
+    // Not conj(): the operators would have to write out its lazy result anyway.
+    for (const Slot input : kInputs<Product>) {
       if (slots[input].defined()) slots[input] = slots[input].conj_physical();
     }
     for (size_t i = 0; i < 2; ++i) {
-      if (needed[i]) result[i] = derive(structure, kInputs[i], slots);
+      if (needed[i]) result[i] = derive(structure, kInputs<Product>[i], slots);
     }
     return result;
   }
@@ -117,13 +125,12 @@ class ProductBackward final : public Node {
 
   std::string name() const override {
     constexpr const char* products[] = {"Sddmm", "Mm", "MmTransposed"};
-    return std::string(name_of(static_cast<const Structure*>(nullptr))) + products[output] +
-           "Backward";
+    std::string result = c10::str(Structure::name, products[kOutput<Product>], "Backward");
+    result[0] = static_cast<char>(std::toupper(result[0]));
+    return result;
   }
 
  private:
-  inline static const std::array<Slot, 2> kInputs = inputs_of(output);
-
   bool task_needs(size_t i) const { return next_edge(i).is_valid(); }
 
   SavedStructure<Structure> structure_;
@@ -132,22 +139,21 @@ class ProductBackward final : public Node {
 
 bool has_tangent(const Tensor& tensor) { return torch::autograd::isFwGradDefined(tensor); }
 
-// The product with its history: the node for backward, the tangent for forward mode.
-template <Slot output, class Structure>
+// The product with its history: a node for backward, a tangent for forward mode.
+template <class Product, class Structure>
 Tensor differentiable(c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
                       const Tensor& second) {
-  const std::array<Slot, 2> inputs = inputs_of(output);
+  Tensor result = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return redispatch<Product>(keys & c10::after_autograd_keyset, s, first, second);
+  }();
+
+  constexpr std::array<Slot, 2> inputs = kInputs<Product>;
   Slots slots;
   slots[inputs[0]] = first;
   slots[inputs[1]] = second;
-
-  Tensor result = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return derive(s, output, slots, keys & c10::after_autograd_keyset);
-  }();
-
   if (torch::autograd::compute_requires_grad(first, second)) {
-    auto node = make_node<ProductBackward<Structure, output>>();
+    auto node = make_node<ProductBackward<Structure, Product>>();
     node->set_next_edges(torch::autograd::collect_next_edges(first, second));
     node->save(s, slots);
     torch::autograd::set_history(result, node);
@@ -160,7 +166,7 @@ Tensor differentiable(c10::DispatchKeySet keys, const Structure& s, const Tensor
     moved[inputs[0]] = first._fw_primal(0);
     moved[inputs[1]] = second._fw_primal(0);
     moved[input] = slots[input]._fw_grad(0);
-    const Tensor part = derive(s, output, moved);
+    const Tensor part = derive(s, kOutput<Product>, moved);
     tangent = tangent.defined() ? tangent.add(part) : part;
   }
   if (tangent.defined()) result._set_fw_grad(tangent, 0, false);
@@ -168,40 +174,27 @@ Tensor differentiable(c10::DispatchKeySet keys, const Structure& s, const Tensor
 }
 
 struct Autograd {
-  template <class Structure>
-  static Tensor mm(c10::DispatchKeySet keys, const Structure& s, const Tensor& values,
-                   const Tensor& B) {
-    return differentiable<kRows>(keys, s, values, B);
+  template <class Product, class Structure>
+  static Tensor run(Product, c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
+                    const Tensor& second) {
+    return differentiable<Product>(keys, s, first, second);
   }
 
+  // Where the results need a history, they are made by the two products, which have one.
   template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet keys, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
-    return differentiable<kColumns>(keys, s, values, B);
-  }
-
-  template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet keys, const Structure& s, const Tensor& X,
-                      const Tensor& Y) {
-    return differentiable<kValues>(keys, s, X, Y);
-  }
-
-  // Where its results need a history, the two gradients are the two products.
-  template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet keys, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet keys, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
     if (torch::autograd::compute_requires_grad(values, B, grad) || has_tangent(values) ||
         has_tangent(B) || has_tangent(grad)) {
-      return {call_sddmm(s, grad, B.conj_physical()),
-              call_mm_transposed(s, values.conj_physical(), grad)};
+      return {call<Sddmm>(s, grad, B.conj_physical()),
+              call<MmTransposed>(s, values.conj_physical(), grad)};
     }
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_mm_backward(s, values, B, grad, keys & c10::after_autograd_keyset);
+    return redispatch<MmBackward>(keys & c10::after_autograd_keyset, s, values, B, grad);
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_backend<Autograd>(m); }
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_products<Autograd>(m); }
 
 }  // namespace
 }  // namespace spgrad

@@ -1,6 +1,5 @@
 #include "check.h"
 
-#include <ATen/Dispatch.h>
 #include <ATen/EmptyTensor.h>
 #include <c10/util/Exception.h>
 
@@ -23,9 +22,9 @@ void check_dtype(at::ScalarType dtype, const Name&... name) {
       dtype);
 }
 
-// A dense tensor whose elements all are in memory: a storage can be resized behind the back of the
-// tensors that view it (FSDP frees parameters that way), and PyTorch's own products then read past
-// its end.
+// Must be a dense tensor whose elements all lie in its storage. A storage can be resized behind the
+// back of the tensors that view it (FSDP frees parameters that way); PyTorch's own products then
+// read past its end.
 void check_strided(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
                     " must be a dense (strided) tensor, but received layout ", tensor.layout());
@@ -147,7 +146,7 @@ void check_values(const Structure& s, const at::Tensor& values) {
                     ", but received ", values.sym_sizes());
 }
 
-// A dense operand with `rows` rows for each item of the batch.
+// Must be a dense operand with `rows` rows for each item of the batch.
 template <class Structure>
 void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt& rows,
                  const char* name) {
@@ -162,38 +161,15 @@ void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt&
                     " rows, but received shape ", dense.sym_sizes());
 }
 
-// A product with a dense operand of (s.*rows)() rows; a malformed structure has none to ask for.
-template <class Structure>
-void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B,
-                   c10::SymInt (Structure::*rows)() const, Checks checks) {
+// Checks a product with a dense operand of (s.*rows)() rows. They are asked for after the checks of
+// the structure, since a malformed one may have none.
+template <class Structure, class Rows>
+void check_product(const Structure& s, const at::Tensor& values, const at::Tensor& B, Rows rows,
+                   Checks checks) {
   check_structure(s);
   check_values(s, values);
   check_dense(s, B, (s.*rows)(), "B");
   if (checks == Checks::all) check_dtype_and_device(values, "values", B, "B", s.device());
-}
-
-template <class Index>
-void report_crow_indices(const Index* crow, int64_t rows, int64_t nnz, const std::string& item) {
-  TORCH_CHECK(crow[0] == 0, "crow_indices", item, " must start with 0, but received ", crow[0]);
-  for (int64_t row = 0; row < rows; ++row) {
-    TORCH_CHECK(crow[row] <= crow[row + 1], "crow_indices", item,
-                " must not decrease, but received ", crow[row], " at position ", row, " and then ",
-                crow[row + 1]);
-  }
-  TORCH_CHECK(crow[rows] == nnz, "crow_indices", item, " must end with the number of entries, ",
-              nnz, ", but received ", crow[rows]);
-}
-
-void check_range(int64_t index, int64_t bound, const char* name, int64_t position,
-                 const std::string& item) {
-  TORCH_CHECK(index >= 0 && index < bound, name, item, " must be in [0, ", bound,
-              "), but received ", index, " at position ", position);
-}
-
-[[noreturn]] void report_race() {
-  TORCH_CHECK(false,
-              "indices must not change while a product is computed, but another thread "
-              "changed them");
 }
 
 }  // namespace
@@ -285,56 +261,6 @@ void check_extent(int64_t items, int64_t rows, int64_t columns) {
                       "received ",
                       items, " matrices of ", rows, " x ", columns);
   }
-}
-
-void check_indices(const CsrStructure& s) {
-  const at::Tensor crow_indices = s.crow_indices.cpu().contiguous();
-  const at::Tensor col_indices = s.col_indices.cpu().contiguous();
-  const int64_t items = s.items().expect_int();
-  const int64_t rows = s.rows().expect_int();
-  const int64_t columns = s.columns().expect_int();
-  const int64_t nnz = col_indices.size(-1);
-  AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "spgrad_check_indices", [&] {
-    for (int64_t item = 0; item < items; ++item) {
-      const std::string name = s.batched() ? c10::str(" of item ", item) : "";
-      report_crow_indices(crow_indices.const_data_ptr<index_t>() + item * (rows + 1), rows, nnz,
-                          name);
-      const index_t* col = col_indices.const_data_ptr<index_t>() + item * nnz;
-      for (int64_t k = 0; k < nnz; ++k) check_range(col[k], columns, "col_indices", k, name);
-    }
-  });
-}
-
-void check_indices(const CooStructure& s) {
-  const at::Tensor indices = s.indices.cpu().contiguous();
-  const int64_t nnz = indices.size(1);
-  constexpr const char* names[] = {"indices of the batch", "indices of rows", "indices of columns"};
-  const auto first_name = static_cast<int64_t>(3 - s.size.size());
-  for (int64_t k = 0; k < nnz; ++k) {
-    for (int64_t dim = 0; dim < indices.size(0); ++dim) {
-      check_range(indices.const_data_ptr<int64_t>()[dim * nnz + k],
-                  s.size[static_cast<size_t>(dim)].expect_int(), names[first_name + dim], k, "");
-    }
-  }
-}
-
-void report_malformed(const CsrStructure& s) {
-  check_indices(s);
-  report_race();
-}
-
-void report_malformed(const CooStructure& s) {
-  check_indices(s);
-  report_race();
-}
-
-// Its indices were checked when it was made, and the kernels check those that they use once more.
-void check_indices(const PatternStructure&) {}
-
-void report_malformed(const PatternStructure&) {
-  TORCH_CHECK(false,
-              "row_offsets, row_entries, column_offsets and column_entries must be those that "
-              "csr_pattern or coo_pattern made for this size, but received others");
 }
 
 }  // namespace spgrad

@@ -1,6 +1,5 @@
-// Every error that a user can meet. The operators call these first, on all devices, so that nobody
-// goes round them; the values of indices are checked by the kernels as they are used, and
-// report_malformed finds the words for what a kernel refused.
+// What the operators accept, apart from the values of indices (malformed.h). They call these first,
+// on all devices, so that nobody goes round them.
 #pragma once
 
 #include "structure.h"
@@ -17,9 +16,9 @@ void check_pattern(const at::Tensor& A);
 void check_structure(const CsrStructure& structure);
 void check_structure(const CooStructure& structure);
 void check_structure(const PatternStructure& structure);
-//
-// `Checks::shapes` leaves out what can change on the way down: vmap comes before autocast, which
-// may yet make the dtypes equal.
+
+// `shapes` leaves out dtypes and devices. It is for vmap: autocast comes after it, and may yet make
+// the dtypes equal.
 enum class Checks { all, shapes };
 template <class Structure>
 void check_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
@@ -34,19 +33,8 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad, Checks checks = Checks::all);
 
-// Throws where the rows or columns of a batch, numbered through, or an array with one number for
-// each of them, would be more than int64 counts. The kernels rely on it.
+// Throws where int64 cannot count the rows or the columns of a batch, or the bytes of an array with
+// a number for each of them. The kernels rely on it.
 void check_extent(int64_t items, int64_t rows, int64_t columns);
-
-// Throws where an offset or index is out of bounds: names the argument, the rule and the first
-// place that breaks it. For what no kernel looks at; kernels check what they use, and faster.
-void check_indices(const CsrStructure& structure);
-void check_indices(const CooStructure& structure);
-void check_indices(const PatternStructure& structure);
-
-// Throws the error for a structure in which a kernel met an offset or index out of bounds.
-[[noreturn]] void report_malformed(const CsrStructure& structure);
-[[noreturn]] void report_malformed(const CooStructure& structure);
-[[noreturn]] void report_malformed(const PatternStructure& structure);
 
 }  // namespace spgrad

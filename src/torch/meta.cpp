@@ -5,7 +5,6 @@
 
 #include "backend.h"
 #include "check.h"
-#include "operators.h"
 
 namespace spgrad {
 namespace {
@@ -22,61 +21,57 @@ at::Tensor empty_values(const Structure& s, const at::Tensor& like) {
 
 struct Meta {
   template <class Structure>
-  static at::Tensor mm(c10::DispatchKeySet, const Structure& s, const at::Tensor& values,
-                       const at::Tensor& B) {
+  static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const at::Tensor& values,
+                        const at::Tensor& B) {
     check_mm(s, values, B);
     return empty_dense(s, s.rows(), B);
   }
 
   template <class Structure>
-  static at::Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const at::Tensor& values,
-                                  const at::Tensor& B) {
+  static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s,
+                        const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(s, values, B);
     return empty_dense(s, s.columns(), B);
   }
 
   template <class Structure>
-  static at::Tensor sddmm(c10::DispatchKeySet, const Structure& s, const at::Tensor& X,
-                          const at::Tensor& Y) {
+  static at::Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const at::Tensor& X,
+                        const at::Tensor& Y) {
     check_sddmm(s, X, Y);
     return empty_values(s, X);
   }
 
   template <class Structure>
-  static std::tuple<at::Tensor, at::Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                        const at::Tensor& values,
-                                                        const at::Tensor& B,
-                                                        const at::Tensor& grad) {
+  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                                const at::Tensor& values, const at::Tensor& B,
+                                                const at::Tensor& grad) {
     check_mm_backward(s, values, B, grad);
     return {empty_values(s, values), empty_dense(s, s.columns(), B)};
   }
+
+  static PatternTensors run(MakePattern, c10::DispatchKeySet, const CsrStructure& s) {
+    check_structure(s);
+    const c10::SymInt entries = s.col_indices.sym_numel();
+    const c10::SymInt bound = s.rows().max(s.columns()).max(entries);
+    const auto options = s.crow_indices.options().dtype(
+        bound <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong);
+    return {at::empty_symint({s.items() * s.rows() + 1}, options),
+            at::empty_symint({entries}, options),
+            at::empty_symint({s.items() * s.columns() + 1}, options),
+            at::empty_symint({entries, 2}, options)};
+  }
+
+  static PatternTensors run(MakePattern, c10::DispatchKeySet, const CooStructure& s) {
+    check_structure(s);
+    TORCH_CHECK_NOT_IMPLEMENTED(false,
+                                "the pattern of a COO matrix depends on the order of its entries, "
+                                "which indices on device Meta do not tell");
+  }
 };
 
-PatternTensors csr_pattern(const at::Tensor& crow_indices, const at::Tensor& col_indices,
-                           c10::SymInt columns) {
-  const CsrStructure s{crow_indices, col_indices, std::move(columns)};
-  check_structure(s);
-  const c10::SymInt entries = col_indices.sym_numel();
-  const c10::SymInt bound = s.rows().max(s.columns()).max(entries);
-  const auto options = crow_indices.options().dtype(
-      bound <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong);
-  return {at::empty_symint({s.items() * s.rows() + 1}, options),
-          at::empty_symint({entries}, options),
-          at::empty_symint({s.items() * s.columns() + 1}, options),
-          at::empty_symint({entries, 2}, options)};
-}
-
-PatternTensors coo_pattern(const at::Tensor& indices, c10::SymIntArrayRef size) {
-  check_structure(CooStructure{indices, size.vec()});
-  TORCH_CHECK_NOT_IMPLEMENTED(false,
-                              "the pattern of a COO matrix depends on the order of its entries, "
-                              "which indices on device Meta do not tell");
-}
-
 TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
-  register_backend<Meta>(m);
-  m.impl("csr_pattern", csr_pattern);
-  m.impl("coo_pattern", coo_pattern);
+  register_products<Meta>(m);
+  register_pattern<Meta>(m);
 }
 
 }  // namespace

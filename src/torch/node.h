@@ -1,7 +1,7 @@
-// What every gradient of this library needs from PyTorch's autograd.
+// What the nodes of this library need from PyTorch's autograd.
 //
-// The nodes are written by hand and registered at the Autograd key, as PyTorch's own generated code
-// does it: torch::autograd::Function refuses all functorch transforms.
+// The nodes are written by hand and registered at the Autograd key, as in PyTorch's generated code,
+// since torch::autograd::Function refuses all functorch transforms.
 #pragma once
 
 #include <c10/util/intrusive_ptr.h>

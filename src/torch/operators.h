@@ -1,60 +1,156 @@
-// The registered operators on plain tensors, called through PyTorch's dispatcher: overloads for the
-// three structures, so that what stands on them is written once.
+// The registered operators on plain tensors: what they are called and take, and calls of them
+// through PyTorch's dispatcher.
 //
-// `below` is what remains of a dispatch that is under way, for a kernel that passes it on.
+// Each structure has the same operations, and an operator for each of them: csr_mm, coo_sddmm, ...
+// Its arguments are, in this order,
+//
+//     of the structure, before the values   csr: crow_indices, col_indices
+//                                           coo: indices
+//                                           pattern: its four tensors, size
+//     values                                of mm, mm_transposed and mm_backward
+//     of the structure, after the values    csr: columns, where no dense operand tells them
+//                                           coo: size
+//     dense operands
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/DispatchKeySet.h>
+#include <c10/util/StringUtil.h>
 
 #include <optional>
+#include <string>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 
 #include "structure.h"
 
 namespace spgrad {
 
-using Below = std::optional<c10::DispatchKeySet>;
+// The operations: result, and operands beside the structure. `columns_operand` is the number of the
+// dense operand that has a row for each column of the structure.
 
-at::Tensor call_mm(const CsrStructure& s, const at::Tensor& values, const at::Tensor& B,
-                   Below below = {});
-at::Tensor call_mm(const CooStructure& s, const at::Tensor& values, const at::Tensor& B,
-                   Below below = {});
-at::Tensor call_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
-                   Below below = {});
+inline constexpr int kNone = -1;
 
-at::Tensor call_mm_transposed(const CsrStructure& s, const at::Tensor& values, const at::Tensor& B,
-                              Below below = {});
-at::Tensor call_mm_transposed(const CooStructure& s, const at::Tensor& values, const at::Tensor& B,
-                              Below below = {});
-at::Tensor call_mm_transposed(const PatternStructure& s, const at::Tensor& values,
-                              const at::Tensor& B, Below below = {});
+struct Mm {  // values, B
+  static constexpr const char* name = "mm";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&>;
+  static constexpr int columns_operand = 0;
+};
 
-at::Tensor call_sddmm(const CsrStructure& s, const at::Tensor& X, const at::Tensor& Y,
-                      Below below = {});
-at::Tensor call_sddmm(const CooStructure& s, const at::Tensor& X, const at::Tensor& Y,
-                      Below below = {});
-at::Tensor call_sddmm(const PatternStructure& s, const at::Tensor& X, const at::Tensor& Y,
-                      Below below = {});
+struct MmTransposed {  // values, B
+  static constexpr const char* name = "mm_transposed";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&>;
+  static constexpr int columns_operand = kNone;
+};
 
-std::tuple<at::Tensor, at::Tensor> call_mm_backward(const CsrStructure& s, const at::Tensor& values,
-                                                    const at::Tensor& B, const at::Tensor& grad,
-                                                    Below below = {});
-std::tuple<at::Tensor, at::Tensor> call_mm_backward(const CooStructure& s, const at::Tensor& values,
-                                                    const at::Tensor& B, const at::Tensor& grad,
-                                                    Below below = {});
-std::tuple<at::Tensor, at::Tensor> call_mm_backward(const PatternStructure& s,
-                                                    const at::Tensor& values, const at::Tensor& B,
-                                                    const at::Tensor& grad, Below below = {});
+struct Sddmm {  // X, Y
+  static constexpr const char* name = "sddmm";
+  using Result = at::Tensor;
+  using Values = Types<>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = 1;
+};
+
+struct MmBackward {  // values, B, grad
+  static constexpr const char* name = "mm_backward";
+  using Result = std::tuple<at::Tensor, at::Tensor>;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = 0;
+};
+
+// Of CSR and COO only: the four tensors of a PatternStructure.
+using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+struct MakePattern {
+  static constexpr const char* name = "pattern";
+  using Result = PatternTensors;
+  using Values = Types<>;
+  using Dense = Types<>;
+  static constexpr int columns_operand = kNone;
+};
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_operator(const std::string& name) {
+  return c10::Dispatcher::singleton()
+      .findSchemaOrThrow(("spgrad::" + name).c_str(), "")
+      .template typed<Signature>();
+}
+
+// Rows of a dense operand; 0 for a tensor that has none, which the checks then refuse.
+inline c10::SymInt rows_of(const at::Tensor& dense) {
+  return dense.dim() >= 2 && !dense.is_nested() ? dense.sym_size(-2) : c10::SymInt(0);
+}
+
+template <class Structure, class Operation>
+inline constexpr bool kColumnsFromOperand =
+    Structure::takes_columns_from_operand && Operation::columns_operand != kNone;
+
+// The operator for an operation on a structure: the one place where its arguments become a
+// structure and operands, and the other way round.
+template <class Structure, class Operation, class Before = typename Structure::BeforeValues,
+          class Values = typename Operation::Values,
+          class After = std::conditional_t<kColumnsFromOperand<Structure, Operation>, Types<>,
+                                           typename Structure::AfterValues>,
+          class Dense = typename Operation::Dense>
+struct Operator;
+
+template <class Structure, class Operation, class... Before, class... Values, class... After,
+          class... Dense>
+struct Operator<Structure, Operation, Types<Before...>, Types<Values...>, Types<After...>,
+                Types<Dense...>> {
+  using Result = typename Operation::Result;
+
+  static std::string name() { return c10::str(Structure::name, "_", Operation::name); }
+
+  // Calls the operator, or what comes after these keys in a dispatch that is under way.
+  static Result call(std::optional<c10::DispatchKeySet> keys, const Structure& structure,
+                     Values... values, Dense... dense) {
+    static const auto op = find_operator<Result(Before..., Values..., After..., Dense...)>(name());
+    // Takes all arguments of the structure. The last one is left out where an operand tells it.
+    const auto invoke = [&](Before... before, After... after, const auto&...) {
+      return keys ? op.redispatch(*keys, before..., values..., after..., dense...)
+                  : op.call(before..., values..., after..., dense...);
+    };
+    return std::apply(invoke, structure.arguments());
+  }
+
+  // What a backend registers.
+  template <class Backend>
+  static Result run(c10::DispatchKeySet keys, Before... before, Values... values, After... after,
+                    Dense... dense) {
+    const auto structure = [&]() -> Structure {
+      if constexpr (kColumnsFromOperand<Structure, Operation>) {
+        return {before..., rows_of(std::get<Operation::columns_operand>(std::tie(dense...)))};
+      } else {
+        return {before..., std::move(after)...};
+      }
+    }();
+    return Backend::run(Operation(), keys, structure, values..., dense...);
+  }
+};
+
+// call<Mm>(structure, values, B), and so on.
+template <class Operation, class Structure, class... Operands>
+typename Operation::Result call(const Structure& structure, const Operands&... operands) {
+  return Operator<Structure, Operation>::call(std::nullopt, structure, operands...);
+}
+
+// The same for a kernel that passes its dispatch on, to what comes after `keys`.
+template <class Operation, class Structure, class... Operands>
+typename Operation::Result redispatch(c10::DispatchKeySet keys, const Structure& structure,
+                                      const Operands&... operands) {
+  return Operator<Structure, Operation>::call(keys, structure, operands...);
+}
 
 // The values of a sparse tensor as an operand of the operators above; differentiable.
-at::Tensor call_specified_values(const at::Tensor& A, Below below = {});
+at::Tensor specified_values(const at::Tensor& A);
 
 // sparse_mm in terms of the operators above.
 at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B);
-
-// The four tensors of a PatternStructure, from the other forms.
-using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-PatternTensors call_pattern(const CsrStructure& s);
-PatternTensors call_pattern(const CooStructure& s);
 
 }  // namespace spgrad

@@ -1,8 +1,8 @@
-// Batching rules: the products of all items of a vmap in one call.
+// Batching rules: the products of all v items of a vmap in one call.
 //
 // Where B alone differs from item to item and is narrow, the items stand side by side in a wider B,
-// (m, v · p). Otherwise they become items of the structure's batch. Each call deals with one level
-// of vmap and goes through the dispatcher, where the next level, autograd and autocast wait.
+// (m, v · p). Otherwise they become items of the structure's batch. A rule deals with one level of
+// vmap and then calls the operator again: the next level, autograd and autocast come after it.
 #include <ATen/functorch/DynamicLayer.h>
 #include <ATen/functorch/PlumbingHelper.h>
 #include <ATen/ops/arange.h>
@@ -14,7 +14,6 @@
 
 #include "backend.h"
 #include "check.h"
-#include "operators.h"
 #include "spgrad/sparse_mm.h"
 
 namespace spgrad {
@@ -33,7 +32,8 @@ at::functorch::DynamicLayer current_layer() {
   return *layer;
 }
 
-// The vmap under way. What is called while it lives belongs to the levels further out.
+// The level of vmap that a rule deals with. What is called while the object lives belongs to the
+// levels further out.
 class Level {
  public:
   Level() : Level(current_layer()) {}
@@ -53,13 +53,14 @@ class Level {
     return sizes;
   }
 
-  // The tensor with the items in front: expanded, without a copy, where all have the same.
+  // The tensor with the items as its first dimension: expanded, without a copy, where all have the
+  // same.
   Tensor in_front(const Tensor& tensor) const {
     const auto [value, dim] = at::functorch::unwrapTensorAtLevel(tensor, number_);
     return dim ? value.movedim(*dim, 0) : value.expand_symint(all(value.sym_sizes()));
   }
 
-  // The same with `dims` dimensions: the items come before those of a batch, or before the entries.
+  // The same with `dims` dimensions: the items are merged with the batch, or with the entries.
   Tensor in_front(const Tensor& tensor, int64_t dims) const {
     const Tensor items = in_front(tensor);
     return items.dim() > dims ? items.flatten(0, 1) : items;
@@ -109,7 +110,7 @@ CooStructure join(const Level& level, const CooStructure& s) {
   Tensor item = at::arange(level.items(), indices.options()).mul(s.items()).unsqueeze(1);
   if (s.batched()) {
     const Tensor given = indices.select(1, 0);
-    // One that is out of bounds must not pass for one of the next structure.
+    // An item out of bounds must not become one of the next structure: it moves past the end.
     item = item.add(given.masked_fill(given.lt(0).logical_or(given.ge(s.items())), batch));
   }
   return {
@@ -125,9 +126,8 @@ struct Operand {
 
 // product(structure, operands) for each item, where the results have these sizes.
 //
-// One call for the whole batch: it costs a copy of the indices for each item (COO 24 bytes an
-// entry, CSR what it has), and takes 0.35 to 0.8 of the time of a loop over the items, which copies
-// the results instead.
+// One call for the whole batch, which copies the indices for each item: 24 bytes an entry for COO,
+// what it has for CSR. A loop over the items would copy the results instead, and takes longer.
 template <class Structure, class Product>
 Tensors multiply_items(const Level& level, const Structure& s,
                        std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
@@ -143,8 +143,9 @@ Tensors multiply_items(const Level& level, const Structure& s,
   return results;
 }
 
-// A pattern numbers through its rows, entries and values, and has them sorted already. So a loop
-// copies no index and sorts nothing: for large items it takes 0.7 of the time of the above.
+// The same for patterns, in a loop. A pattern counts through its rows, entries and values, so that
+// one of all items would have to be numbered anew; and it is sorted already, so that a loop copies
+// no index and sorts nothing.
 template <class Product>
 Tensors multiply_items(const Level& level, const PatternStructure& s,
                        std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
@@ -168,49 +169,44 @@ Tensors multiply_items(const Level& level, const PatternStructure& s,
   return stacked;
 }
 
-// Columns up to which the items of B are put side by side. It costs a copy of B instead of one of
-// the indices for each item: with 64 items, p = 1 takes 1/8 of the time of the batch, p = 8 two
-// thirds, p = 32 about the same. Beyond, rows of all items together leave the cache: with 16 items,
-// p = 128 takes 3 times as long.
+// Columns up to which the items of B are put side by side, which costs a copy of B in place of the
+// indices for each item. Wider rows of all items together would leave the cache.
 constexpr int64_t kWidest = 32;
 
 struct Vmap {
   template <class Structure>
-  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
+  static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
     check_mm(s, values, B, Checks::shapes);
-    return multiply(s, values, B, s.rows(), [](const auto& a, const Tensor& v, const Tensor& x) {
-      return call_mm(a, v, x);
-    });
+    return multiply<Mm>(s, values, B, s.rows());
   }
 
   template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
+  static Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
     check_mm_transposed(s, values, B, Checks::shapes);
-    return multiply(s, values, B, s.columns(), [](const auto& a, const Tensor& v, const Tensor& x) {
-      return call_mm_transposed(a, v, x);
-    });
+    return multiply<MmTransposed>(s, values, B, s.columns());
   }
 
   template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
+  static Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y) {
     check_sddmm(s, X, Y, Checks::shapes);
     const Level level;
     return multiply_items(
         level, s, {{X, true}, {Y, true}}, {s.values_size().vec()},
-        [](const auto& a, const Tensors& x) { return Tensors{call_sddmm(a, x[0], x[1])}; })[0];
+        [](const auto& a, const Tensors& x) { return Tensors{call<Sddmm>(a, x[0], x[1])}; })[0];
   }
 
   template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
     check_mm_backward(s, values, B, grad, Checks::shapes);
     const Level level;
     const Tensors gradients = multiply_items(
         level, s, {{values, false}, {B, true}, {grad, true}},
         {s.values_size().vec(), B.sym_sizes().vec()}, [](const auto& a, const Tensors& x) {
-          auto [grad_values, grad_B] = call_mm_backward(a, x[0], x[1], x[2]);
+          auto [grad_values, grad_B] = call<MmBackward>(a, x[0], x[1], x[2]);
           return Tensors{std::move(grad_values), std::move(grad_B)};
         });
     return {gradients[0], gradients[1]};
@@ -218,16 +214,16 @@ struct Vmap {
 
  private:
   // A product of values and B with `rows` rows.
-  template <class Structure, class Product>
+  template <class Product, class Structure>
   static Tensor multiply(const Structure& s, const Tensor& values, const Tensor& B,
-                         const SymInt& rows, const Product& product) {
+                         const SymInt& rows) {
     const Level level;
     if (!level.has_structure(s) && !level.has(values) && B.sym_size(-1) <= kWidest) {
-      return level.widen(B, [&](const Tensor& wide) { return product(s, values, wide); });
+      return level.widen(B, [&](const Tensor& wide) { return call<Product>(s, values, wide); });
     }
     return multiply_items(
         level, s, {{values, false}, {B, true}}, {dense_size(s, rows, B.sym_size(-1))},
-        [&](const auto& a, const Tensors& x) { return Tensors{product(a, x[0], x[1])}; })[0];
+        [](const auto& a, const Tensors& x) { return Tensors{call<Product>(a, x[0], x[1])}; })[0];
   }
 };
 
@@ -243,7 +239,7 @@ Tensor sparse_mm_of_items(const Tensor& A, const Tensor& B) {
 }
 
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatched, m) {
-  register_backend<Vmap>(m);
+  register_products<Vmap>(m);
   m.impl("sparse_mm", sparse_mm_of_items);
 }
 

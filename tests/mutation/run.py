@@ -91,6 +91,7 @@ STAGES = {
     "src/torch/check.cpp": operators(
         "/check.cpp.o", python="errors malformed odd_tensors pattern operators"
     ),
+    "src/torch/malformed.cpp": operators("/malformed.cpp.o", python="errors malformed pattern"),
     "src/torch/cpu/grouped.cpp": operators(
         "/cpu/grouped.cpp.o", python="product gradients malformed pattern"
     ),
@@ -103,6 +104,10 @@ STAGES = {
     "src/torch/cpu/products.cpp": operators(
         "/cpu/products.cpp.o", python="product layouts_and_strides gradients malformed memory"
     ),
+    "src/torch/sparse_gradient.cpp": operators(
+        "/sparse_gradient.cpp.o", python="autograd gradients training"
+    ),
+    "src/torch/sparse_mm.cpp": operators("/sparse_mm.cpp.o", python="product pattern autograd"),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training"
     ),

@@ -1,9 +1,9 @@
-// The operators on every device without kernels of its own, out of PyTorch's operators.
+// The operators on every device without kernels of its own, composed of PyTorch's operators.
 //
-// A structure becomes the offsets and indices of one checked matrix: a batch is block-diagonal, its
-// rows and columns numbered through. Three operators of PyTorch do the rest: addmm of a CSR matrix
-// for the product, the same with the transposed matrix for the transposed one, and
-// sparse_sampled_addmm for the product at the entries. None makes anything of size nnz × p.
+// A structure becomes the offsets and indices of one checked matrix, block-diagonal for a batch.
+// Three operators of PyTorch do the rest: addmm of a CSR matrix for the product, the same with the
+// transposed matrix for the transposed product, and sparse_sampled_addmm for the product at the
+// entries. None makes anything of size nnz × p.
 #include <ATen/OpMathType.h>
 #include <ATen/ceil_div.h>
 #include <ATen/ops/_convert_indices_from_coo_to_csr.h>
@@ -27,7 +27,8 @@
 
 #include "backend.h"
 #include "check.h"
-#include "operators.h"
+#include "extent.h"
+#include "malformed.h"
 
 namespace spgrad {
 namespace {
@@ -38,36 +39,19 @@ at::ScalarType index_dtype(std::initializer_list<int64_t> numbers) {
   return std::max(numbers) <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong;
 }
 
-// The numbers of a structure.
-struct Extent {
-  template <class Structure>
-  explicit Extent(const Structure& s)
-      : items(s.items().expect_int()),
-        rows(s.rows().expect_int()),
-        columns(s.columns().expect_int()),
-        entries(c10::multiply_integers(C10_AS_INTARRAYREF_SLOW(s.values_size()))) {
-    check_extent(items, rows, columns);
-  }
+// The index dtype of a matrix in which all rows and columns are numbered through.
+at::ScalarType index_dtype(const Extent& extent) {
+  return index_dtype({extent.items * extent.rows, extent.items * extent.columns, extent.entries});
+}
 
-  Extent transposed() const {
-    Extent result = *this;
-    std::swap(result.rows, result.columns);
-    return result;
-  }
-  // Of the matrix in which all rows and columns are numbered through.
-  at::ScalarType dtype() const { return index_dtype({items * rows, items * columns, entries}); }
+// The columns of the matrix, if it has entries. Duplicates can outnumber the elements of a matrix,
+// and cuSPARSE refuses more entries than elements; so there may be empty columns at the end.
+int64_t width_of(const Extent& extent) {
+  return std::max(extent.items * extent.columns,
+                  at::ceil_div(extent.entries, extent.items * extent.rows));
+}
 
-  // Its columns, and as many without entries as it takes to have a place for each entry: duplicates
-  // can outnumber the places, and cuSPARSE refuses such a matrix. Where there are entries.
-  int64_t width() const { return std::max(items * columns, at::ceil_div(entries, items * rows)); }
-
-  int64_t items;
-  int64_t rows;     // of each item
-  int64_t columns;  // of each item
-  int64_t entries;  // of all items
-};
-
-// A structure as one matrix whose indices can be trusted.
+// A structure as one matrix, block-diagonal for a batch, whose indices were checked.
 struct Matrix {
   Extent extent;
   Tensor offsets;    // (items · rows + 1)
@@ -75,7 +59,7 @@ struct Matrix {
   Tensor positions;  // (entries): where each entry has its value; undefined where in this order
 };
 
-// Whether an index is outside [0, bound), as a tensor: nobody waits for the device.
+// Whether an index is outside [0, bound), as a tensor, so as not to wait for the device.
 Tensor outside(const Tensor& index, int64_t bound) {
   if (index.numel() == 0) return at::zeros({}, index.options().dtype(at::kBool));
   const auto [least, greatest] = at::aminmax(index);
@@ -94,7 +78,7 @@ Tensor not_offsets(const Tensor& offsets, int64_t entries) {
 
 // The row of each entry.
 Tensor rows_of_entries(const Tensor& offsets, int64_t entries) {
-  // An optional number is the size of the result, which spares a wait; a plain one would be another
+  // With the size of the result, nothing waits for the device. A plain number would choose another
   // overload.
   return at::repeat_interleave(offsets.diff(), std::optional<int64_t>(entries));
 }
@@ -106,7 +90,7 @@ Matrix by_row(const CsrStructure& s) {
       not_offsets(s.crow_indices, each).logical_or_(outside(s.col_indices, extent.columns));
   if (violated.item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   Tensor offsets = s.crow_indices.to(dtype);
   Tensor indices = s.col_indices.to(dtype);
   if (s.batched()) {
@@ -133,7 +117,7 @@ Matrix by_row(const CooStructure& s) {
   const Tensor flags = at::stack({violated, unsorted}).cpu();
   if (flags[0].item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   row = row.to(dtype);
   column = column.to(dtype);
   Tensor positions;
@@ -158,7 +142,7 @@ Matrix of_pattern(const PatternStructure& s, const Extent& extent, const Tensor&
   if (moved) violated.logical_or_(outside(positions, extent.entries));
   if (violated.item<bool>()) report_malformed(s);
 
-  const at::ScalarType dtype = extent.dtype();
+  const at::ScalarType dtype = index_dtype(extent);
   indices = indices.to(dtype);
   if (s.batched()) {
     const Tensor item =
@@ -191,8 +175,8 @@ Matrix by_column(const PatternStructure& s) {
   return of_pattern(s, Extent(s).transposed(), s.column_offsets, s.column_entries);
 }
 
-// Float16 and bfloat16 are computed in float32: not all of PyTorch's operators on sparse matrices
-// have them.
+// Float16 and bfloat16 are computed in float32, since not all of PyTorch's operators on sparse
+// matrices have them.
 Tensor widened(const Tensor& tensor) {
   return tensor.to(at::toOpMathType(tensor.scalar_type())).resolve_conj();
 }
@@ -202,19 +186,19 @@ Tensor stacked(const Tensor& dense) {
   return widened(dense).reshape({dense.numel() / dense.size(-1), dense.size(-1)});
 }
 
-// The same, with a row for each column of the matrix as it is handed to PyTorch.
+// The same, with a row for each column of the matrix: zeros for its empty ones.
 Tensor stacked_for(const Extent& extent, const Tensor& dense) {
   Tensor result = stacked(dense);
-  const int64_t more = extent.width() - result.size(0);
+  const int64_t more = width_of(extent) - result.size(0);
   return more == 0 ? result : at::constant_pad_nd(result, {0, 0, 0, more});
 }
 
-// The matrix with these values, given in the order of its entries. The values are made contiguous
-// here, since PyTorch does it in a temporary tensor that is gone when cuSPARSE reads it (2.11).
+// The matrix with these values, in the order of its entries. They are made contiguous here, since
+// PyTorch would do it in a temporary tensor that is freed before cuSPARSE reads it (2.11).
 Tensor csr_tensor(const Matrix& a, const Tensor& values) {
   const Extent& extent = a.extent;
   return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
-                                       {extent.items * extent.rows, extent.width()},
+                                       {extent.items * extent.rows, width_of(extent)},
                                        values.options().layout(at::kSparseCsr));
 }
 
@@ -236,7 +220,7 @@ Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const
   Tensor v = widened(values).reshape(-1);
   if (a.positions.defined()) v = v.index_select(0, a.positions);
   const Tensor x = stacked_for(extent, B);
-  // Zeros, since not all devices promise to leave an output alone that counts for nothing.
+  // Zeros, since not all devices promise to ignore the output for beta = 0.
   Tensor out = at::zeros({rows, p}, x.options());
   at::addmm_out(out, out, csr_tensor(a, v), x, /*beta=*/0, /*alpha=*/1);
   return out.to(B.scalar_type()).view(C10_AS_INTARRAYREF_SLOW(size));
@@ -259,36 +243,6 @@ Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor
   return products.to(X.scalar_type()).view(size);
 }
 
-struct Composite {
-  template <class Structure>
-  static Tensor mm(c10::DispatchKeySet, const Structure& s, const Tensor& values, const Tensor& B) {
-    check_mm(s, values, B);
-    return multiply(s, by_row(s), values, B);
-  }
-
-  template <class Structure>
-  static Tensor mm_transposed(c10::DispatchKeySet, const Structure& s, const Tensor& values,
-                              const Tensor& B) {
-    check_mm_transposed(s, values, B);
-    return multiply(s, by_column(s), values, B);
-  }
-
-  template <class Structure>
-  static Tensor sddmm(c10::DispatchKeySet, const Structure& s, const Tensor& X, const Tensor& Y) {
-    check_sddmm(s, X, Y);
-    return sample(s, by_row(s), X, Y);
-  }
-
-  template <class Structure>
-  static std::tuple<Tensor, Tensor> mm_backward(c10::DispatchKeySet, const Structure& s,
-                                                const Tensor& values, const Tensor& B,
-                                                const Tensor& grad) {
-    check_mm_backward(s, values, B, grad);
-    const Matrix a = by_column(s);
-    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
-  }
-};
-
 // The entries as a pattern has them: indices within their item, and positions where they are
 // needed.
 Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
@@ -298,34 +252,55 @@ Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
   return a.positions.defined() ? at::stack({indices, a.positions.to(dtype)}, 1) : indices;
 }
 
-template <class Structure>
-PatternTensors make_pattern(const Structure& s) {
-  check_structure(s);
-  const Matrix rows = by_row(s);
-  const Matrix columns = transposed(rows);
-  const Extent& extent = rows.extent;
-  const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
-  // Copies, so that a change of the tensors given does not reach the pattern.
-  const auto own = [&](const Tensor& tensor) {
-    return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
-  };
-  return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
-          own(entries_tensor(columns, dtype))};
-}
+struct Composite {
+  template <class Structure>
+  static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm(s, values, B);
+    return multiply(s, by_row(s), values, B);
+  }
 
-PatternTensors csr_pattern(const Tensor& crow_indices, const Tensor& col_indices,
-                           c10::SymInt columns) {
-  return make_pattern(CsrStructure{crow_indices, col_indices, std::move(columns)});
-}
+  template <class Structure>
+  static Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm_transposed(s, values, B);
+    return multiply(s, by_column(s), values, B);
+  }
 
-PatternTensors coo_pattern(const Tensor& indices, c10::SymIntArrayRef size) {
-  return make_pattern(CooStructure{indices, size.vec()});
-}
+  template <class Structure>
+  static Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y) {
+    check_sddmm(s, X, Y);
+    return sample(s, by_row(s), X, Y);
+  }
+
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
+    check_mm_backward(s, values, B, grad);
+    const Matrix a = by_column(s);
+    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
+  }
+
+  template <class Structure>
+  static PatternTensors run(MakePattern, c10::DispatchKeySet, const Structure& s) {
+    check_structure(s);
+    const Matrix rows = by_row(s);
+    const Matrix columns = transposed(rows);
+    const Extent& extent = rows.extent;
+    const at::ScalarType dtype = index_dtype({extent.rows, extent.columns, extent.entries});
+    // Copies, so that a change of the given tensors does not reach the pattern.
+    const auto own = [&](const Tensor& tensor) {
+      return tensor.to(tensor.options().dtype(dtype), /*non_blocking=*/false, /*copy=*/true);
+    };
+    return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
+            own(entries_tensor(columns, dtype))};
+  }
+};
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
-  register_backend<Composite>(m);
-  m.impl("csr_pattern", csr_pattern);
-  m.impl("coo_pattern", coo_pattern);
+  register_products<Composite>(m);
+  register_pattern<Composite>(m);
 }
 
 }  // namespace

@@ -5,10 +5,11 @@
 
 #include <limits>
 
-#include "check.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/partition.h"
+#include "extent.h"
+#include "malformed.h"
 
 namespace spgrad {
 namespace {
@@ -18,21 +19,17 @@ using kernels::CoordinateView;
 using kernels::MovedEntry;
 using kernels::RowOrder;
 
-// Entries below which a pass over the structure is not worth a second thread (about 50 µs).
+// Entries below which a pass over the structure is not worth a second thread.
 constexpr int64_t kLeastEntries = 1 << 15;
 
 template <class Index>
 constexpr at::ScalarType kDtype = sizeof(Index) == 4 ? at::kInt : at::kLong;
 
-// The offsets as one matrix of all the rows of the batch, as the kernels make them.
-template <class Index, class Entry>
-CompressedView<Index, Index> offsets_of_batch(const CompressedView<Index, Entry>& a) {
-  return {.items = 1, .rows = a.items * a.rows, .entries = a.value_count, .offsets = a.offsets};
-}
-
-template <class Index, class Entry>
-void find_long_rows(Grouped<Index, Entry>& grouped, int64_t longest_row) {
-  if (longest_row > kernels::kLongRow) grouped.blocks = blocks_of_long_rows(grouped.view);
+// function<Index>() for the dtype of these indices.
+template <class Function>
+auto with_index_type(const at::Tensor& indices, const Function& function) {
+  if (indices.scalar_type() == at::kInt) return function.template operator()<int32_t>();
+  return function.template operator()<int64_t>();
 }
 
 // Number of ranges for a pass over `entries` entries.
@@ -40,49 +37,66 @@ int64_t count_ranges(int64_t entries) {
   return std::clamp<int64_t>(entries / kLeastEntries, 1, at::get_num_threads());
 }
 
-int64_t first_of_range(int64_t range, int64_t ranges, int64_t entries) {
-  return entries / ranges * range + std::min(range, entries % ranges);
+// Calls pass(range, first_entry, last_entry) for all ranges, as run_tasks does.
+template <class Pass>
+bool run_ranges(int64_t ranges, int64_t entries, const Pass& pass) {
+  const auto first_of = [&](int64_t range) {
+    return entries / ranges * range + std::min(range, entries % ranges);
+  };
+  return run_tasks(
+      ranges, [&](int64_t range) { return pass(range, first_of(range), first_of(range + 1)); });
 }
 
-// A view of the CSR arrays of a batch; `owner` keeps them.
-template <class Index>
-InPlace<Index> view_csr(const CsrStructure& s) {
-  InPlace<Index> grouped{.view = {},
-                         .blocks = {},
-                         .offsets = s.crow_indices.contiguous(),
-                         .entries = s.col_indices.contiguous()};
-  const int64_t nnz = grouped.entries.size(-1);
-  const int64_t items = s.items().expect_int();
-  const int64_t rows = s.rows().expect_int();
-  check_extent(items, rows, s.columns().expect_int());
-  grouped.view = {.items = items,
-                  .rows = rows,
-                  .columns = s.columns().expect_int(),
-                  .entries = nnz,
-                  .value_count = items * nnz,
-                  .offsets_stride = rows + 1,
-                  .entries_stride = nnz,
-                  .offsets = grouped.offsets.template const_data_ptr<Index>(),
-                  .entry = grouped.entries.template const_data_ptr<Index>()};
-  const kernels::OffsetsSummary summary = kernels::scan_offsets(grouped.view);
-  if (!summary.valid) report_malformed(s);
-  find_long_rows(grouped, summary.longest_row);
+// Entries as they lie in these contiguous tensors. Offsets count through all items, or each item
+// has a row of offsets and one of entries. They are looked through even where nobody can have
+// spoilt them: the split into tasks relies on them, and wants to know the longest row.
+template <class Index, class Entry, class Structure>
+GroupedEntries<Index, Entry> view_of(const Structure& structure, const Extent& extent,
+                                     const at::Tensor& offsets, const at::Tensor& entries) {
+  const bool for_each_item = offsets.dim() == 2;
+  const int64_t nnz = for_each_item ? entries.size(1) : extent.entries;
+  GroupedEntries<Index, Entry> grouped{
+      .view = {.items = extent.items,
+               .rows = extent.rows,
+               .columns = extent.columns,
+               .entries = nnz,
+               .value_count = extent.entries,
+               .offsets_stride = for_each_item ? extent.rows + 1 : extent.rows,
+               .entries_stride = for_each_item ? nnz : 0,
+               .offsets = offsets.const_data_ptr<Index>(),
+               .entry = reinterpret_cast<const Entry*>(entries.const_data_ptr<Index>())},
+      .blocks = {},
+      .offsets = offsets,
+      .entries = entries};
+  const int64_t length = offsets.size(-1);
+  const kernels::OffsetsSummary summary =
+      kernels::scan_offsets(CompressedView<Index, Index>{.items = offsets.numel() / length,
+                                                         .rows = length - 1,
+                                                         .entries = nnz,
+                                                         .offsets_stride = length,
+                                                         .offsets = grouped.view.offsets});
+  if (!summary.valid) report_malformed(structure);
+  if (summary.longest_row > kernels::kLongRow) grouped.blocks = blocks_of_long_rows(grouped.view);
   return grouped;
 }
 
+template <class Index>
+EntriesInOrder<Index> view_csr(const CsrStructure& s, const Extent& extent) {
+  return view_of<Index, Index>(s, extent, s.crow_indices.contiguous(), s.col_indices.contiguous());
+}
+
 // The coordinates of a COO structure; `indices` is contiguous and keeps them.
-CoordinateView<int64_t> view_coo(const CooStructure& s, const at::Tensor& indices) {
-  check_extent(s.items().expect_int(), s.rows().expect_int(), s.columns().expect_int());
-  const int64_t nnz = indices.size(1);
+CoordinateView<int64_t> view_coo(const Extent& extent, const at::Tensor& indices) {
   const auto* data = indices.const_data_ptr<int64_t>();
-  const int64_t* row = s.batched() ? data + nnz : data;
-  return {.items = s.items().expect_int(),
-          .rows = s.rows().expect_int(),
-          .columns = s.columns().expect_int(),
-          .entries = nnz,
-          .item = s.batched() ? data : nullptr,
+  const bool batched = indices.size(0) == 3;
+  const int64_t* row = batched ? data + extent.entries : data;
+  return {.items = extent.items,
+          .rows = extent.rows,
+          .columns = extent.columns,
+          .entries = extent.entries,
+          .item = batched ? data : nullptr,
           .row = row,
-          .column = row + nnz};
+          .column = row + extent.entries};
 }
 
 template <class Index>
@@ -92,173 +106,98 @@ CoordinateView<Index> transpose(CoordinateView<Index> a) {
   return a;
 }
 
-// The counting sort of `entries` entries; the result has `rows` rows for each of `items` items, and
-// entries whose index is in [0, columns). Throws as report_malformed(structure) does.
+// The counting sort of the entries of `source` into the rows of `extent`. Throws as
+// report_malformed(structure) does.
 template <class Index, class Source, class Structure>
-Sorted<Index> sort_as(const Source& source, int64_t items, int64_t rows, int64_t columns,
-                      int64_t entries, const Structure& structure) {
-  const int64_t keys = items * rows;
+MovedEntries<Index> sort_as(const Source& source, const Extent& extent,
+                            const Structure& structure) {
+  const int64_t keys = extent.items * extent.rows;
   // Each range has counters of its own, so that their number is bounded by that of the entries.
-  const int64_t ranges =
-      std::clamp<int64_t>(entries / std::max<int64_t>(keys, 1), 1, count_ranges(entries));
+  const int64_t ranges = std::clamp<int64_t>(extent.entries / std::max<int64_t>(keys, 1), 1,
+                                             count_ranges(extent.entries));
   const auto options = at::TensorOptions(kDtype<Index>);
-  at::Tensor counts = at::zeros({ranges, keys}, options);
-  Sorted<Index> sorted{
-      .view = {},
-      .blocks = {},
-      .offsets = at::empty({keys + 1}, options),
-      .entries = empty_large({entries * int64_t{sizeof(MovedEntry<Index>)}}, at::kByte)};
+  const at::Tensor counts = at::zeros({ranges, keys}, options);
+  const at::Tensor offsets = at::empty({keys + 1}, options);
+  const at::Tensor entries = empty_large({extent.entries, 2}, kDtype<Index>);
   auto* count = counts.mutable_data_ptr<Index>();
-  auto* offsets = sorted.offsets.template mutable_data_ptr<Index>();
-  auto* moved = reinterpret_cast<MovedEntry<Index>*>(sorted.entries.mutable_data_ptr());
+  auto* moved = reinterpret_cast<MovedEntry<Index>*>(entries.mutable_data_ptr<Index>());
 
-  bool valid = run_tasks(ranges, [&](int64_t range) {
-    return kernels::count_keys(source, first_of_range(range, ranges, entries),
-                               first_of_range(range + 1, ranges, entries), count + range * keys);
-  });
-  if (!valid) report_malformed(structure);
-  kernels::place_keys(ranges, keys, count, offsets);
-  valid = run_tasks(ranges, [&](int64_t range) {
-    return kernels::move_entries(source, first_of_range(range, ranges, entries),
-                                 first_of_range(range + 1, ranges, entries), count + range * keys,
-                                 moved);
-  });
-  if (!valid) report_malformed(structure);
-
-  sorted.view = {.items = items,
-                 .rows = rows,
-                 .columns = columns,
-                 .entries = entries,
-                 .value_count = entries,
-                 .offsets_stride = rows,
-                 .entries_stride = 0,
-                 .offsets = offsets,
-                 .entry = moved};
-  find_long_rows(sorted, kernels::scan_offsets(offsets_of_batch(sorted.view)).longest_row);
-  return sorted;
+  const bool counted =
+      run_ranges(ranges, extent.entries, [&](int64_t range, int64_t first, int64_t last) {
+        return kernels::count_keys(source, first, last, count + range * keys);
+      });
+  if (!counted) report_malformed(structure);
+  kernels::place_keys(ranges, keys, count, offsets.mutable_data_ptr<Index>());
+  const bool sorted =
+      run_ranges(ranges, extent.entries, [&](int64_t range, int64_t first, int64_t last) {
+        return kernels::move_entries(source, first, last, count + range * keys, moved);
+      });
+  if (!sorted) report_malformed(structure);
+  return view_of<Index, MovedEntry<Index>>(structure, extent, offsets, entries);
 }
 
 template <class Result, class Source, class Structure>
-Result sort(const Source& source, int64_t items, int64_t rows, int64_t columns, int64_t entries,
-            const Structure& structure) {
-  if (std::max({entries, rows, columns}) <= std::numeric_limits<int32_t>::max()) {
-    return sort_as<int32_t>(source, items, rows, columns, entries, structure);
+Result sort(const Source& source, const Extent& extent, const Structure& structure) {
+  if (std::max({extent.entries, extent.rows, extent.columns}) <=
+      std::numeric_limits<int32_t>::max()) {
+    return sort_as<int32_t>(source, extent, structure);
   }
-  return sort_as<int64_t>(source, items, rows, columns, entries, structure);
+  return sort_as<int64_t>(source, extent, structure);
 }
 
 }  // namespace
 
 GroupedByRow group_by_row(const CsrStructure& s) {
-  if (s.crow_indices.scalar_type() == at::kInt) return view_csr<int32_t>(s);
-  return view_csr<int64_t>(s);
-}
-
-GroupedByRow group_by_row(const CooStructure& s) {
-  const at::Tensor indices = s.indices.contiguous();
-  const CoordinateView<int64_t> a = view_coo(s, indices);
-  InPlace<int64_t> grouped{
-      .view = {}, .blocks = {}, .offsets = {}, .entries = indices.select(0, indices.size(0) - 1)};
-  grouped.offsets = at::empty({a.items * a.rows + 1}, at::kLong);
-  auto* offsets = grouped.offsets.mutable_data_ptr<int64_t>();
-
-  const int64_t ranges = count_ranges(a.entries);
-  std::atomic<RowOrder> order{RowOrder::sorted};
-  run_tasks(ranges, [&](int64_t range) {
-    const RowOrder part =
-        kernels::compress_rows(a, first_of_range(range, ranges, a.entries),
-                               first_of_range(range + 1, ranges, a.entries), offsets);
-    if (part != RowOrder::sorted) order = part;
-    return part == RowOrder::sorted;
-  });
-  if (order == RowOrder::out_of_range) report_malformed(s);
-  if (order == RowOrder::unsorted) {
-    return sort<GroupedByRow>(a, a.items, a.rows, a.columns, a.entries, s);
-  }
-
-  grouped.view = {.items = a.items,
-                  .rows = a.rows,
-                  .columns = a.columns,
-                  .entries = a.entries,
-                  .value_count = a.entries,
-                  .offsets_stride = a.rows,
-                  .entries_stride = 0,
-                  .offsets = offsets,
-                  .entry = a.column};
-  find_long_rows(grouped, kernels::scan_offsets(offsets_of_batch(grouped.view)).longest_row);
-  return grouped;
+  return with_index_type(
+      s.crow_indices, [&]<class Index>() -> GroupedByRow { return view_csr<Index>(s, Extent(s)); });
 }
 
 GroupedByColumn group_by_column(const CsrStructure& s) {
-  return std::visit(
-      [&]<class Index>(const InPlace<Index>& rows) {
-        const auto& a = rows.view;
-        return sort<GroupedByColumn>(a, a.items, a.columns, a.rows, a.value_count, s);
-      },
-      s.crow_indices.scalar_type() == at::kInt
-          ? std::variant<InPlace<int32_t>, InPlace<int64_t>>(view_csr<int32_t>(s))
-          : view_csr<int64_t>(s));
+  return with_index_type(s.crow_indices, [&]<class Index>() {
+    const Extent extent(s);
+    const EntriesInOrder<Index> by_row = view_csr<Index>(s, extent);
+    return sort<GroupedByColumn>(by_row.view, extent.transposed(), s);
+  });
+}
+
+GroupedByRow group_by_row(const CooStructure& s) {
+  const Extent extent(s);
+  const at::Tensor indices = s.indices.contiguous();
+  const CoordinateView<int64_t> a = view_coo(extent, indices);
+  const at::Tensor offsets = at::empty({extent.items * extent.rows + 1}, at::kLong);
+  auto* offset = offsets.mutable_data_ptr<int64_t>();
+  std::atomic<RowOrder> order{RowOrder::sorted};
+  run_ranges(count_ranges(extent.entries), extent.entries,
+             [&](int64_t, int64_t first, int64_t last) {
+               const RowOrder part = kernels::compress_rows(a, first, last, offset);
+               if (part != RowOrder::sorted) order = part;
+               return part == RowOrder::sorted;
+             });
+  if (order == RowOrder::out_of_range) report_malformed(s);
+  if (order == RowOrder::unsorted) return sort<GroupedByRow>(a, extent, s);
+  return view_of<int64_t, int64_t>(s, extent, offsets, indices.select(0, -1));
 }
 
 GroupedByColumn group_by_column(const CooStructure& s) {
+  const Extent extent(s);
   const at::Tensor indices = s.indices.contiguous();
-  const CoordinateView<int64_t> a = transpose(view_coo(s, indices));
-  return sort<GroupedByColumn>(a, a.items, a.rows, a.columns, a.entries, s);
+  return sort<GroupedByColumn>(transpose(view_coo(extent, indices)), extent.transposed(), s);
 }
-
-namespace {
-
-// A pattern's entries by row or by column, as they are. Offsets are looked through all the same:
-// the split into tasks relies on them, and wants to know the longest row.
-template <class Index, class Entry>
-Grouped<Index, Entry> view_pattern(const PatternStructure& s, const at::Tensor& offsets,
-                                   const at::Tensor& entries, int64_t rows, int64_t columns) {
-  Grouped<Index, Entry> grouped{
-      .view = {}, .blocks = {}, .offsets = offsets.contiguous(), .entries = entries.contiguous()};
-  const int64_t nnz = entries.size(0);
-  check_extent(s.items().expect_int(), rows, columns);
-  grouped.view = {
-      .items = s.items().expect_int(),
-      .rows = rows,
-      .columns = columns,
-      .entries = nnz,
-      .value_count = nnz,
-      .offsets_stride = rows,
-      .entries_stride = 0,
-      .offsets = grouped.offsets.template const_data_ptr<Index>(),
-      .entry = reinterpret_cast<const Entry*>(grouped.entries.template const_data_ptr<Index>())};
-  const kernels::OffsetsSummary summary = kernels::scan_offsets(offsets_of_batch(grouped.view));
-  if (!summary.valid) report_malformed(s);
-  find_long_rows(grouped, summary.longest_row);
-  return grouped;
-}
-
-template <class Index>
-GroupedByRow rows_of_pattern(const PatternStructure& s) {
-  const int64_t rows = s.rows().expect_int();
-  const int64_t columns = s.columns().expect_int();
-  if (s.row_entries.dim() == 1) {
-    return view_pattern<Index, Index>(s, s.row_offsets, s.row_entries, rows, columns);
-  }
-  return view_pattern<Index, MovedEntry<Index>>(s, s.row_offsets, s.row_entries, rows, columns);
-}
-
-template <class Index>
-GroupedByColumn columns_of_pattern(const PatternStructure& s) {
-  return view_pattern<Index, MovedEntry<Index>>(s, s.column_offsets, s.column_entries,
-                                                s.columns().expect_int(), s.rows().expect_int());
-}
-
-}  // namespace
 
 GroupedByRow group_by_row(const PatternStructure& s) {
-  return s.row_offsets.scalar_type() == at::kInt ? rows_of_pattern<int32_t>(s)
-                                                 : rows_of_pattern<int64_t>(s);
+  return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedByRow {
+    const at::Tensor offsets = s.row_offsets.contiguous();
+    const at::Tensor entries = s.row_entries.contiguous();
+    if (entries.dim() == 1) return view_of<Index, Index>(s, Extent(s), offsets, entries);
+    return view_of<Index, MovedEntry<Index>>(s, Extent(s), offsets, entries);
+  });
 }
 
 GroupedByColumn group_by_column(const PatternStructure& s) {
-  return s.row_offsets.scalar_type() == at::kInt ? columns_of_pattern<int32_t>(s)
-                                                 : columns_of_pattern<int64_t>(s);
+  return with_index_type(s.column_offsets, [&]<class Index>() -> GroupedByColumn {
+    return view_of<Index, MovedEntry<Index>>(
+        s, Extent(s).transposed(), s.column_offsets.contiguous(), s.column_entries.contiguous());
+  });
 }
 
 }  // namespace spgrad

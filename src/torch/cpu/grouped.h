@@ -1,13 +1,13 @@
 // A sparse operand as the kernels want it: its entries grouped by row or by column.
 //
-//                      by rows                              by columns
+//                      by row                               by column
 //     CSR              as it is                             counting sort
 //     COO, sorted      row indices turned into offsets      counting sort
 //     COO, unsorted    counting sort                        counting sort
 //     pattern          as it is                             as it is
 //
-// What a counting sort yields is a CompressedView of MovedEntry, with 32-bit indices wherever the
-// sizes allow it: 8 bytes for each entry.
+// Indices that a counting sort makes have 32 bits wherever the sizes allow it: 8 bytes for each
+// entry.
 #pragma once
 
 #include <variant>
@@ -19,28 +19,29 @@
 namespace spgrad {
 
 template <class Index, class Entry>
-struct Grouped {
+struct GroupedEntries {
   kernels::CompressedView<Index, Entry> view;
   std::vector<kernels::RowBlock> blocks;  // of the long rows
   at::Tensor offsets;                     // these own the memory behind the view
   at::Tensor entries;
 };
 
+// Entries in the order of their values, and entries that know the position of theirs.
 template <class Index>
-using InPlace = Grouped<Index, Index>;
+using EntriesInOrder = GroupedEntries<Index, Index>;
 template <class Index>
-using Sorted = Grouped<Index, kernels::MovedEntry<Index>>;
+using MovedEntries = GroupedEntries<Index, kernels::MovedEntry<Index>>;
 
-using GroupedByRow =
-    std::variant<InPlace<int32_t>, InPlace<int64_t>, Sorted<int32_t>, Sorted<int64_t>>;
-using GroupedByColumn = std::variant<Sorted<int32_t>, Sorted<int64_t>>;
+using GroupedByRow = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>,
+                                  MovedEntries<int32_t>, MovedEntries<int64_t>>;
+using GroupedByColumn = std::variant<MovedEntries<int32_t>, MovedEntries<int64_t>>;
 
 // Throw the error of report_malformed where the structure does not hold.
 GroupedByRow group_by_row(const CsrStructure& structure);
 GroupedByRow group_by_row(const CooStructure& structure);
+GroupedByRow group_by_row(const PatternStructure& structure);
 GroupedByColumn group_by_column(const CsrStructure& structure);
 GroupedByColumn group_by_column(const CooStructure& structure);
-GroupedByRow group_by_row(const PatternStructure& structure);
 GroupedByColumn group_by_column(const PatternStructure& structure);
 
 }  // namespace spgrad

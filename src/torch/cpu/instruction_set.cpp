@@ -1,4 +1,4 @@
-// The choice of the instruction set as operators, so that Python needs no binding of its own.
+// The choice of the instruction set as operators: Python calls it without a binding of its own.
 #include <torch/library.h>
 
 #include "spgrad/isa.h"

@@ -1,10 +1,10 @@
 // Memory of large results is kept when it is freed, for the results to come.
 //
-// The C library gives freed blocks of more than 32 MB back to the system at once, and the next
-// result has to be faulted in again, page by page, each cleared before it is overwritten. That took
-// a third of the time of a product of 62 MB. Here a freed block stays mapped, but is marked as
-// MADV_FREE: the system takes its pages as soon as it is short of memory, without asking and
-// without writing them anywhere, and until then they can be written to without a page fault.
+// The C library gives freed blocks of more than 32 MB back to the system at once. The next result
+// is then faulted in page by page, and the system clears each page before it is overwritten, which
+// takes a large part of the time of a product. Here a freed block stays mapped, but is marked
+// MADV_FREE: the system takes its pages when it is short of memory, without asking and without
+// writing them anywhere. Until then they can be written to without a page fault.
 #include "cpu/memory.h"
 
 #include <ATen/EmptyTensor.h>
@@ -28,11 +28,11 @@ constexpr size_t kHugePage = size_t{2} << 20;
 // Smaller blocks may hold no whole huge page.
 constexpr size_t kLeastHuge = 2 * kHugePage;
 // Smaller blocks the C library keeps by itself, once one of their size was freed
-// (DEFAULT_MMAP_THRESHOLD_MAX of glibc). It does not mark their pages: for 4 MB in pages of 4 kB,
-// that takes as long as a sparse product.
+// (DEFAULT_MMAP_THRESHOLD_MAX of glibc). It does not mark their pages, which would take too long
+// beside a product of that size.
 constexpr size_t kLeastKept = size_t{32} << 20;
-// A block goes when so many others were asked for since it was freed, and it served for none: some
-// steps of a network of a few dozen layers.
+// A block is unmapped when this many large results were asked for since it was freed, and it served
+// none of them: some training steps of a network of a few dozen layers.
 constexpr uint64_t kMostPassedBy = 256;
 
 size_t page_size() {
@@ -46,8 +46,8 @@ size_t most_kept() {
   return bytes;
 }
 
-// Tells the system something about the whole pages of a block, which have the given size. Advice
-// only: a system that does not take it answers with an error, and everything goes on.
+// madvise for the pages that lie in the block as a whole; `page` is their size. A system that does
+// not know the advice answers with an error, which does no harm.
 void advise(const void* block, size_t bytes, size_t page, int advice) {
   const auto begin = reinterpret_cast<uintptr_t>(block);
   const uintptr_t first = (begin + page - 1) / page * page;
@@ -55,29 +55,29 @@ void advise(const void* block, size_t bytes, size_t page, int advice) {
   if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
 }
 
-// Bytes before the data of a block, where it is written whose they are: PyTorch takes only memory
-// that its address alone can free for simple, and clones no other lazily. As much as PyTorch aligns
-// data to.
-constexpr size_t kRecord = 64;
+// A header before the data points to its Block. The context of the DataPtr must be the data
+// pointer, or PyTorch will not clone lazily. The header is as large as PyTorch's alignment, so that
+// the data are aligned, too.
+constexpr size_t kHeader = 64;
 
 struct Block {
-  c10::DataPtr memory;  // the record and the data
+  c10::DataPtr memory;  // the header and the data
   size_t bytes;         // of the data
   uint64_t freed_at = 0;
 
-  void* data() const { return static_cast<char*>(memory.get()) + kRecord; }
+  void* data() const { return static_cast<char*>(memory.get()) + kHeader; }
 };
 
-// Blocks move from list to list, so that to free one allocates nothing.
+// Blocks move between lists together with their nodes, so that freeing one allocates nothing.
 using Blocks = std::list<Block>;
 
-// The blocks that are free, in the order in which they were freed.
+// The free blocks, in the order in which they were freed.
 //
-// A thread that finds the list in use goes on without it. So none ever waits, not even in a child
-// process that was forked while another thread used the list, where it will be in use forever.
+// A thread that finds the list in use goes on without it, so that no thread ever waits: in a child
+// that was forked while another thread used the list, it stays in use forever.
 class KeptBlocks {
  public:
-  // The smallest block of at least `bytes` that wastes less than a quarter; none if there is none.
+  // The smallest block with room for `bytes` that wastes less than a quarter of them, if any.
   Blocks take(size_t bytes) {
     Blocks taken;
     Blocks expired;  // given back when the list is no longer in use
@@ -124,7 +124,7 @@ class KeptBlocks {
   uint64_t requests_ = 0;
 };
 
-// Tensors may outlive all that is destroyed at the end of a program, so nothing here is.
+// Never destroyed, since tensors may outlive static objects.
 KeptBlocks& kept_blocks() {
   static auto* const blocks = new KeptBlocks;
   return *blocks;
@@ -136,13 +136,13 @@ class ResultAllocator final : public c10::Allocator {
     if (bytes < kLeastKept) return new_memory(bytes);
     auto block = std::make_unique<Blocks>(kept_blocks().take(bytes));
     if (block->empty()) {
-      block->push_back({new_memory(bytes + kRecord), bytes});
+      block->push_back({new_memory(bytes + kHeader), bytes});
     } else {
-      // To the profiler, what is kept is not allocated, and no more of it than is asked for.
+      // The profiler hears of the bytes that are asked for, and of none that are kept.
       c10::profiledCPUMemoryReporter().New(block->front().memory.get(), bytes);
     }
     void* data = block->front().data();
-    record_of(data) = block.release();
+    header_of(data) = block.release();
     return {data, data, &keep, c10::Device(c10::kCPU)};
   }
 
@@ -157,7 +157,7 @@ class ResultAllocator final : public c10::Allocator {
     return memory;
   }
 
-  // PyTorch's own allocator throws the error that users know, if there is nothing to be had.
+  // Where there is no memory left, PyTorch's own allocator throws the error that users know.
   static c10::DataPtr allocate_or_empty_cache(size_t bytes) {
     try {
       return c10::GetCPUAllocator()->allocate(bytes);
@@ -167,13 +167,13 @@ class ResultAllocator final : public c10::Allocator {
     }
   }
 
-  // The list of the one block that has this data.
-  static Blocks*& record_of(void* data) {
-    return *reinterpret_cast<Blocks**>(static_cast<char*>(data) - kRecord);
+  // In the header: the list that holds the block with this data, and no other.
+  static Blocks*& header_of(void* data) {
+    return *reinterpret_cast<Blocks**>(static_cast<char*>(data) - kHeader);
   }
 
   static void keep(void* data) {
-    const std::unique_ptr<Blocks> block(record_of(data));
+    const std::unique_ptr<Blocks> block(header_of(data));
     c10::profiledCPUMemoryReporter().Delete(block->front().memory.get());
     advise(data, block->front().bytes, page_size(), MADV_FREE);
     kept_blocks().put(std::move(*block));

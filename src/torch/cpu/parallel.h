@@ -9,9 +9,9 @@
 
 namespace spgrad {
 
-// Calls task(i) once for each i in [0, count), on all threads, and returns whether all returned
-// true. Threads take the next task when they are done with one: a core that others use too then
-// does less, where a fixed share would hold everybody up.
+// Calls task(i) once for each i in [0, count), on all threads, until one returns false; returns
+// whether none did. A thread takes the next task when it is done with one. A core that is busy with
+// something else then does less; with a fixed share, all others would wait for it.
 template <class Task>
 bool run_tasks(int64_t count, const Task& task) {
   std::atomic<int64_t> next{0};

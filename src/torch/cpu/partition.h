@@ -12,13 +12,13 @@
 
 namespace spgrad {
 
-// Multiply-adds of the smallest task, about 20 µs: handing it to a thread takes up to 10 µs on an
-// idle machine, and on a busy one much longer, so small products stay on one thread.
+// Multiply-adds of the smallest task. For less work, handing the task to a thread takes too long
+// beside it, above all on a busy machine; so small products stay on one thread.
 inline constexpr int64_t kLeastTask = 1 << 18;
-// Tasks for each thread: enough that the last ones to finish differ by little.
+// Tasks for each thread: so many that threads finish at about the same time.
 inline constexpr int64_t kTasksPerThread = 8;
 
-// Entries and rows before row `row` of the batch: what the work is measured by.
+// Entries and rows before row `row` of the batch, which the work is measured in.
 template <class Index, class Entry>
 int64_t work_before(const kernels::CompressedView<Index, Entry>& a, int64_t row) {
   if (row == a.items * a.rows) return a.value_count + row;
@@ -61,12 +61,11 @@ std::vector<kernels::RowBlock> blocks_of_long_rows(const kernels::CompressedView
 }
 
 // Runs range(first_row, last_row) over all rows and block(number, RowBlock) over the blocks of long
-// rows; returns false as soon as one of them does. Each entry and row costs `p` multiply-adds.
+// rows; returns false as soon as one of them does. An entry, like a row, is `p` multiply-adds.
 //
 // Tasks start in the order of rows, and a long row follows the range that it lies in: it has
 // entries in the columns of the rows beside it, and finds their rows of the dense operand in the
-// cache. With a full row amid 100,000 of two entries and p = 64, the product takes 0.93 of the time
-// on two threads that it takes with the long row first.
+// cache.
 template <class Index, class Entry, class Range, class Block>
 bool run_rows(const kernels::CompressedView<Index, Entry>& a, int64_t p,
               const std::vector<kernels::RowBlock>& blocks, const Range& range,
@@ -86,7 +85,7 @@ bool run_rows(const kernels::CompressedView<Index, Entry>& a, int64_t p,
   int64_t first = 0;
   int64_t number = 0;
   for (int64_t i = 1; i <= ranges; ++i) {
-    // Not before the one before, even if another thread changes the offsets meanwhile.
+    // Not below `first`, even where another thread changes the offsets meanwhile.
     const int64_t last = i == ranges ? rows : std::max(first, row_at(a, work * i / ranges));
     if (first < last) tasks.push_back({first, last, -1});
     for (; number < block_count && blocks[static_cast<size_t>(number)].row < last; ++number) {

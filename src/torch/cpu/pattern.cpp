@@ -1,30 +1,29 @@
-// The making of a pattern: a structure checked, grouped by row and by column, in memory of its own.
+// The making of a pattern on CPU: a structure, checked and grouped by row and by column, in memory
+// of its own.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <torch/library.h>
 
+#include "backend.h"
 #include "check.h"
 #include "cpu/grouped.h"
-#include "operators.h"
 
 namespace spgrad {
 namespace {
 
-// Sorted entries as a tensor of (nnz, 2).
+// Entries that count through all items, with the positions of their values where they were moved.
 template <class Index>
-at::Tensor entries_tensor(const Sorted<Index>& sorted) {
-  constexpr auto dtype = sizeof(Index) == 4 ? at::kInt : at::kLong;
-  return sorted.entries.view(dtype).view({sorted.view.entries, 2});
+at::Tensor entries_tensor(const EntriesInOrder<Index>& grouped) {
+  return grouped.entries.view(-1);
 }
 template <class Index>
-at::Tensor entries_tensor(const InPlace<Index>& grouped) {
-  return grouped.entries.view(-1);
+at::Tensor entries_tensor(const MovedEntries<Index>& grouped) {
+  return grouped.entries;
 }
 
 // Offsets that count through all items.
 template <class Index, class Entry>
-at::Tensor offsets_tensor(const Grouped<Index, Entry>& grouped) {
+at::Tensor offsets_tensor(const GroupedEntries<Index, Entry>& grouped) {
   const auto& a = grouped.view;
   if (grouped.offsets.dim() == 1) return grouped.offsets;
   const auto options = grouped.offsets.options().dtype(at::kLong);
@@ -33,46 +32,27 @@ at::Tensor offsets_tensor(const Grouped<Index, Entry>& grouped) {
   return at::cat({starts.view(-1), at::full({1}, a.value_count, options)});
 }
 
-template <class Structure>
-PatternTensors make_pattern(const Structure& s) {
-  check_structure(s);
-  const GroupedByColumn columns = group_by_column(s);
-  const GroupedByRow rows = group_by_row(s);
-  const auto [column_offsets, column_entries] =
-      std::visit([](const auto& a) { return std::pair(a.offsets, entries_tensor(a)); }, columns);
-  const auto index_dtype = column_offsets.scalar_type();
-  // Always a copy, so that a change of the tensors given does not reach the pattern.
-  const auto own = [&](const at::Tensor& tensor) {
-    return tensor.to(tensor.options().dtype(index_dtype), /*non_blocking=*/false, /*copy=*/true);
-  };
-  const auto [row_offsets, row_entries] = std::visit(
-      [&](const auto& a) { return std::pair(own(offsets_tensor(a)), own(entries_tensor(a))); },
-      rows);
-  return {row_offsets, row_entries, column_offsets, column_entries};
-}
-
-PatternTensors csr_pattern(const at::Tensor& crow_indices, const at::Tensor& col_indices,
-                           c10::SymInt columns) {
-  return make_pattern(CsrStructure{crow_indices, col_indices, std::move(columns)});
-}
-
-PatternTensors coo_pattern(const at::Tensor& indices, c10::SymIntArrayRef size) {
-  return make_pattern(CooStructure{indices, size.vec()});
-}
-
-PatternTensors pattern(const at::Tensor& A) {
-  check_pattern(A);
-  if (A.layout() == at::kSparse) {
-    return call_pattern(CooStructure{A._indices(), A.sym_sizes().vec()});
+struct PatternOnCpu {
+  template <class Structure>
+  static PatternTensors run(MakePattern, c10::DispatchKeySet, const Structure& s) {
+    check_structure(s);
+    const GroupedByColumn columns = group_by_column(s);
+    const GroupedByRow rows = group_by_row(s);
+    const auto [column_offsets, column_entries] =
+        std::visit([](const auto& a) { return std::pair(a.offsets, entries_tensor(a)); }, columns);
+    const auto index_dtype = column_offsets.scalar_type();
+    // Always a copy, so that a change of the given tensors does not reach the pattern.
+    const auto own = [&](const at::Tensor& tensor) {
+      return tensor.to(tensor.options().dtype(index_dtype), /*non_blocking=*/false, /*copy=*/true);
+    };
+    const auto [row_offsets, row_entries] = std::visit(
+        [&](const auto& a) { return std::pair(own(offsets_tensor(a)), own(entries_tensor(a))); },
+        rows);
+    return {row_offsets, row_entries, column_offsets, column_entries};
   }
-  return call_pattern(CsrStructure{A.crow_indices(), A.col_indices(), A.sym_size(-1)});
-}
+};
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
-  m.impl("csr_pattern", csr_pattern);
-  m.impl("coo_pattern", coo_pattern);
-}
-TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) { m.impl("pattern", pattern); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_pattern<PatternOnCpu>(m); }
 
 }  // namespace
 }  // namespace spgrad

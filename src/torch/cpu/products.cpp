@@ -3,7 +3,6 @@
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <tuple>
@@ -14,6 +13,7 @@
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "cpu/partition.h"
+#include "malformed.h"
 
 namespace spgrad {
 namespace {
@@ -22,7 +22,7 @@ using kernels::DenseView;
 using kernels::RowBlock;
 
 // The tensor with contiguous columns, as the kernels want it. Expanded dimensions stay expanded:
-// the gradient that sum() sends back is a single number, and copying it out would be n × p.
+// the gradient that sum() sends back is a single number, and a full copy would be n × p of them.
 at::Tensor with_contiguous_columns(const at::Tensor& dense) {
   if (dense.size(-1) <= 1 || dense.stride(-1) == 1) return dense;
   at::Tensor narrow = dense;
@@ -32,7 +32,7 @@ at::Tensor with_contiguous_columns(const at::Tensor& dense) {
   return narrow.contiguous().expand(dense.sizes());
 }
 
-// What PyTorch's dtypes are called in the kernels; the memory is the same.
+// The kernels' names for PyTorch's dtypes; the memory is the same.
 template <class Scalar>
 struct KernelScalar {
   using type = Scalar;
@@ -74,10 +74,6 @@ auto mutable_view(const at::Tensor& dense) {
   return view_of(mutable_data_of<Scalar>(dense), dense);
 }
 
-// Calls a template function for the dtype that the checks let through.
-#define SPGRAD_DISPATCH(dtype, name, ...) \
-  AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, name, __VA_ARGS__)
-
 template <class Structure>
 at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
                        const at::Tensor& like) {
@@ -85,15 +81,9 @@ at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,
   return empty_large(C10_AS_INTARRAYREF_SLOW(size), like.scalar_type());
 }
 
-// One row of sums for each block, in the dtype that the kernels sum in.
-at::Tensor empty_partial_sums(const std::vector<RowBlock>& blocks, const at::Tensor& like) {
-  return at::empty({static_cast<int64_t>(blocks.size()), like.size(-1)},
-                   like.options().dtype(at::toOpMathType(like.scalar_type())));
-}
-
 // Adds up the partial sums of the blocks of long rows, in order, into their rows of `out`.
 template <class Scalar, class Index, class Entry>
-void add_blocks(const Grouped<Index, Entry>& a, const at::Tensor& partial_sums,
+void add_blocks(const GroupedEntries<Index, Entry>& a, const at::Tensor& partial_sums,
                 const at::Tensor& out) {
   using Sum = at::opmath_type<Scalar>;
   const int64_t p = partial_sums.size(1);
@@ -112,55 +102,71 @@ void add_blocks(const Grouped<Index, Entry>& a, const at::Tensor& partial_sums,
   }
 }
 
-// out = A x for the grouped entries of A; false where they are malformed.
-template <class Scalar, class Index, class Entry>
-bool multiply(const Grouped<Index, Entry>& a, const at::Tensor& values, const at::Tensor& x,
-              const at::Tensor& out) {
-  const int64_t p = x.size(-1);
-  const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
-  const auto* value = data_of<Scalar>(values);
-  auto* partial = mutable_data_of<at::opmath_type<Scalar>>(partial_sums);
+// run_rows for kernels that sum up the rows of `out`: sum_block(block, sums) is given the place for
+// the partial sums of the block, in the dtype that the kernels sum in.
+template <class Scalar, class Index, class Entry, class SumRange, class SumBlock>
+bool sum_rows(const GroupedEntries<Index, Entry>& a, const at::Tensor& out,
+              const SumRange& sum_range, const SumBlock& sum_block) {
+  const int64_t p = out.size(-1);
+  const at::Tensor partial_sums =
+      at::empty({static_cast<int64_t>(a.blocks.size()), p},
+                out.options().dtype(at::toOpMathType(out.scalar_type())));
+  auto* sums = mutable_data_of<at::opmath_type<Scalar>>(partial_sums);
   const bool valid = run_rows(
-      a.view, p, a.blocks,
-      [&](int64_t first, int64_t last) {
-        return kernels::spmm(a.view, value, view<Scalar>(x), mutable_view<Scalar>(out), p, first,
-                             last);
-      },
-      [&](int64_t number, const RowBlock& block) {
-        return kernels::spmm_block(a.view, value, view<Scalar>(x), partial + number * p, p, block);
-      });
+      a.view, p, a.blocks, sum_range,
+      [&](int64_t number, const RowBlock& block) { return sum_block(block, sums + number * p); });
   if (valid) add_blocks<Scalar>(a, partial_sums, out);
   return valid;
 }
 
-// The kernels check the indices that they use, and without columns in `dense` they use none.
-// (Sorting by column uses all.)
+// Calls kernel<Scalar>(entries) for the dtype, which the checks let through, and for the type of
+// the grouped entries. Throws where it returns false, as kernels do on a malformed structure.
+template <class Structure, class Grouped, class Kernel>
+void run_kernel(const Structure& structure, const Grouped& grouped, at::ScalarType dtype,
+                const Kernel& kernel) {
+  const bool valid = std::visit(
+      [&](const auto& a) {
+        return AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(
+            at::kHalf, at::kBFloat16, dtype, "spgrad",
+            [&] { return kernel.template operator()<scalar_t>(a); });
+      },
+      grouped);
+  if (!valid) report_malformed(structure);
+}
+
+// The kernels check the indices that they use. Without columns in `dense` they use none, so all are
+// checked here; grouping by column needs no such check, since it uses all.
 template <class Structure>
-GroupedByRow group_rows(const Structure& structure, const at::Tensor& dense) {
+GroupedByRow checked_group_by_row(const Structure& structure, const at::Tensor& dense) {
   if (dense.size(-1) == 0) check_indices(structure);
   return group_by_row(structure);
 }
 
 // The product with entries grouped by row (A) or by column (Aᵀ).
-template <class Structure, class GroupedVariant>
-at::Tensor multiply_grouped(const Structure& structure, const GroupedVariant& grouped,
-                            const c10::SymInt& rows, const at::Tensor& values,
-                            const at::Tensor& B) {
+template <class Structure, class Grouped>
+at::Tensor multiply(const Structure& structure, const Grouped& grouped, const c10::SymInt& rows,
+                    const at::Tensor& values, const at::Tensor& B) {
   const at::Tensor v = values.contiguous();
   const at::Tensor x = with_contiguous_columns(B);
+  const int64_t p = x.size(-1);
   at::Tensor out = empty_dense(structure, rows, x);
-  const bool valid = std::visit(
-      [&](const auto& a) {
-        return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_mm",
-                               [&] { return multiply<scalar_t>(a, v, x, out); });
-      },
-      grouped);
-  if (!valid) report_malformed(structure);
+  run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
+    const auto* value = data_of<Scalar>(v);
+    return sum_rows<Scalar>(
+        a, out,
+        [&](int64_t first, int64_t last) {
+          return kernels::spmm(a.view, value, view<Scalar>(x), mutable_view<Scalar>(out), p, first,
+                               last);
+        },
+        [&](const RowBlock& block, auto* sums) {
+          return kernels::spmm_block(a.view, value, view<Scalar>(x), sums, p, block);
+        });
+  });
   return out;
 }
 
-// A new tensor for one number at each entry, in the dtype that the kernels sum in. They leave it
-// alone where p = 0.
+// A new tensor for one number at each entry, in the dtype that the kernels sum in. Where p = 0 they
+// write nothing.
 template <class Structure>
 at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
   const auto size = C10_AS_INTARRAYREF_SLOW(structure.values_size());
@@ -170,93 +176,76 @@ at::Tensor empty_values(const Structure& structure, const at::Tensor& like) {
 
 struct Cpu {
   template <class Structure>
-  static at::Tensor mm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& values,
-                       const at::Tensor& B) {
+  static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& structure,
+                        const at::Tensor& values, const at::Tensor& B) {
     check_mm(structure, values, B);
-    return multiply_grouped(structure, group_rows(structure, B), structure.rows(), values, B);
+    return multiply(structure, checked_group_by_row(structure, B), structure.rows(), values, B);
   }
 
   template <class Structure>
-  static at::Tensor mm_transposed(c10::DispatchKeySet, const Structure& structure,
-                                  const at::Tensor& values, const at::Tensor& B) {
+  static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& structure,
+                        const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(structure, values, B);
-    return multiply_grouped(structure, group_by_column(structure), structure.columns(), values, B);
+    return multiply(structure, group_by_column(structure), structure.columns(), values, B);
   }
 
   template <class Structure>
-  static at::Tensor sddmm(c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
-                          const at::Tensor& Y) {
+  static at::Tensor run(Sddmm, c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
+                        const at::Tensor& Y) {
     check_sddmm(structure, X, Y);
-    const GroupedByRow grouped = group_rows(structure, Y);
+    const GroupedByRow grouped = checked_group_by_row(structure, Y);
     const at::Tensor x = with_contiguous_columns(X);
     const at::Tensor y = with_contiguous_columns(Y);
     const int64_t p = x.size(-1);
-    at::Tensor out = empty_values(structure, x);
-    const bool valid = std::visit(
-        [&](const auto& a) {
-          return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_sddmm", [&] {
-            auto* data = mutable_data_of<at::opmath_type<scalar_t>>(out);
-            return run_rows(
-                a.view, p, a.blocks,
-                [&](int64_t first, int64_t last) {
-                  return kernels::sddmm(a.view, view<scalar_t>(x), view<scalar_t>(y), data, p,
-                                        first, last);
-                },
-                [&](int64_t, const RowBlock& block) {
-                  return kernels::sddmm_block(a.view, view<scalar_t>(x), view<scalar_t>(y), data, p,
-                                              block);
-                });
+    const at::Tensor out = empty_values(structure, x);
+    run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
+      auto* products = mutable_data_of<at::opmath_type<Scalar>>(out);
+      return run_rows(
+          a.view, p, a.blocks,
+          [&](int64_t first, int64_t last) {
+            return kernels::sddmm(a.view, view<Scalar>(x), view<Scalar>(y), products, p, first,
+                                  last);
+          },
+          [&](int64_t, const RowBlock& block) {
+            return kernels::sddmm_block(a.view, view<Scalar>(x), view<Scalar>(y), products, p,
+                                        block);
           });
-        },
-        grouped);
-    if (!valid) report_malformed(structure);
+    });
     return out.to(x.scalar_type());
   }
 
   template <class Structure>
-  static std::tuple<at::Tensor, at::Tensor> mm_backward(c10::DispatchKeySet,
-                                                        const Structure& structure,
-                                                        const at::Tensor& values,
-                                                        const at::Tensor& B,
-                                                        const at::Tensor& grad) {
+  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet,
+                                                const Structure& structure,
+                                                const at::Tensor& values, const at::Tensor& B,
+                                                const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
     const GroupedByColumn grouped = group_by_column(structure);
     const at::Tensor v = values.contiguous();
     const at::Tensor x = with_contiguous_columns(grad);
     const at::Tensor y = with_contiguous_columns(B);
     const int64_t p = x.size(-1);
-    at::Tensor grad_values = empty_values(structure, x);
+    const at::Tensor grad_values = empty_values(structure, x);
     at::Tensor grad_B = empty_dense(structure, structure.columns(), x);
-    const bool valid = std::visit(
-        [&](const auto& a) {
-          return SPGRAD_DISPATCH(x.scalar_type(), "spgrad_mm_backward", [&] {
-            const at::Tensor partial_sums = empty_partial_sums(a.blocks, x);
-            const auto* value = data_of<scalar_t>(v);
-            auto* partial = mutable_data_of<at::opmath_type<scalar_t>>(partial_sums);
-            auto* products = mutable_data_of<at::opmath_type<scalar_t>>(grad_values);
-            const auto out = mutable_view<scalar_t>(grad_B);
-            const bool complete = run_rows(
-                a.view, p, a.blocks,
-                [&](int64_t first, int64_t last) {
-                  return kernels::backward(a.view, value, view<scalar_t>(x), view<scalar_t>(y), out,
-                                           products, p, first, last);
-                },
-                [&](int64_t number, const RowBlock& block) {
-                  return kernels::backward_block(a.view, value, view<scalar_t>(x),
-                                                 view<scalar_t>(y), partial + number * p, products,
-                                                 p, block);
-                });
-            if (complete) add_blocks<scalar_t>(a, partial_sums, grad_B);
-            return complete;
+    run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
+      const auto* value = data_of<Scalar>(v);
+      auto* products = mutable_data_of<at::opmath_type<Scalar>>(grad_values);
+      return sum_rows<Scalar>(
+          a, grad_B,
+          [&](int64_t first, int64_t last) {
+            return kernels::backward(a.view, value, view<Scalar>(x), view<Scalar>(y),
+                                     mutable_view<Scalar>(grad_B), products, p, first, last);
+          },
+          [&](const RowBlock& block, auto* sums) {
+            return kernels::backward_block(a.view, value, view<Scalar>(x), view<Scalar>(y), sums,
+                                           products, p, block);
           });
-        },
-        grouped);
-    if (!valid) report_malformed(structure);
+    });
     return {grad_values.to(x.scalar_type()), std::move(grad_B)};
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_backend<Cpu>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_products<Cpu>(m); }
 
 }  // namespace
 }  // namespace spgrad

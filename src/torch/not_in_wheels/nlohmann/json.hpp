@@ -1,6 +1,6 @@
-// ATen/functorch/Interpreter.h of PyTorch includes this header of another library, which PyTorch's
-// wheels lack (2.15). What it declares with it is never called here, so declarations suffice. The
-// folder is searched last: the library itself is taken wherever it is.
+// PyTorch's ATen/functorch/Interpreter.h includes this header of another library, which PyTorch's
+// wheels lack (2.15). Nothing of it is called here, so declarations suffice. The folder is searched
+// last, so that the library itself is used where there is one.
 #pragma once
 
 #include <string>
