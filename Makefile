@@ -5,18 +5,21 @@ VENV ?= .venv
 BUILD := build/release
 SECONDS ?= 3600
 bin := $(VENV)/bin
+with_tools := PATH="$(abspath $(bin)):$$PATH"
 stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick performance-pages test test-cuda soak fuzz coverage mutation lint format clean install
+.PHONY: help demo bench bench-quick performance-pages check test release-check test-cuda soak fuzz coverage mutation lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
-	@echo "make test               build, check and test everything"
+	@echo "make check              lint, release C++ tests, and the Python tests that matter for what changed"
+	@echo "make test               build, check and test everything; what did not change is not run again"
+	@echo "make release-check      all that, and what takes hours"
 	@echo "make test-cuda          test the products on a CUDA device"
 	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
 	@echo "make fuzz               fuzz the kernels for an hour each (SECONDS=600 for ten minutes)"
@@ -26,19 +29,29 @@ help:
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
 
-$(stamp)-environment: pyproject.toml
+$(stamp)-tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(bin)/python -m pip install --quiet --group tools
+	touch $@
+
+$(stamp)-environment: $(stamp)-tools
 	$(bin)/python -m pip install --progress-bar on --group test
 	touch $@
 
-$(stamp)-installed: $(stamp)-environment $(sources)
-	PATH="$(abspath $(bin)):$$PATH" $(bin)/python -m pip install --verbose --no-deps \
-	  --no-build-isolation --force-reinstall \
-	  -C build-dir=$(BUILD) -C cmake.define.SPGRAD_WERROR=ON .
+# The kernels need no PyTorch: the first time, they are compiled while it is downloaded.
+$(stamp)-kernels: $(stamp)-tools
+	$(with_tools) cmake --preset release -DSPGRAD_TORCH=OFF -DSPGRAD_TESTS=OFF
+	$(with_tools) cmake --build $(BUILD) --target spgrad_kernels
 	touch $@
 
-install: $(stamp)-installed
+$(stamp)-installed: $(stamp)-environment $(stamp)-kernels $(sources)
+	$(with_tools) $(bin)/python -m pip install --verbose --no-deps --no-build-isolation --force-reinstall \
+	  -C build-dir=$(BUILD) -C cmake.define.SPGRAD_TORCH=ON -C cmake.define.SPGRAD_WERROR=ON .
+	touch $@
+
+install:
+	@$(MAKE) --no-print-directory --jobs=2 $(stamp)-installed
 
 demo: install
 	$(if $(MATRIX),,$(bin)/python -m examples.digits)
@@ -53,8 +66,11 @@ bench-quick: install
 performance-pages: install
 	$(bin)/python -m benchmarks.operator.pages
 
+check: install
+	$(with_tools) $(bin)/python tests/run.py --check
+
 test: install
-	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py
+	$(with_tools) $(bin)/python tests/run.py
 
 test-cuda: install
 	$(bin)/python -m pytest --backend=cuda
@@ -62,11 +78,15 @@ test-cuda: install
 soak: install
 	$(bin)/python -m pytest tests/python/test_training.py -k memory_stays_flat --steps=20000 -v -s
 
+release-check: test
+	$(with_tools) $(bin)/python tests/run.py --long
+	$(MAKE) soak coverage mutation
+
 # What it finds lies beside the targets in build/fuzz/tests/kernels/cpu/fuzz.
 fuzz: $(stamp)-environment
-	PATH="$(abspath $(bin)):$$PATH" cmake --preset fuzz -DSPGRAD_FUZZ_SECONDS=$(SECONDS)
-	PATH="$(abspath $(bin)):$$PATH" cmake --build --preset fuzz
-	PATH="$(abspath $(bin)):$$PATH" ctest --preset fuzz --parallel 2 --verbose
+	$(with_tools) cmake --preset fuzz -DSPGRAD_FUZZ_SECONDS=$(SECONDS)
+	$(with_tools) cmake --build --preset fuzz
+	$(with_tools) ctest --preset fuzz --parallel 2 --verbose
 
 # The tools of one command only, beside those of all tests.
 $(stamp)-environment-%: $(stamp)-environment
@@ -74,13 +94,13 @@ $(stamp)-environment-%: $(stamp)-environment
 	touch $@
 
 coverage: $(stamp)-environment-coverage
-	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/measure_coverage.py
+	$(with_tools) $(bin)/python tests/measure_coverage.py
 
 mutation: $(stamp)-environment-mutation
-	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/mutation/run.py $(FILES)
+	$(with_tools) $(bin)/python tests/mutation/run.py $(FILES)
 
 lint: $(stamp)-environment
-	PATH="$(abspath $(bin)):$$PATH" $(bin)/python tests/run.py --only lint
+	$(with_tools) $(bin)/python tests/run.py --only lint
 
 format: $(stamp)-environment
 	git ls-files '*.cpp' '*.h' | xargs $(bin)/clang-format -i

@@ -1,128 +1,80 @@
-"""Runs every check of the project; at the end come the failures, and how many passed and failed.
+"""Runs the checks of the project; at the end come their seconds, the failures, and the counts.
 
 lint       clang-format, ruff, mypy
 release    the C++ tests of the build that is installed
-asan-ubsan the C++ tests under the sanitizers of addresses and of undefined behaviour
+sanitized  the C++ tests under the sanitizers of addresses and of undefined behaviour, and a minute
+           of fuzzing
 tsan       the C++ tests that share work out to threads, under the thread sanitizer
-fuzz       the fuzz targets of the kernels, a minute each
 python     pytest, doctests included
-speed      the tests that compare times, with nothing beside them
 composite  the tests of the products on what devices without kernels get
+speed      the tests that compare times, with nothing beside them
+
+A step whose inputs (sources, binaries, tools) are those of its last pass is not run again, except
+with CI=true.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from checks import inputs
+from checks.outcomes import Counts, read_ctest, read_junit
+from checks.processes import ROOT, has_libfuzzer, lines_of, run
+
 REPORTS = ROOT / "build" / "reports"
-MESSAGE_LENGTH = 500  # characters of a failure that are repeated at the end
+IN_CI = os.environ.get("CI") == "true"
 
-
-@dataclass
-class Counts:
-    """Outcomes of tests, with a line for each failure."""
-
-    passed: int = 0
-    skipped: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, other: Counts) -> None:
-        """Add the outcomes of another run."""
-        self.passed += other.passed
-        self.skipped += other.skipped
-        self.failures += other.failures
-
-
-def run(command: list[str], environment: dict[str, str] | None = None) -> bool:
-    """Run a command in the project's folder; its output goes where ours goes."""
-    print("$", " ".join(command), flush=True)
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
-
-
-def failure(case: ET.Element) -> str | None:
-    """Name a failed test case and its message, or return None."""
-    for kind in ("failure", "error"):
-        found = case.find(kind)
-        if found is not None:
-            message = (found.get("message") or found.text or "").strip()
-            return f"{case.get('classname', '')} {case.get('name', '')}: {message[:MESSAGE_LENGTH]}"
-    return None
-
-
-def read_report(report: Path, *, succeeded: bool) -> Counts:
-    """Count the test cases of a JUnit report; a run that failed without one counts as a failure."""
-    counts = Counts()
-    if report.exists():
-        for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - our own report
-            if (failed := failure(case)) is not None:
-                counts.failures.append(failed)
-            elif case.find("skipped") is not None or case.get("status") == "disabled":
-                counts.skipped += 1
-            else:
-                counts.passed += 1
-    if not succeeded and not counts.failures:
-        counts.failures.append(f"{report.stem}: no test is reported as failed, but the run is")
-    return counts
+CPP_SOURCES = (
+    "CMake*",
+    "cmake",
+    "include",
+    "src",
+    "tests/CMakeLists.txt",
+    "tests/kernels",
+    "tests/torch",
+)
+# The installed library stands for the C++ sources.
+PYTHON_SOURCES = ("pyproject.toml", "python", "tests/python")
 
 
 def lint() -> Counts:
     """Check formatting, style and types; each tool counts as one test."""
-    listed = subprocess.run(
-        ["git", "ls-files", "*.cpp", "*.h"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
     commands = [
-        ["clang-format", "--dry-run", "--Werror", *listed.stdout.split()],
+        ["clang-format", "--dry-run", "--Werror", *lines_of("git", "ls-files", "*.cpp", "*.h")],
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],
     ]
-    failures = [" ".join(command[:2]) for command in commands if not run(command)]
+    failures = [" ".join(command[:2]) for command in commands if not run(*command)]
     return Counts(passed=len(commands) - len(failures), failures=failures)
 
 
-def ctest(preset: str, *settings: str, names: str = ".") -> Counts:
-    """Build a preset, with further settings for CMake, and run its C++ tests of such names."""
-    configured = run(
-        ["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}", *settings]
-    )
-    if not (configured and run(["cmake", "--build", "--preset", preset])):
+def ctest(preset: str, *settings: str, target: str = "all") -> Counts:
+    """Build a target of a preset, with further settings for CMake, and run its C++ tests."""
+    configure = ("cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}", *settings)
+    if not (run(*configure) and run("cmake", "--build", "--preset", preset, "--target", target)):
         return Counts(failures=[f"{preset}: build"])
-    report = REPORTS / f"{preset}.xml"
+    build, report = ROOT / "build" / preset, REPORTS / f"{preset}.xml"
     report.unlink(missing_ok=True)
-    command = ["ctest", "--test-dir", f"build/{preset}", "--output-on-failure"]
-    command += ["--parallel", str(os.cpu_count()), "--no-tests=error", "--tests-regex", names]
-    return read_report(report, succeeded=run([*command, "--output-junit", str(report)]))
+    for shard in (build / "reports").glob("*.xml"):
+        shard.unlink()
+    options = ("--output-on-failure", "--no-tests=error", "--parallel", str(os.cpu_count()))
+    succeeded = run("ctest", "--test-dir", str(build), *options, "--output-junit", str(report))
+    return read_ctest(report, build / "reports", succeeded=succeeded)
 
 
-def has_libfuzzer() -> bool:
-    """Whether Clang and its libFuzzer are there."""
-    if shutil.which("clang++") is None:
-        return False
-    target = 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
-    command = ["clang++", "-fsanitize=address,fuzzer", "-x", "c++", "-", "-o", os.devnull]
-    return subprocess.run(command, input=target, text=True, check=False).returncode == 0
-
-
-def fuzz() -> Counts:
-    """Run the fuzz targets; only CI must have what they need."""
+def sanitized() -> Counts:
+    """Run what Clang builds; only CI must have what it needs."""
     if not has_libfuzzer():
-        required = os.environ.get("CI") == "true"
-        needed = "The fuzz targets need Clang with libFuzzer (on Debian: clang and libclang-rt-dev)"
-        print(needed + ("." if required else "; they are skipped."))
-        return Counts(failures=[needed]) if required else Counts(skipped=1)
-    return ctest("fuzz", "-DSPGRAD_FUZZ_SECONDS=60")
+        needed = "The sanitized tests need Clang with libFuzzer and OpenMP "
+        needed += "(on Debian: clang, libclang-rt-dev and libomp-dev)"
+        print(needed + ("." if IN_CI else "; they are skipped."))
+        return Counts(failures=[needed]) if IN_CI else Counts(skipped=1)
+    return ctest("sanitized")
 
 
 # Most tests are too small to keep two cores busy.
@@ -133,15 +85,21 @@ def pytest(name: str, *arguments: str) -> Counts:
     """Run pytest, and name the report."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
-    return read_report(report, succeeded=run(command))
+    succeeded = run(sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments)
+    return read_junit(report, succeeded=succeeded)
+
+
+def files_of(*names: str) -> tuple[str, ...]:
+    """Name files of Python tests."""
+    return tuple(f"tests/python/test_{name}.py" for name in names)
 
 
 # The quick ones of the tests that every backend must pass.
-OF_COMPOSITE = tuple(
-    f"tests/python/test_{name}.py"
-    for name in ("product", "gradients", "layouts_and_strides", "errors", "malformed", "memory")
+OF_COMPOSITE = files_of(
+    "product", "gradients", "layouts_and_strides", "errors", "malformed", "memory"
 )
+# What sees most mistakes in a minute.
+QUICK = files_of("product", "gradients", "layouts_and_strides", "errors", "malformed", "operators")
 
 
 def composite() -> Counts:
@@ -149,32 +107,79 @@ def composite() -> Counts:
     return pytest("composite", "--backend=composite", *IN_FEW_PROCESSES, *OF_COMPOSITE)
 
 
+def changed_python() -> Counts:
+    """Run the files of Python tests that changed, those of what changed, and the quick ones."""
+    changed = {line[3:] for line in lines_of("git", "status", "--porcelain", "-uall")}
+    changed |= set(lines_of("git", "diff", "--name-only", "HEAD~1"))
+    chosen = {
+        name for name in changed if Path(name).match("tests/*/test_*.py") and Path(name).exists()
+    }
+    for folder in ("examples", "benchmarks"):
+        if any(name.startswith(f"{folder}/") for name in changed):
+            chosen.add(f"tests/{folder}")
+    options = ("-m", "not timed", *IN_FEW_PROCESSES)
+    return pytest("changed", *options, *sorted(chosen | set(QUICK)))
+
+
+# Each step with the places of its inputs; "." is everything.
 STEPS = {
-    "lint": lint,
-    "release": lambda: ctest("release"),
-    "asan-ubsan": lambda: ctest("asan-ubsan"),
-    # Each is a process of its own, so that all take minutes; those of one thread have no race.
-    "tsan": lambda: ctest("tsan", names="ManyThreads|Determinism|RunTasks|RunRows"),
-    "fuzz": fuzz,
-    "python": lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES),
-    "speed": lambda: pytest("speed", "-m", "timed"),
-    "composite": composite,
+    "lint": (lint, (".",)),
+    "release": (lambda: ctest("release"), CPP_SOURCES),
+    "sanitized": (sanitized, CPP_SOURCES),
+    "tsan": (lambda: ctest("tsan"), CPP_SOURCES),
+    "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
+    "composite": (composite, PYTHON_SOURCES),
+    "speed": (lambda: pytest("speed", "-m", "timed"), PYTHON_SOURCES),
 }
+# What takes hours, before a release, beside all that has a command of its own.
+LONG = {
+    "asan": (lambda: ctest("asan"), CPP_SOURCES),
+    "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
+    "fuzz": (lambda: ctest("fuzz", "-DSPGRAD_FUZZ_SECONDS=3600"), CPP_SOURCES),
+}
+# While one works: the steps that are quick, and the Python tests that matter.
+CHECK = {
+    "lint": STEPS["lint"],
+    "release": STEPS["release"],
+    "changed": (changed_python, (".",)),
+}
+
+
+def table(rows: list[tuple[str, float | None, Counts]]) -> str:
+    """Lay out the steps with their seconds."""
+    lines = [f"{'step':<10} {'seconds':>8} {'passed':>7} {'failed':>7} {'skipped':>8}"]
+    for name, seconds, counts in rows:
+        took = "unchanged" if seconds is None else f"{seconds:.0f}"
+        numbers = (counts.passed, len(counts.failures), counts.skipped)
+        lines.append("{:<9} {:>9} {:>7} {:>7} {:>8}".format(name, took, *numbers))
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Run the steps and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=STEPS, help="run one step")
-    chosen = parser.parse_args().only
+    parser.add_argument("--only", choices=STEPS, help="run one step, in any case")
+    parser.add_argument("--check", action="store_true", help="run what one runs while working")
+    parser.add_argument("--long", action="store_true", help="run what takes hours")
+    options = parser.parse_args()
+    steps = CHECK if options.check else LONG if options.long else STEPS
+    if options.only:
+        steps = {options.only: STEPS[options.only]}
     REPORTS.mkdir(parents=True, exist_ok=True)
 
     total = Counts()
-    for name, step in STEPS.items():
-        if chosen in (None, name):
-            counts = step()
-            print(f"{name}: {counts.passed} passed, {len(counts.failures)} failed", flush=True)
-            total.add(counts)
+    rows: list[tuple[str, float | None, Counts]] = []
+    for name, (step, places) in steps.items():
+        started = time.monotonic()
+        digest = inputs.digest(places)
+        passed = None if IN_CI or options.only else inputs.last_pass(name, digest)
+        counts = passed or step()
+        rows.append((name, None if passed else time.monotonic() - started, counts))
+        if not passed and not counts.failures:
+            inputs.remember(name, digest, counts)
+        total.add(counts)
+        print(f"{name}: {counts.passed} passed, {len(counts.failures)} failed", flush=True)
+    print(table(rows))
     for line in total.failures:
         print("FAILED", line)
     print(f"{total.passed} passed, {len(total.failures)} failed, {total.skipped} skipped")

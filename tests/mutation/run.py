@@ -96,10 +96,16 @@ STAGES = {
         "/cpu/grouped.cpp.o", python="product gradients malformed pattern"
     ),
     "src/torch/cpu/partition.h": operators(
-        "/cpu/products.cpp.o", "/cpu/grouped.cpp.o", "/cpu/partition_test.cpp.o", python="product malformed"
+        "/cpu/products.cpp.o",
+        "/cpu/grouped.cpp.o",
+        "/cpu/partition_test.cpp.o",
+        python="product malformed",
     ),
     "src/torch/cpu/parallel.h": operators(
-        "/cpu/products.cpp.o", "/cpu/grouped.cpp.o", "/cpu/partition_test.cpp.o", python="product malformed"
+        "/cpu/products.cpp.o",
+        "/cpu/grouped.cpp.o",
+        "/cpu/partition_test.cpp.o",
+        python="product malformed",
     ),
     "src/torch/cpu/products.cpp": operators(
         "/cpu/products.cpp.o", python="product layouts_and_strides gradients malformed memory"

@@ -71,8 +71,10 @@ class Dense {
 
   template <class Function>
   Dense& fill(const Function& number) {
-    for (int64_t item = 0; item < items_; ++item) {
-      for (int64_t row = 0; row < rows_; ++row) fill_row(item, row, number);
+    const int64_t items = item_stride_ == 0 ? std::min<int64_t>(items_, 1) : items_;
+    const int64_t rows = row_stride_ == 0 ? std::min<int64_t>(rows_, 1) : rows_;
+    for (int64_t item = 0; item < items; ++item) {
+      for (int64_t row = 0; row < rows; ++row) fill_row(item, row, number);
     }
     return *this;
   }

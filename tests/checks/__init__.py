@@ -1,0 +1,1 @@
+"""What tests/run.py stands on: processes, outcomes of tests, and inputs of steps."""
