@@ -71,13 +71,19 @@ def steps(request):
     return request.config.getoption("steps")
 
 
-@pytest.fixture(params=spgrad.instruction_sets())
-def instruction_set(request):
-    """Each instruction set of this CPU in turn; the one before comes back."""
+@pytest.fixture
+def use_instruction_set():
+    """Choose the instruction set; the one before comes back."""
     before = spgrad.instruction_set()
-    spgrad.use_instruction_set(request.param)
-    yield request.param
+    yield spgrad.use_instruction_set
     spgrad.use_instruction_set(before)
+
+
+@pytest.fixture(params=spgrad.instruction_sets())
+def instruction_set(request, use_instruction_set):
+    """Each instruction set of this CPU in turn."""
+    use_instruction_set(request.param)
+    return request.param
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Threads, forks, signals and the end of the interpreter."""
 
 import signal
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 from programs import output_of, run
@@ -13,7 +13,6 @@ import os, signal, sys, threading, time
 torch.manual_seed(0)
 torch.set_num_threads(2)
 dense = torch.randn(3000, 3000) * (torch.rand(3000, 3000) < 0.01)
-A = dense.to_sparse_csr() if sys.argv[1] == "csr" else dense.to_sparse()
 B = torch.randn(3000, 64)
 
 
@@ -25,17 +24,24 @@ def step(A, B):
     return C.detach(), values, B.grad
 
 
-expected = step(A, B)
-
-
 def is_right(results):
     return all(torch.equal(*pair) for pair in zip(results, expected, strict=True))
 """
-LAYOUTS = pytest.mark.parametrize("layout", ["csr", "coo"])
+# The layouts one after the other, as the process has it that uses both.
+LAYOUTS = """
+for layout in {layouts}:
+    A = dense.to_sparse_csr() if layout == "csr" else dense.to_sparse()
+    expected = step(A, B)
+"""
 
 
-@LAYOUTS
-def test_backward_passes_of_many_threads_meet_in_one_leaf(layout):
+def with_each(program, *layouts):
+    """Make a program that does the same with a matrix A of each layout."""
+    layouts = layouts or ("csr", "coo")
+    return PROBLEM + LAYOUTS.format(layouts=layouts) + indent(dedent(program), "    ")
+
+
+def test_backward_passes_of_many_threads_meet_in_one_leaf():
     program = """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -54,11 +60,10 @@ def test_backward_passes_of_many_threads_meet_in_one_leaf(layout):
     for total, one in ((leaf.grad.values(), expected[1]), (dense_leaf.grad, expected[2])):
         print(torch.allclose(total, count * one, rtol=1e-4, atol=1e-3))
     """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"] * 4
+    assert output_of(with_each(program)) == ["True"] * 8
 
 
-@LAYOUTS
-def test_a_forked_process_multiplies_after_its_parent_did(layout):
+def test_a_forked_process_multiplies_after_its_parent_did():
     # With one thread, as in the workers of a DataLoader: OpenMP's threads are not in the child,
     # so that PyTorch's own operators wait for them forever, too.
     program = """
@@ -69,11 +74,10 @@ def test_a_forked_process_multiplies_after_its_parent_did(layout):
     print(os.waitpid(child, 0)[1])
     print(is_right(step(A, B)))
     """
-    assert output_of(PROBLEM + dedent(program), layout) == ["0", "True"]
+    assert output_of(with_each(program)) == ["0", "True"] * 2
 
 
-@LAYOUTS
-def test_workers_of_a_data_loader_multiply(layout):
+def test_workers_of_a_data_loader_multiply():
     program = """
     class Products(torch.utils.data.Dataset):
         def __len__(self):
@@ -85,11 +89,10 @@ def test_workers_of_a_data_loader_multiply(layout):
     for i, C in enumerate(torch.utils.data.DataLoader(Products(), batch_size=None, num_workers=2)):
         print(torch.equal(C, spgrad.sparse_mm(A, i * B)))
     """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"] * 6
+    assert output_of(with_each(program)) == ["True"] * 12
 
 
-@LAYOUTS
-def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(layout):
+def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else():
     program = """
     # A shell that starts the tests in the background has the signal ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,12 +103,14 @@ def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(layout):
     except KeyboardInterrupt:
         print(is_right(step(A, B)))
     """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"]
+    assert output_of(with_each(program)) == ["True"] * 2
 
 
-@LAYOUTS
+OF_PYTORCH = "(B.detach().requires_grad_() @ B.T).sum().backward()"
+
+
 @pytest.mark.parametrize(
-    "work", ["step(A, B)", "(B.detach().requires_grad_() @ B.T).sum().backward()"]
+    ("layout", "work"), [("csr", "step(A, B)"), ("coo", "step(A, B)"), ("csr", OF_PYTORCH)]
 )
 def test_the_interpreter_may_end_while_threads_multiply(layout, work):
     # Python ends a thread that comes back to a finished interpreter by unwinding its stack, and
@@ -121,16 +126,15 @@ def test_the_interpreter_may_end_while_threads_multiply(layout, work):
     time.sleep(0.5)
     print("ends", flush=True)
     """
-    done = run(PROBLEM + dedent(program), layout, seconds=60)
+    done = run(with_each(program, layout), seconds=60)
     assert done.stdout.split() == ["ends"]
     assert done.returncode in (0, -signal.SIGABRT), done.stderr
 
 
-@LAYOUTS
-def test_indices_that_another_thread_changes_all_the_time_lead_nowhere(layout):
+def test_indices_that_another_thread_changes_all_the_time_lead_nowhere():
     # Each product meets good indices, bad ones, or a mixture of both.
     program = """
-    if sys.argv[1] == "csr":
+    if layout == "csr":
         crow, col = A.crow_indices(), A.col_indices()
         held = [crow, col]
     else:
@@ -166,4 +170,4 @@ def test_indices_that_another_thread_changes_all_the_time_lead_nowhere(layout):
     spoiler.join()
     print(is_right(step(A, B)))
     """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"]
+    assert output_of(with_each(program)) == ["True"] * 2

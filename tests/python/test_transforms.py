@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch._dynamo.testing
+from cases import BOTH_FORMS, SIZES
+from forms import assert_right, function_of, operands_for, writer_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -14,7 +16,6 @@ from oracle import (
     integers,
     make_sparse,
     output_gradient_for,
-    positions_of,
     product,
     values_of,
 )
@@ -26,25 +27,6 @@ pytestmark = [
     # PyTorch's own forward mode is made with it.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
-
-BOTH_FORMS = pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
-SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-
-
-def function_of(A):
-    """Return the product with A's structure as a function of values and B."""
-    if A.layout == torch.sparse_coo:
-        indices, size = A._indices(), tuple(A.shape)
-        return lambda values, B: spgrad.coo_mm(indices, values, size, B)
-    crow, col = A.crow_indices(), A.col_indices()
-    return lambda values, B: spgrad.csr_mm(crow, col, values, B)
-
-
-def writer_of(A):
-    """Return a function that writes out, as a dense matrix, A with other values."""
-    positions = positions_of(A)
-    zeros = torch.zeros(A.shape, dtype=torch.float64)
-    return lambda values: zeros.index_put(positions, values.flatten(), accumulate=True)
 
 
 @SIZES
@@ -185,17 +167,6 @@ def test_compiled_autograd_is_refused_by_name():
         C.backward()
 
 
-def assert_compiled_right(multiply, A, p, factor):
-    """Check a compiled product of A's parts, times a factor, and its gradients."""
-    values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
-    G = output_gradient_for(A, p)
-    C = multiply(values, B)
-    assert_dense(C, factor * product(A, B))
-    C.backward(G)
-    assert_dense(values.grad, factor * gradient_of_values(A, B, G))
-    assert_dense(B.grad, factor * gradient_of_B(A, G))
-
-
 # n, nnz and p.
 GROWING = [(4, 8, 3), (5, 9, 4), (9, 20, 7)]
 
@@ -218,10 +189,12 @@ def test_one_compiled_graph_serves_all_sizes(kind, backend):
         A = make_sparse(kind, (n, 6), entries)
         if kind == "csr32":
             parts = (A.crow_indices(), A.col_indices())
-            assert_compiled_right(lambda v, B, parts=parts: csr(*parts, v, B), A, p, 6)
+            assert_right(
+                lambda v, B, parts=parts: csr(*parts, v, B), A, operands_for(A, p), factor=6
+            )
         else:
             i = A._indices()
-            assert_compiled_right(lambda v, B, i=i, n=n: coo(i, v, n, B), A, p, 6)
+            assert_right(lambda v, B, i=i, n=n: coo(i, v, n, B), A, operands_for(A, p), factor=6)
     assert counter.frame_count == 1
 
 
@@ -232,7 +205,7 @@ def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
     pattern = spgrad.Pattern(A)
     compiled = torch.compile(lambda v, B: pattern.mm(v * 3, B) * 2, fullgraph=True, dynamic=True)
     for p in (3, 5):
-        assert_compiled_right(compiled, A, p, 6)
+        assert_right(compiled, A, operands_for(A, p), factor=6)
 
 
 class Products(torch.nn.Module):

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from cases import SIZES
+from forms import Operators, operands_of, writer_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -12,7 +14,6 @@ from oracle import (
     dense_for,
     gradient_of_B,
     gradient_of_values,
-    integers,
     make_sparse,
     output_gradient_for,
     positions_of,
@@ -20,7 +21,6 @@ from oracle import (
     to_dense,
     values_of,
 )
-from test_transforms import SIZES, writer_of
 from torch.func import grad, jacrev, vmap
 
 import spgrad
@@ -29,31 +29,14 @@ FORMS = pytest.mark.parametrize("form", ["csr32", "csr64", "coalesced", "uncoale
 ITEMS = 3
 
 
+def operators_of(form, A):
+    """Return the four operators with A's structure."""
+    return Operators(A, "pattern" if form == "pattern" else None)
+
+
 def sparse_for(form, size, seed=0):
     """Make the matrix of a form; a pattern is made from unsorted entries with duplicates."""
     return make_sparse("uncoalesced" if form == "pattern" else form, size, seed=seed)
-
-
-def operators_of(form, A):
-    """Return the four operators with A's structure."""
-    size = tuple(A.shape)
-    if form == "pattern":
-        tensors, name = (*spgrad.Pattern(A)._tensors, size), "pattern"
-    elif A.layout == torch.sparse_csr:
-        tensors, name = (A.crow_indices(), A.col_indices()), "csr"
-    else:
-        tensors, name = (A._indices(),), "coo"
-
-    def call(operator, *operands):
-        op = getattr(torch.ops.spgrad, f"{name}_{operator}")
-        if name == "coo":
-            after_values = operands if operator == "sddmm" else operands[1:]
-            return op(*tensors, *operands[: -len(after_values)], size, *after_values)
-        if name == "csr" and operator == "mm_transposed":
-            return op(*tensors, operands[0], size[-1], operands[1])
-        return op(*tensors, *operands)
-
-    return call
 
 
 def expected_of(operator, A, *operands):
@@ -70,18 +53,6 @@ def expected_of(operator, A, *operands):
         return (sddmm(*operands),)
     matrix = write(operands[0])
     return ((matrix if operator == "mm" else matrix.mT) @ operands[1],)
-
-
-def operands_of(operator, A, seed=0, p=3):
-    """Return fresh operands of an operator."""
-    values = integers(*values_of(A).shape, seed=seed)
-    B, G = dense_for(A, p, seed=seed + 50), output_gradient_for(A, p, seed=seed + 100)
-    return {
-        "mm": (values, B),
-        "mm_transposed": (values, G),
-        "sddmm": (G, B),
-        "mm_backward": (values, B, G),
-    }[operator]
 
 
 def stacked(items, dims):
@@ -107,7 +78,7 @@ def stacked(items, dims):
 @FORMS
 def test_every_operator_is_right_for_every_item(form, size, operator, dims):
     A = sparse_for(form, size)
-    items = [operands_of(operator, A, seed) for seed in range(ITEMS)]
+    items = [operands_of(operator, A, seed=seed) for seed in range(ITEMS)]
     call = operators_of(form, A)
     results = vmap(lambda *x: call(operator, *x), tuple(dims))(*stacked(items, dims))
     results = results if isinstance(results, tuple) else (results,)
@@ -124,7 +95,7 @@ def test_every_operator_is_right_for_every_item(form, size, operator, dims):
 @FORMS
 def test_one_matrix_times_narrow_and_wide_items_is_right(form, size, operator, p):
     A = sparse_for(form, size)
-    items = [operands_of(operator, A, seed, p) for seed in range(ITEMS)]
+    items = [operands_of(operator, A, p, seed=seed) for seed in range(ITEMS)]
     call = operators_of(form, A)
     values, Bs = stacked(items, (None, 0))
     C = vmap(lambda B: call(operator, values, B))(Bs)
@@ -174,7 +145,7 @@ def test_each_item_may_have_a_structure_of_its_own(kind, size, shared_values):
 def test_vmaps_and_gradients_nest(form, size):
     A = sparse_for(form, size)
     call, G = operators_of(form, A), output_gradient_for(A)
-    values = torch.stack([operands_of("mm", A, seed)[0] for seed in range(2)])
+    values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(2)])
     Bs = torch.stack([dense_for(A, seed=seed) for seed in range(ITEMS)])
 
     def gradients(values, B):
@@ -199,7 +170,7 @@ def test_vmaps_and_gradients_nest(form, size):
 def test_a_second_derivative_for_each_item_is_that_of_the_dense_product(form):
     A = sparse_for(form, PLAIN)
     call, write = operators_of(form, A), writer_of(A)
-    values = torch.stack([operands_of("mm", A, seed)[0] for seed in range(ITEMS)])
+    values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(ITEMS)])
     B = dense_for(A)
 
     def curvature(multiply):
@@ -216,7 +187,7 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
     call = operators_of(form, A)
     operands = [
         x if dim is None else x.new_empty(0, *x.shape)
-        for x, dim in zip(operands_of("mm", A), dims, strict=True)
+        for x, dim in zip(operands_of("mm", A, seed=0), dims, strict=True)
     ]
     assert vmap(lambda v, B: call("mm", v, B), dims)(*operands).shape == (0, *size[:-1], 3)
 
@@ -225,7 +196,7 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
 def test_chunks_of_items_give_the_same(form):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    operands = stacked([operands_of("mm", A, seed) for seed in range(5)], (0, 0))
+    operands = stacked([operands_of("mm", A, seed=seed) for seed in range(5)], (0, 0))
     C = vmap(lambda v, B: call("mm", v, B), chunk_size=2)(*operands)
     for i in range(5):
         assert_dense(C[i], expected_of("mm", A, operands[0][i], operands[1][i])[0])
@@ -240,7 +211,7 @@ def test_vmap_compiles_into_one_graph(form, dynamic):
     compiled = torch.compile(
         vmap(lambda v, B: call("mm", v, B)), fullgraph=True, backend="aot_eager", dynamic=dynamic
     )
-    operands = stacked([operands_of("mm", A, seed) for seed in range(ITEMS)], (0, 0))
+    operands = stacked([operands_of("mm", A, seed=seed) for seed in range(ITEMS)], (0, 0))
     for i, C in enumerate(compiled(*operands)):
         assert_dense(C, expected_of("mm", A, operands[0][i], operands[1][i])[0])
 
@@ -278,7 +249,7 @@ def test_batches_of_sparse_matrices_for_each_item_are_refused():
 def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    values, B = operands_of("mm", A)
+    values, B = operands_of("mm", A, seed=0)
     with pytest.raises(ValueError, match=r"B must be 2D for a sparse matrix, .* \[5\]"):
         vmap(lambda b: call("mm", values, b), 1)(B)
     with pytest.raises(ValueError, match="values must have one element for each entry"):
@@ -301,7 +272,7 @@ def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
 def test_messages_speak_of_one_item_as_without_vmap(form, operator, place, part):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    operands = list(operands_of(operator, A))
+    operands = list(operands_of(operator, A, seed=0))
     operands[place] = operands[place][part]
     with pytest.raises(ValueError, match="must have") as alone:
         call(operator, *operands)
@@ -318,7 +289,7 @@ def test_an_index_out_of_bounds_does_not_reach_the_next_item(dim, bad):
     A = make_sparse("coalesced", BATCHED)
     indices = A._indices().clone()
     indices[dim, 0] = BATCHED[dim] if bad == BATCHED[0] else bad
-    values, B = stacked([operands_of("mm", A, seed) for seed in range(2)], (0, 0))
+    values, B = stacked([operands_of("mm", A, seed=seed) for seed in range(2)], (0, 0))
     with pytest.raises(RuntimeError, match=r"indices of .* must be in"):
         vmap(lambda v, b: spgrad.coo_mm(indices, v, BATCHED, b))(values, B)
 
