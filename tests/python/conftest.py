@@ -39,19 +39,23 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "long: shows what a shorter test does, at full size")
     config.addinivalue_line("markers", "of_kernels: holds for the kernels of the CPU only")
     config.addinivalue_line("markers", "timed: compares times, with nothing else running")
     config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 
 def pytest_collection_modifyitems(config, items):
+    """Choose the tests of the backend; long ones only where `-m` asks for them."""
     backend = config.getoption("backend")
-    if backend == "kernels":
-        return
+    with_long = "long" in config.getoption("markexpr")
     missing = pytest.mark.skip(reason=f"no {backend} device")
     chosen, others = [], []
     for item in items:
-        fits = item.path.stem in OF_EVERY_BACKEND and not item.get_closest_marker("of_kernels")
+        of_backend = backend == "kernels" or (
+            item.path.stem in OF_EVERY_BACKEND and not item.get_closest_marker("of_kernels")
+        )
+        fits = of_backend and (with_long or not item.get_closest_marker("long"))
         (chosen if fits else others).append(item)
         if backends.is_missing(backend):
             item.add_marker(missing)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch._dynamo.testing
-from cases import BOTH_FORMS, SIZES
+from cases import BOTH_FORMS, BOTH_SIZES, FORMS, SIZES
 from forms import assert_right, function_of, operands_for, writer_of
 from oracle import (
     BATCHED,
@@ -19,6 +19,7 @@ from oracle import (
     product,
     values_of,
 )
+from pairs import pairwise
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import spgrad
@@ -112,9 +113,7 @@ def test_vmap_of_grad_gives_a_gradient_for_each_item(kind):
         assert_dense(gradient, gradient_of_values(A, B, G))
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@SIZES
-@BOTH_FORMS
+@pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
     A = make_sparse(kind, size)
@@ -125,13 +124,7 @@ def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(ki
         return 2 * f(values, B)
 
     for p in (3, 4, 6):
-        values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
-        G = output_gradient_for(A, p)
-        C = compiled(values, B)
-        assert_dense(C, 2 * product(A, B))
-        C.backward(G)
-        assert_dense(values.grad, 2 * gradient_of_values(A, B, G))
-        assert_dense(B.grad, 2 * gradient_of_B(A, G))
+        assert_right(compiled, A, operands_for(A, p), factor=2)
 
 
 @SIZES
