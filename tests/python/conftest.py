@@ -1,5 +1,12 @@
 """What all tests share: settings of PyTorch, the backend, and fixtures that put state back."""
 
+import os
+
+# Threads that wait for others sleep: tests run side by side, on fewer cores than they have threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A pool of processes that compile takes longer to start than the little that the tests compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 import backends
 import pytest
 import torch

@@ -87,12 +87,12 @@ def all_results(multiply, A, B, G):
     return [C.detach(), of_A, of_B, of_A_alone, of_B_alone]
 
 
-def assert_right(multiply, A, operands=None, *, factor=1):
+def assert_right(multiply, A, operands=None, *, factor=1, alone=True):
     """Check a product with A's structure and values, and its gradients, together and alone."""
     values, B, G = operands or operands_for(A)
     leaves = {"values": values, "B": B}
     expected = {"values": gradient_of_values(A, B, G), "B": gradient_of_B(A, G)}
-    for wanted in (["values", "B"], ["values"], ["B"]):
+    for wanted in (["values", "B"], ["values"], ["B"])[: 3 if alone else 1]:
         for name, leaf in leaves.items():
             leaf.requires_grad_(name in wanted)
         C = multiply(values, B)

@@ -124,7 +124,7 @@ def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(ki
         return 2 * f(values, B)
 
     for p in (3, 4, 6):
-        assert_right(compiled, A, operands_for(A, p), factor=2)
+        assert_right(compiled, A, operands_for(A, p), factor=2, alone=False)
 
 
 @SIZES
@@ -183,11 +183,17 @@ def test_one_compiled_graph_serves_all_sizes(kind, backend):
         if kind == "csr32":
             parts = (A.crow_indices(), A.col_indices())
             assert_right(
-                lambda v, B, parts=parts: csr(*parts, v, B), A, operands_for(A, p), factor=6
+                lambda v, B, parts=parts: csr(*parts, v, B),
+                A,
+                operands_for(A, p),
+                factor=6,
+                alone=False,
             )
         else:
             i = A._indices()
-            assert_right(lambda v, B, i=i, n=n: coo(i, v, n, B), A, operands_for(A, p), factor=6)
+            assert_right(
+                lambda v, B, i=i, n=n: coo(i, v, n, B), A, operands_for(A, p), factor=6, alone=False
+            )
     assert counter.frame_count == 1
 
 
@@ -198,7 +204,7 @@ def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
     pattern = spgrad.Pattern(A)
     compiled = torch.compile(lambda v, B: pattern.mm(v * 3, B) * 2, fullgraph=True, dynamic=True)
     for p in (3, 5):
-        assert_right(compiled, A, operands_for(A, p), factor=6)
+        assert_right(compiled, A, operands_for(A, p), factor=6, alone=False)
 
 
 class Products(torch.nn.Module):

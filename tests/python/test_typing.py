@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# The cache, and the options that belong to it, of the project's own check, which has read PyTorch.
 CACHE = Path(__file__).parents[2] / ".mypy_cache"
+OPTIONS = ("--strict", "--config-file=", f"--cache-dir={CACHE}", "--untyped-calls-exclude=torch")
 
 RIGHT = """
 from collections.abc import Callable
@@ -67,9 +69,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("typing")
     (folder / "right.py").write_text(RIGHT, encoding="utf-8")
     (folder / "wrong.py").write_text("\n".join([*HEAD, *WRONG, ""]), encoding="utf-8")
-    # With the cache of the project's own check, which has read PyTorch's sources, under its options.
-    options = ("--strict", "--config-file=", f"--cache-dir={CACHE}", "--untyped-calls-exclude=torch")
-    command = [sys.executable, "-m", "mypy", *options, "right.py", "wrong.py"]
+    command = [sys.executable, "-m", "mypy", *OPTIONS, "right.py", "wrong.py"]
     done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].endswith("(checked 2 source files)"), done.stdout
     errors = {"right.py": {}, "wrong.py": {}}
