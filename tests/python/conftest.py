@@ -35,13 +35,26 @@ OF_EVERY_BACKEND = {
 }
 
 
+# Files whose tests share what takes seconds to make stay in one process under --dist=loadgroup.
+TOGETHER = {
+    "test_benchmarks",
+    "test_cpp_project",
+    "test_demo",
+    "test_determinism",
+    "test_kept_memory",
+    "test_malformed",
+    "test_memory",
+    "test_processes",
+    "test_typing",
+}
+
 KEPT = pytest.StashKey()
 
 
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=backends.NAMES, default="kernels", help=backends.__doc__)
     parser.addoption(
-        "--steps", type=int, default=1500, help="steps of training over which memory must stay flat"
+        "--steps", type=int, default=1000, help="steps of training over which memory must stay flat"
     )
 
 
@@ -52,6 +65,7 @@ def pytest_configure(config):
     config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(config, items):
     """Choose the tests of the backend; long ones only where `-m` asks for them."""
     backend = config.getoption("backend")
@@ -64,6 +78,8 @@ def pytest_collection_modifyitems(config, items):
         )
         fits = of_backend and (with_long or not item.get_closest_marker("long"))
         (chosen if fits else others).append(item)
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if backends.is_missing(backend):
             item.add_marker(missing)
     items[:] = chosen

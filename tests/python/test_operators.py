@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import BOTH_FORMS, BOTH_SIZES
+from cases import BOTH_FORMS, BOTH_SIZES, COMPILES
 from forms import PRODUCTS, Operators, operands_for
 from oracle import (
     PLAIN,
@@ -31,6 +31,7 @@ def cases_with(*dtypes):
 
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
+@COMPILES
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @cases_with(torch.float64, torch.bfloat16, torch.complex64)
 def test_operators_keep_their_contract_with_pytorch(kind, size, name, dtype):
