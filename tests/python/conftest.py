@@ -1,5 +1,12 @@
 """What all tests share: settings of PyTorch, the backend, and fixtures that put state back."""
 
+import os
+
+# Threads that wait for others sleep: tests run side by side, on fewer cores than they have threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A pool of processes that compile takes longer to start than the little that the tests compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 import backends
 import pytest
 import torch
@@ -28,31 +35,51 @@ OF_EVERY_BACKEND = {
 }
 
 
+# Files whose tests share what takes seconds to make stay in one process under --dist=loadgroup.
+TOGETHER = {
+    "test_benchmarks",
+    "test_cpp_project",
+    "test_demo",
+    "test_determinism",
+    "test_kept_memory",
+    "test_malformed",
+    "test_memory",
+    "test_processes",
+    "test_typing",
+}
+
 KEPT = pytest.StashKey()
 
 
 def pytest_addoption(parser):
     parser.addoption("--backend", choices=backends.NAMES, default="kernels", help=backends.__doc__)
     parser.addoption(
-        "--steps", type=int, default=1500, help="steps of training over which memory must stay flat"
+        "--steps", type=int, default=1000, help="steps of training over which memory must stay flat"
     )
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "long: shows what a shorter test does, at full size")
     config.addinivalue_line("markers", "of_kernels: holds for the kernels of the CPU only")
     config.addinivalue_line("markers", "timed: compares times, with nothing else running")
     config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(config, items):
+    """Choose the tests of the backend; long ones only where `-m` asks for them."""
     backend = config.getoption("backend")
-    if backend == "kernels":
-        return
+    with_long = "long" in config.getoption("markexpr")
     missing = pytest.mark.skip(reason=f"no {backend} device")
     chosen, others = [], []
     for item in items:
-        fits = item.path.stem in OF_EVERY_BACKEND and not item.get_closest_marker("of_kernels")
+        of_backend = backend == "kernels" or (
+            item.path.stem in OF_EVERY_BACKEND and not item.get_closest_marker("of_kernels")
+        )
+        fits = of_backend and (with_long or not item.get_closest_marker("long"))
         (chosen if fits else others).append(item)
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if backends.is_missing(backend):
             item.add_marker(missing)
     items[:] = chosen
@@ -71,13 +98,19 @@ def steps(request):
     return request.config.getoption("steps")
 
 
-@pytest.fixture(params=spgrad.instruction_sets())
-def instruction_set(request):
-    """Each instruction set of this CPU in turn; the one before comes back."""
+@pytest.fixture
+def use_instruction_set():
+    """Choose the instruction set; the one before comes back."""
     before = spgrad.instruction_set()
-    spgrad.use_instruction_set(request.param)
-    yield request.param
+    yield spgrad.use_instruction_set
     spgrad.use_instruction_set(before)
+
+
+@pytest.fixture(params=spgrad.instruction_sets())
+def instruction_set(request, use_instruction_set):
+    """Each instruction set of this CPU in turn."""
+    use_instruction_set(request.param)
+    return request.param
 
 
 @pytest.fixture

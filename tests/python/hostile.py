@@ -1,8 +1,8 @@
 """Structures that hypothesis spoils, and a program that multiplies them.
 
 A missing check may crash the process that runs it, so that test_hostile.py starts this file as a
-program of its own, with the names of a property and of a backend. The last line of its output is
-the last case that was tried.
+program of its own, with the names of a property and of a backend, and a number of examples. The
+last line of its output is the last case that was tried.
 """
 
 import sys
@@ -18,8 +18,7 @@ from oracle import integers
 
 import spgrad  # noqa: F401 - registers the operators
 
-EXAMPLES = 2000
-PROFILE = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+PROFILE = settings(deadline=None, derandomize=True, database=None)
 OPERATORS = torch.ops.spgrad
 
 
@@ -200,14 +199,12 @@ def check(case, form):
         assert torch.equal(actual, expected.reshape(actual.shape))
 
 
-@PROFILE
 @given(csr_cases())
 def csr(case):
     """Multiply a structure in CSR."""
     check(case, "csr")
 
 
-@PROFILE
 @given(coo_cases())
 def coo(case):
     """Multiply a structure in COO."""
@@ -216,8 +213,9 @@ def coo(case):
 
 def main():
     """Try a property on the backend that is named."""
-    _keep = backends.use(sys.argv[2])
-    {"csr": csr, "coo": coo}[sys.argv[1]]()
+    name, backend, examples = sys.argv[1:]
+    _keep = backends.use(backend)
+    settings(PROFILE, max_examples=int(examples))({"csr": csr, "coo": coo}[name])()
 
 
 if __name__ == "__main__":

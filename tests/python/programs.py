@@ -12,11 +12,10 @@ torch.sparse.check_sparse_tensor_invariants.disable()
 """
 
 
-def run(program, *arguments, seconds=300, **environment):
-    """Run the text of a program after SETTINGS, and give its exit status, output and errors."""
-    command = [sys.executable, "-W", "ignore", "-c", SETTINGS + program]
+def run_python(*arguments, seconds=600, **environment):
+    """Run Python with these arguments, and give its exit status, output and errors."""
     return subprocess.run(
-        [*command, *map(str, arguments)],
+        [sys.executable, "-W", "ignore", *map(str, arguments)],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -25,8 +24,13 @@ def run(program, *arguments, seconds=300, **environment):
     )
 
 
+def run(program, *arguments, **options):
+    """Run the text of a program after SETTINGS."""
+    return run_python("-c", SETTINGS + program, *arguments, **options)
+
+
 def output_of(program, *arguments, **options):
-    """Run the text of a program that must succeed, and give its output."""
+    """Run the text of a program that must succeed, and give the words of its output."""
     done = run(program, *arguments, **options)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.split()

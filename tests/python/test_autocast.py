@@ -4,6 +4,8 @@ import contextlib
 
 import pytest
 import torch
+from cases import DISTINCT_KINDS, SIZES
+from forms import function_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -18,7 +20,6 @@ from oracle import (
     to_dense,
     values_of,
 )
-from test_transforms import SIZES, function_of
 from torch.func import vmap
 from torch.profiler import profile
 
@@ -65,7 +66,7 @@ def test_products_and_gradients_are_exact_in_the_dtypes_of_the_dense_product(
     assert_dense(B.grad, gradient_of_B(A, G))
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+@pytest.mark.parametrize("kind", DISTINCT_KINDS)
 @SIZES
 def test_the_gradient_of_a_sparse_tensor_keeps_its_dtype_and_pattern(kind, size):
     A = make_sparse(kind, size, dtype=torch.float32).requires_grad_()

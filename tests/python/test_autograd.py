@@ -4,9 +4,15 @@ import re
 
 import pytest
 import torch
+from cases import (
+    ALL_KINDS,
+    COO_KINDS,
+    DISTINCT_KINDS,
+    SIZES,
+)
+from forms import function_of, leaves, maker_of, plain_leaves
 from oracle import (
     BATCHED,
-    KINDS,
     PLAIN,
     assert_dense,
     assert_sparse,
@@ -26,27 +32,12 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import spgrad
 
-SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
-
-
-def plain_product(A):
-    """Return the product with A's structure as a function of values and B."""
-    if A.layout == torch.sparse_coo:
-        return lambda values, B: spgrad.coo_mm(A._indices(), values, A.shape, B)
-    return lambda values, B: spgrad.csr_mm(A.crow_indices(), A.col_indices(), values, B)
-
-
-def plain_leaves(A):
-    """Return values and B that require gradients."""
-    return values_of(A).clone().requires_grad_(), dense_for(A).requires_grad_()
-
 
 @SIZES
 @ALL_KINDS
 def test_plain_products_pass_gradcheck_twice_and_forward(kind, size):
     A = make_sparse(kind, size)
-    f, inputs = plain_product(A), plain_leaves(A)
+    f, inputs = function_of(A), plain_leaves(A)
     # Forward mode in gradcheck runs on a decomposition that PyTorch scripts, with a warning.
     assert gradcheck(f, inputs)
     assert gradgradcheck(f, inputs)
@@ -58,7 +49,7 @@ def test_plain_products_pass_gradcheck_twice_and_forward(kind, size):
 def test_plain_products_have_forward_derivatives(kind, size):
     A = make_sparse(kind, size)
     assert gradcheck(
-        plain_product(A), plain_leaves(A), check_forward_ad=True, check_backward_ad=False
+        function_of(A), plain_leaves(A), check_forward_ad=True, check_backward_ad=False
     )
 
 
@@ -66,7 +57,7 @@ def test_plain_products_have_forward_derivatives(kind, size):
     ("kind", "size"),
     [
         (kind, size)
-        for kind in ("coalesced", "unflagged", "csr32", "csr64")
+        for kind in DISTINCT_KINDS
         for size in (PLAIN, BATCHED)
         if not (is_csr(kind) and size is BATCHED)  # gradcheck indexes rows of the batch wrongly
     ],
@@ -82,20 +73,11 @@ def test_the_sparse_product_passes_the_masked_gradcheck(kind, size):
 @ALL_KINDS
 def test_the_sparse_product_passes_gradcheck_as_a_function_of_its_values(kind, size):
     pattern = make_sparse(kind, size)
-
-    def f(values, B):
-        if is_csr(kind):
-            crow, col = pattern.crow_indices(), pattern.col_indices()
-            A = torch.sparse_csr_tensor(crow, col, values, size)
-        else:
-            flag = pattern.is_coalesced() or None
-            A = torch.sparse_coo_tensor(pattern._indices(), values, size, is_coalesced=flag)
-        return spgrad.sparse_mm(A, B)
-
-    assert gradcheck(f, plain_leaves(pattern))
+    make = maker_of(kind, pattern)
+    assert gradcheck(lambda values, B: spgrad.sparse_mm(make(values), B), plain_leaves(pattern))
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+@pytest.mark.parametrize("kind", DISTINCT_KINDS)
 def test_the_sparse_product_passes_the_masked_gradgradcheck(kind):
     # What gradgradcheck does, which itself refuses sparse gradients: gradcheck of the gradients,
     # here with that of A as its values.
@@ -110,10 +92,9 @@ def test_the_sparse_product_passes_the_masked_gradgradcheck(kind):
     assert gradcheck(gradients, (A, B, G), masked=True, check_undefined_grad=False)
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+@pytest.mark.parametrize("kind", DISTINCT_KINDS)
 def test_the_sparse_product_has_second_derivatives_through_a_leaf(kind):
-    A = make_sparse(kind, PLAIN).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves(kind, PLAIN)
     (first,) = torch.autograd.grad(spgrad.sparse_mm(A, B), A, G, create_graph=True)
     weights = integers(*PLAIN, seed=9)
     values = first.values() if is_csr(kind) else first.coalesce().values()
@@ -126,7 +107,7 @@ def test_the_sparse_product_has_second_derivatives_through_a_leaf(kind):
 def test_create_graph_gives_second_derivatives_of_values():
     A = make_sparse("csr64", PLAIN)
     values, B = plain_leaves(A)
-    C = plain_product(A)(values, B)
+    C = function_of(A)(values, B)
     gradients = torch.autograd.grad(C.pow(2).sum() / 2, (values, B), create_graph=True)
     (second,) = torch.autograd.grad(gradients[0].sum(), values)
     positions = positions_of(A)
@@ -164,8 +145,7 @@ def test_a_sparse_tensor_made_in_inference_mode_can_be_multiplied_there():
 @SIZES
 @ALL_KINDS
 def test_autograd_grad_returns_the_gradients_and_stores_none(kind, size):
-    A = make_sparse(kind, size).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves(kind, size)
     gradients = torch.autograd.grad(spgrad.sparse_mm(A, B), (A, B), G)
     assert A.grad is None
     assert B.grad is None
@@ -175,8 +155,7 @@ def test_autograd_grad_returns_the_gradients_and_stores_none(kind, size):
 
 @ALL_KINDS
 def test_backward_with_inputs_stores_only_their_gradients(kind):
-    A = make_sparse(kind, PLAIN).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves(kind, PLAIN)
     spgrad.sparse_mm(A, B).backward(G, inputs=[A])
     assert B.grad is None
     assert_sparse(A.grad, A, gradient_of_values(A, B, G))
@@ -239,8 +218,7 @@ def test_a_changed_coalesced_flag_counts_at_once(flags):
 
 @ALL_KINDS
 def test_a_leaf_that_no_longer_wants_a_gradient_gets_none(kind):
-    A = make_sparse(kind, PLAIN).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves(kind, PLAIN)
     C = spgrad.sparse_mm(A, B)
     A.requires_grad_(False)
     C.backward(G)
@@ -265,10 +243,9 @@ def test_hooks_see_and_change_the_gradient(kind):
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "uncoalesced"])
+@pytest.mark.parametrize("kind", COO_KINDS)
 def test_anomaly_mode_finds_nothing_in_a_sound_pass(kind):
-    A = make_sparse(kind, PLAIN).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves(kind, PLAIN)
     with torch.autograd.detect_anomaly():
         spgrad.sparse_mm(A, B).backward(G)
     assert_sparse(A.grad, A, gradient_of_values(A, B, G))
@@ -332,7 +309,7 @@ def test_a_change_of_the_values_of_A_before_backward_is_found(kind):
     is_refused(C)
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "uncoalesced"])
+@pytest.mark.parametrize("kind", COO_KINDS)
 def test_a_change_of_a_coo_matrix_as_a_whole_is_found(kind):
     A = make_sparse(kind, PLAIN)
     C = spgrad.sparse_mm(A, dense_for(A).requires_grad_())
@@ -376,7 +353,7 @@ def test_saved_tensors_pass_through_hooks():
         return tensor.clone()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        C = plain_product(A)(values, B)
+        C = function_of(A)(values, B)
     C.backward(G)
     assert len(packed) >= 2
     assert_dense(values.grad, gradient_of_values(A, B, G))
@@ -384,8 +361,7 @@ def test_saved_tensors_pass_through_hooks():
 
 
 def test_backward_through_checkpoint_is_the_same():
-    A = make_sparse("csr64", PLAIN).requires_grad_()
-    B, G = dense_for(A).requires_grad_(), output_gradient_for(A)
+    A, B, G = leaves("csr64", PLAIN)
     torch.utils.checkpoint.checkpoint(spgrad.sparse_mm, A, B, use_reentrant=False).backward(G)
     assert_sparse(A.grad, A, gradient_of_values(A, B, G))
     assert_dense(B.grad, gradient_of_B(A, G))
@@ -410,7 +386,7 @@ def test_a_post_accumulate_hook_runs_once_a_pass_and_may_take_the_gradient(kind)
         assert_sparse(gradient, A, gradient_of_values(A, B, G))
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "csr32", "csr64"])
+@pytest.mark.parametrize("kind", DISTINCT_KINDS)
 def test_gradients_are_added_to_the_tensor_that_is_there(kind):
     A = make_sparse(kind, PLAIN).requires_grad_()
     B, G = dense_for(A), output_gradient_for(A)

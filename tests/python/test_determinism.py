@@ -1,19 +1,32 @@
 """The same bits for any number of threads, run after run, on the matrices of the benchmark."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from benchmarks.operator import contenders, modes
 from benchmarks.operator.layouts import coo_tensor
-from benchmarks.operator.workloads import workloads
+from benchmarks.operator.workloads import rmat, stencil, workloads
 
 THREADS = (1, 2, 3, 8, 8)
-# The narrow ones have the matrix of the first, and 3 stands for all widths that fill no vector.
-WORKLOADS = {
-    workload.name: workload
+# Large enough for several threads; the small power law has no rows that are split among them. Those
+# of the full benchmark take ten times as long.
+LARGE = {
+    workload.name: workload.make
+    for workload in workloads("quick")
+    if workload.group not in ("narrow", "power_law")
+}
+LARGE["power_law"] = partial(rmat, 14, 800_000, 16)
+# The width stands for all that fill no vector.
+LARGE["narrow"] = partial(stencil, (24, 24, 23), 3)
+FULL = {
+    f"full {workload.name}": workload.make
     for workload in workloads("full")
     if workload.group != "narrow" or workload.name == "narrow_3"
 }
+PROBLEMS = [pytest.param(make, id=name) for name, make in LARGE.items()]
+PROBLEMS += [pytest.param(make, id=name, marks=pytest.mark.long) for name, make in FULL.items()]
 
 
 class Shuffled(contenders.Spgrad):
@@ -32,10 +45,10 @@ class Shuffled(contenders.Spgrad):
 FORMS = [Shuffled(), *map(contenders.find, ("spgrad CSR int32", "spgrad COO", "spgrad Pattern"))]
 
 
-@pytest.fixture(scope="module", params=WORKLOADS)
+@pytest.fixture(scope="module", params=PROBLEMS)
 def problem(request):
     """Make one of the benchmark's problems."""
-    return WORKLOADS[request.param].make().to(torch.float32)
+    return request.param().to(torch.float32)
 
 
 def bits(outcome):

@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from cases import (
+    ALL_DTYPES,
+    ALL_KINDS,
+    ALL_LAYOUTS,
+    BOTH_FORMS,
+    COO_KINDS,
+    EMPTY,
+    SIZES,
+    WIDTHS,
+)
+from forms import leaves, maker_of
 from oracle import (
     BATCHED,
-    DTYPES,
-    KINDS,
     PLAIN,
     assert_dense,
     assert_gradients,
@@ -19,21 +28,11 @@ from oracle import (
     output_gradient_for,
     values_of,
 )
-from test_product import EMPTY
 
 import spgrad
 
-SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 
-
-def leaves(kind, size, entries=None, *, p=3, dtype=torch.float64):
-    """Make A and B that require gradients, and a gradient of their product."""
-    A = make_sparse(kind, size, entries, dtype=dtype)
-    return A.requires_grad_(), dense_for(A, p).requires_grad_(), output_gradient_for(A, p)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@ALL_DTYPES
 @SIZES
 @ALL_KINDS
 def test_both_gradients_are_right(kind, size, dtype):
@@ -62,18 +61,18 @@ def test_only_the_gradient_of_B_is_computed_where_A_needs_none(kind, size):
     assert_dense(B.grad, gradient_of_B(A, G))
 
 
-@pytest.mark.parametrize("p", [1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
-def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype, p):
-    A, B, G = leaves(kind, (6, 9), p=p, dtype=dtype)
-    spgrad.sparse_mm(A, B).backward(G)
-    assert_gradients(A, B, G)
-    alone = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)[0]
-    assert_sparse(alone, A, gradient_of_values(A, B, G))
+@ALL_DTYPES
+@BOTH_FORMS
+def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype):
+    for p in WIDTHS:
+        A, B, G = leaves(kind, (6, 9), p=p, dtype=dtype)
+        spgrad.sparse_mm(A, B).backward(G)
+        assert_gradients(A, B, G)
+        alone = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)[0]
+        assert_sparse(alone, A, gradient_of_values(A, B, G))
 
 
-@pytest.mark.parametrize(("size", "entries", "p"), EMPTY)
+@pytest.mark.parametrize(("size", "entries", "p"), EMPTY.values(), ids=EMPTY)
 @ALL_KINDS
 def test_empty_matrices_have_gradients(kind, size, entries, p):
     A, B, G = leaves(kind, size, entries, p=p)
@@ -141,7 +140,7 @@ def test_unsorted_and_repeated_columns_of_a_csr_row_keep_their_order():
 
 
 @pytest.mark.parametrize("size", [(3, 10_001), (10_001, 3)], ids=["long rows", "long columns"])
-@pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
+@ALL_LAYOUTS
 def test_rows_and_columns_of_thousands_of_entries_are_right(kind, size):
     A, B, G = leaves(kind, size, 25_000, p=5)
     spgrad.sparse_mm(A, B).backward(G)
@@ -222,32 +221,13 @@ def test_a_use_beside_other_operators_adds_up(kind):
         assert_dense(A.grad.to_dense(), 3 * once)
 
 
-def csr_of(A):
-    """Return a function that builds A out of a leaf of values."""
-    return lambda values: torch.sparse_csr_tensor(
-        A.crow_indices(), A.col_indices(), values, A.shape
-    )
-
-
-def coo_of(A, **options):
-    """Return a function that builds A out of a leaf of values."""
-    return lambda values: torch.sparse_coo_tensor(A._indices(), values, A.shape, **options)
-
-
-def builder_for(kind, A):
-    """Return a function that builds A, of a kind, out of a leaf of values."""
-    if is_csr(kind):
-        return csr_of(A)
-    return coo_of(A, is_coalesced=True) if kind == "coalesced" else coo_of(A)
-
-
 @SIZES
 @ALL_KINDS
 def test_the_gradient_flows_on_to_the_values_that_A_was_made_of(kind, size):
     pattern, B, G = leaves(kind, size)
-    build = builder_for(kind, pattern)
+    make = maker_of(kind, pattern)
     values = values_of(pattern).clone().requires_grad_()
-    spgrad.sparse_mm(build(values), B).backward(G)
+    spgrad.sparse_mm(make(values), B).backward(G)
     assert_dense(values.grad, gradient_of_values(pattern, B, G))
     assert_dense(B.grad, gradient_of_B(pattern, G))
 
@@ -259,7 +239,7 @@ def test_the_gradient_flows_through_several_uses_and_a_multiple(kind, size):
         pytest.skip("PyTorch multiplies no batched CSR tensor by a number")
     pattern, B, G = leaves(kind, size)
     values = values_of(pattern).clone().requires_grad_()
-    A = builder_for(kind, pattern)(values)
+    A = maker_of(kind, pattern)(values)
     (spgrad.sparse_mm(A, B) + spgrad.sparse_mm(A * 2, B)).backward(G)
     assert_dense(values.grad, 3 * gradient_of_values(pattern, B, G))
 
@@ -269,7 +249,7 @@ def test_the_gradient_flows_through_several_uses_and_a_multiple(kind, size):
 def test_the_gradient_flows_through_coalesce(kind, size):
     pattern, B, G = leaves(kind, size)
     values = values_of(pattern).clone().requires_grad_()
-    spgrad.sparse_mm(coo_of(pattern)(values).coalesce(), B).backward(G)
+    spgrad.sparse_mm(maker_of(kind, pattern)(values).coalesce(), B).backward(G)
     assert_dense(values.grad, gradient_of_values(pattern, B, G))
 
 
@@ -278,7 +258,9 @@ def test_the_gradient_flows_through_a_stack_of_coo_matrices():
         make_sparse("uncoalesced", PLAIN, entries, seed=entries) for entries in (2, 9, 0, 5)
     ]
     leaves_of = [values_of(pattern).clone().requires_grad_() for pattern in patterns]
-    A = torch.stack([coo_of(p)(v) for p, v in zip(patterns, leaves_of, strict=True)])
+    A = torch.stack(
+        [maker_of("uncoalesced", p)(v) for p, v in zip(patterns, leaves_of, strict=True)]
+    )
     B, G = dense_for(A), output_gradient_for(A)
     spgrad.sparse_mm(A, B).backward(G)
     for pattern, values, b, g in zip(patterns, leaves_of, B, G, strict=True):
@@ -295,11 +277,11 @@ def test_the_gradient_of_a_dense_leaf_is_masked_by_its_pattern(size):
     assert_dense(dense.grad, (G @ B.mT) * mask)
 
 
-@pytest.mark.parametrize("kind", ["coalesced", "unflagged", "uncoalesced"])
+@pytest.mark.parametrize("kind", COO_KINDS)
 def test_a_gradient_kept_for_a_matrix_that_is_no_leaf_has_its_pattern(kind):
     pattern, B, G = leaves(kind, PLAIN)
     values = values_of(pattern).clone().requires_grad_()
-    A = builder_for(kind, pattern)(values)
+    A = maker_of(kind, pattern)(values)
     A.retain_grad()
     spgrad.sparse_mm(A, B).backward(G)
     expected = gradient_of_values(pattern, B, G)
@@ -314,7 +296,7 @@ def test_a_gradient_kept_for_a_matrix_that_is_no_leaf_has_its_pattern(kind):
 def test_pytorch_keeps_no_gradient_for_a_csr_matrix_that_is_no_leaf():
     pattern, B, _ = leaves("csr64", PLAIN)
     for use in (lambda A: spgrad.sparse_mm(A, B).sum(), lambda A: A.values().sum()):
-        A = csr_of(pattern)(values_of(pattern).clone().requires_grad_())
+        A = maker_of("csr64", pattern)(values_of(pattern).clone().requires_grad_())
         A.retain_grad()
         with pytest.raises(RuntimeError, match="unsupported memory format option Contiguous"):
             use(A).backward()

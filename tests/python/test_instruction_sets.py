@@ -1,11 +1,9 @@
 """Instruction sets, threads, and that both leave results alone."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from cases import BOTH_FORMS, LARGE, LAYOUTS
+from forms import all_results, fill, leaves
 from oracle import (
     DTYPES,
     KINDS,
@@ -17,6 +15,8 @@ from oracle import (
     product,
     values_of,
 )
+from pairs import pairwise
+from programs import output_of
 
 import spgrad
 
@@ -43,17 +43,13 @@ def test_an_unknown_instruction_set_is_refused_with_the_choices(name):
 
 def in_new_process(name):
     """Ask a new process, with the environment variable set, for its instruction set."""
-    program = (
-        "import spgrad\ntry: print(spgrad.instruction_set())\nexcept ValueError as e: print(e)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env=os.environ | {"SPGRAD_INSTRUCTION_SET": name},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    program = """
+try:
+    print(spgrad.instruction_set())
+except ValueError as error:
+    print(error)
+"""
+    return " ".join(output_of(program, SPGRAD_INSTRUCTION_SET=name))
 
 
 def test_the_environment_variable_chooses_from_the_start():
@@ -66,66 +62,42 @@ def test_a_wrong_environment_variable_is_named():
     assert outcome.endswith("but received 'wrong'")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_instruction_set_gives_the_right_numbers(instruction_set, kind, dtype):
-    assert spgrad.instruction_set() == instruction_set
+@pairwise(instruction_set=spgrad.instruction_sets(), kind=KINDS, dtype=DTYPES)
+def test_every_instruction_set_gives_the_right_numbers(
+    use_instruction_set, instruction_set, kind, dtype
+):
+    use_instruction_set(instruction_set)
     for p in (1, 3, 4, 8, 13, 16, 37, 128, 131):
-        A = make_sparse(kind, (7, 11), dtype=dtype, seed=p).requires_grad_()
-        B, G = dense_for(A, p).requires_grad_(), output_gradient_for(A, p)
+        A, B, G = leaves(kind, (7, 11), p=p, dtype=dtype, seed=p)
         C = spgrad.sparse_mm(A, B)
         assert_dense(C, product(A, B))
         C.backward(G)
         assert_gradients(A, B, G)
 
 
-def everything(multiply, A, B, G):
-    """Compute the product and all gradients, together and alone; A is sparse, or its values."""
-    A = A.detach().requires_grad_()
-    B = B.detach().requires_grad_()
-    C = multiply(A, B)
-    of_A, of_B = torch.autograd.grad(C, (A, B), G)
-    (of_A_alone,) = torch.autograd.grad(multiply(A, B.detach()), A, G)
-    (of_B_alone,) = torch.autograd.grad(multiply(A.detach(), B), B, G)
-    if A.layout != torch.strided:
-        of_A, of_A_alone = values_of(of_A), values_of(of_A_alone)
-    return [C.detach(), of_A, of_B, of_A_alone, of_B_alone]
+SHARED = {**LARGE, "batched": ((2, 500, 400), 50_000)}
 
 
-LARGE = [
-    pytest.param((3000, 2000), 60_000, id="many rows"),
-    pytest.param((3, 20_000), 40_000, id="long rows"),
-    pytest.param((20_000, 3), 40_000, id="long columns"),
-]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    ("size", "entries"),
-    [*LARGE, pytest.param((2, 500, 400), 50_000, id="batched")],
-)
-@pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
-def test_the_number_of_threads_does_not_change_a_bit(set_threads, kind, size, entries, dtype):
-    A = make_sparse(kind, size, entries, dtype=dtype)
-    generator = torch.Generator().manual_seed(3)
-    for tensor in (values_of(A), B := dense_for(A, 20), G := output_gradient_for(A, 20)):
-        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+@pairwise(kind=LAYOUTS, shape=SHARED, dtype=DTYPES)
+def test_the_number_of_threads_does_not_change_a_bit(set_threads, kind, shape, dtype):
+    A = make_sparse(kind, *SHARED[shape], dtype=dtype)
+    B, G = dense_for(A, 20), output_gradient_for(A, 20)
+    fill(torch.randn, values_of(A), B, G)
     set_threads(1)
-    single = everything(spgrad.sparse_mm, A, B, G)
+    single = all_results(spgrad.sparse_mm, A, B, G)
     for threads in (2, 2, 5):
         set_threads(threads)
-        for ours, theirs in zip(everything(spgrad.sparse_mm, A, B, G), single, strict=True):
+        for ours, theirs in zip(all_results(spgrad.sparse_mm, A, B, G), single, strict=True):
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+@BOTH_FORMS
 def test_instruction_sets_differ_by_no_more_than_rounding(kind, instruction_set):
     A = make_sparse(kind, (300, 9000), 30_000, dtype=torch.float32)
-    generator = torch.Generator().manual_seed(3)
-    for tensor in (values_of(A), B := dense_for(A, 20), G := output_gradient_for(A, 20)):
-        tensor.copy_(torch.rand(tensor.shape, generator=generator))
+    B, G = dense_for(A, 20), output_gradient_for(A, 20)
+    fill(torch.rand, values_of(A), B, G)
     spgrad.use_instruction_set("baseline")
-    baseline = everything(spgrad.sparse_mm, A, B, G)
+    baseline = all_results(spgrad.sparse_mm, A, B, G)
     spgrad.use_instruction_set(instruction_set)
-    for ours, theirs in zip(everything(spgrad.sparse_mm, A, B, G), baseline, strict=True):
+    for ours, theirs in zip(all_results(spgrad.sparse_mm, A, B, G), baseline, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)

@@ -2,12 +2,11 @@
 
 from inspect import getsource
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import torch
 from profiles import allocated
-from programs import output_of
+from programs import run
 
 import spgrad
 
@@ -127,21 +126,17 @@ spgrad.empty_cache()
 """
 
 
-def test_empty_cache_gives_memory_back():
-    program = """
-    before = resident()
-    result(256 * MB)
-    kept = resident() - before
-    spgrad.empty_cache()
-    left = resident() - before
-    print(kept > 200 * MB, left < 32 * MB, kept, left)
-    """
-    assert output_of(RESIDENT + dedent(program))[:2] == ["True"] * 2
+# What a process prints, whose memory no other test has touched, under the names of the tests.
+PROGRAM = """
+import os
 
+before = resident()
+result(256 * MB)
+kept = resident() - before
+spgrad.empty_cache()
+print("given back:", kept > 200 * MB, resident() - before < 32 * MB)
 
-@pytest.mark.skipif("LazyFree:" not in SMAPS.read_text(), reason="the system does not tell")
-def test_the_system_may_take_what_was_freed_and_nothing_else():
-    program = """
+if "LazyFree:" in SMAPS.read_text():
     def lent():
         lines = SMAPS.read_text().splitlines()
         (kilobytes,) = (line.split()[1] for line in lines if line.startswith("LazyFree:"))
@@ -152,45 +147,58 @@ def test_the_system_may_take_what_was_freed_and_nothing_else():
     freed = result(64 * MB)
     used.append(result(64 * MB))
     del freed
-    print(62 * MB < lent() - before <= 64 * MB, lent() - before)
-    """
-    assert output_of(RESIDENT + dedent(program))[0] == "True"
+    print("lent:", 62 * MB < lent() - before <= 64 * MB)
+    del used
+    spgrad.empty_cache()
+
+before = resident()
+result(256 * MB)
+for _ in range(300):
+    result(LEAST)
+print("without use:", resident() - before < 64 * MB)
+spgrad.empty_cache()
+
+most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
+before = resident()
+result(most // 256 * 256 + LEAST)
+print("too much:", resident() - before < 64 * MB)
+spgrad.empty_cache()
+
+torch.set_num_threads(1)
+place = result(LEAST, 1.0).data_ptr()
+child = os.fork()
+if child == 0:
+    value = result(LEAST, 2.0)
+    os._exit(0 if value.eq(2).all() and value.data_ptr() == place else 1)
+mine = result(LEAST, 3.0)
+print("forked:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, mine.eq(3).all().item())
+"""
 
 
-def test_memory_that_nobody_takes_is_given_back():
-    program = """
-    before = resident()
-    result(256 * MB)
-    for _ in range(300):
-        result(LEAST)
-    print(resident() - before < 64 * MB, resident() - before)
-    """
-    assert output_of(RESIDENT + dedent(program))[0] == "True"
+@pytest.fixture(scope="module")
+def said():
+    """Run the program, and give its lines by their names."""
+    done = run(RESIDENT + PROGRAM)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(line.split(":") for line in done.stdout.splitlines())
 
 
-def test_more_than_an_eighth_of_the_machines_memory_is_not_kept():
-    program = """
-    import os
-
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
-    before = resident()
-    result(most // 256 * 256 + LEAST)
-    print(resident() - before < 64 * MB, resident() - before)
-    """
-    assert output_of(RESIDENT + dedent(program))[0] == "True"
+def test_empty_cache_gives_memory_back(said):
+    assert said["given back"].split() == ["True"] * 2
 
 
-def test_a_child_process_goes_on_while_memory_is_kept():
-    program = """
-    import os
+@pytest.mark.skipif("LazyFree:" not in SMAPS.read_text(), reason="the system does not tell")
+def test_the_system_may_take_what_was_freed_and_nothing_else(said):
+    assert said["lent"].split() == ["True"]
 
-    torch.set_num_threads(1)
-    place = result(LEAST, 1.0).data_ptr()
-    child = os.fork()
-    if child == 0:
-        value = result(LEAST, 2.0)
-        os._exit(0 if value.eq(2).all() and value.data_ptr() == place else 1)
-    mine = result(LEAST, 3.0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), mine.eq(3).all().item())
-    """
-    assert output_of(RESIDENT + dedent(program)) == ["0", "True"]
+
+def test_memory_that_nobody_takes_is_given_back(said):
+    assert said["without use"].split() == ["True"]
+
+
+def test_more_than_an_eighth_of_the_machines_memory_is_not_kept(said):
+    assert said["too much"].split() == ["True"]
+
+
+def test_a_child_process_goes_on_while_memory_is_kept(said):
+    assert said["forked"].split() == ["True"] * 2

@@ -2,6 +2,15 @@
 
 import pytest
 import torch
+from cases import (
+    BOTH_SIZES,
+    LAYOUTS,
+    RESTRIDES,
+    SIZES,
+    every_second_column,
+    off_the_start,
+)
+from forms import leaves
 from oracle import (
     BATCHED,
     PLAIN,
@@ -15,82 +24,17 @@ from oracle import (
     output_gradient_for,
     product,
 )
+from pairs import name_of, pairwise
 
 import spgrad
 
-SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-ALL_KINDS = pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
-
-
-def transposed(dense):
-    """Lay the last two dimensions out the other way round."""
-    return dense.mT.contiguous().mT
-
-
-def with_batch_last(dense):
-    """Lay the first dimension out as the innermost one."""
-    return dense.movedim(0, -1).contiguous().movedim(-1, 0)
-
-
-def every_second_column(dense):
-    """Take the columns out of a tensor with twice as many."""
-    return dense.repeat_interleave(2, dim=-1)[..., ::2]
-
-
-def every_second_row(dense):
-    """Take the rows out of a tensor with twice as many."""
-    return dense.repeat_interleave(2, dim=-2)[..., ::2, :]
-
-
-def off_the_start(dense):
-    """Take a block out of the middle of a larger tensor."""
-    return torch.nn.functional.pad(dense, (1, 2, 3, 4), value=77.0)[..., 3:-4, 1:-2]
-
-
-def equal_columns(dense):
-    """Expand the first column."""
-    return dense[..., :1].expand(dense.shape)
-
-
-def equal_rows(dense):
-    """Expand the first row."""
-    return dense[..., :1, :].expand(dense.shape)
-
-
-def equal_items(dense):
-    """Expand the first item, or the first number of a plain matrix."""
-    return dense[tuple(slice(1) for _ in range(dense.dim() - 1))].expand(dense.shape)
-
-
-def one_number(dense):
-    """Expand one number."""
-    return dense.flatten()[0].expand(dense.shape)
-
-
-STRIDES = pytest.mark.parametrize(
-    "restride",
-    [
-        transposed,
-        with_batch_last,
-        every_second_column,
-        every_second_row,
-        off_the_start,
-        equal_columns,
-        equal_rows,
-        equal_items,
-        one_number,
-    ],
-    ids=lambda function: function.__name__.replace("_", " "),
-)
+STRIDES = pairwise(kind=LAYOUTS, size=BOTH_SIZES.values(), restride=RESTRIDES)
 
 
 @STRIDES
-@SIZES
-@ALL_KINDS
 def test_B_may_have_any_strides(kind, size, restride):
-    A = make_sparse(kind, size).requires_grad_()
-    B = restride(dense_for(A)).requires_grad_()
-    G = output_gradient_for(A)
+    A, B, G = leaves(kind, size)
+    B = restride(B.detach()).requires_grad_()
     C = spgrad.sparse_mm(A, B)
     assert C.is_contiguous()
     assert_dense(C, product(A, B))
@@ -99,17 +43,14 @@ def test_B_may_have_any_strides(kind, size, restride):
 
 
 @STRIDES
-@SIZES
-@ALL_KINDS
 def test_the_gradient_of_the_product_may_have_any_strides(kind, size, restride):
-    A = make_sparse(kind, size).requires_grad_()
-    B = dense_for(A).requires_grad_()
-    G = restride(output_gradient_for(A))
+    A, B, G = leaves(kind, size)
+    G = restride(G)
     spgrad.sparse_mm(A, B).backward(G)
     assert_gradients(A, B, G)
 
 
-@STRIDES
+@pytest.mark.parametrize("restride", RESTRIDES, ids=name_of)
 @pytest.mark.parametrize("wanted", ["A", "B"])
 def test_each_gradient_alone_takes_any_strides(wanted, restride):
     A = make_sparse("csr64", BATCHED).requires_grad_(wanted == "A")

@@ -1,9 +1,6 @@
 """Structures that do not fit the shape, or themselves, are errors and never wrong reads."""
 
 import json
-import os
-import subprocess
-import sys
 
 import malformed
 import pytest
@@ -16,6 +13,7 @@ from oracle import (
     output_gradient_for,
     product,
 )
+from programs import run_python
 
 import spgrad
 
@@ -25,9 +23,7 @@ def outcomes(backend):
     """Run the program that makes all attempts; what it says about each."""
     # glibc fills memory that was freed or never written with a pattern, which makes reading it
     # show.
-    environment = os.environ | {"MALLOC_PERTURB_": "165"}
-    program = [sys.executable, "-W", "ignore", malformed.__file__, backend]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(malformed.__file__, backend, MALLOC_PERTURB_="165")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"crashed at {lines[-1] if lines else None}: {done.stderr[-2000:]}"
     return list(zip(lines[::2], lines[1::2], strict=True))

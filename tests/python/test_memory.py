@@ -1,13 +1,11 @@
 """Peak memory of large products, measured in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import backends
 import pytest
+from programs import run_python
 
 ROWS, ENTRIES, P = 200_000, 1_000_000, 64
 
@@ -16,6 +14,8 @@ import json
 import sys
 from pathlib import Path
 import torch
+
+sys.path.append(sys.argv[2])
 import backends
 import spgrad
 
@@ -73,12 +73,10 @@ FOR_ENTRIES = 60 * ENTRIES
 def peaks(backend):
     """Measure the growth up to the peak, for each kind and wanted gradients."""
     # Arrays go back to the system as soon as they are freed, which makes peaks comparable.
-    environment = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "PYTHONPATH": str(Path(backends.__file__).parent),
-    }
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, backend]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = run_python(
+        *("-c", PROGRAM, backend, Path(backends.__file__).parent), MALLOC_MMAP_THRESHOLD_="65536"
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
 

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from cases import BOTH_FORMS, SIZES
+from forms import function_of
 from oracle import (
-    BATCHED,
     PLAIN,
     assert_dense,
     dense_for,
@@ -19,7 +20,6 @@ from oracle import (
     product,
     values_of,
 )
-from test_transforms import function_of
 from torch.utils.checkpoint import checkpoint
 
 import spgrad
@@ -91,7 +91,7 @@ def assert_trains(module, call, A, *, passes=1):
 
 
 @MODULES
-@pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
+@SIZES
 def test_checkpoints_give_the_gradients_of_a_plain_pass(module_class, kind, size):
     A = make_sparse(kind, size)
     module = module_class(make_sparse(kind, size))
@@ -219,7 +219,7 @@ def test_a_functional_call_takes_other_parameters(module_class, kind):
     assert module.weight.grad is None
 
 
-@pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
+@BOTH_FORMS
 def test_grad_of_a_functional_call_is_the_gradient_of_the_values(kind):
     A = make_sparse(kind, PLAIN)
     module, B, G = ByPattern(A), dense_for(A), output_gradient_for(A)
@@ -232,7 +232,7 @@ def test_grad_of_a_functional_call_is_the_gradient_of_the_values(kind):
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
-@pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
+@BOTH_FORMS
 def test_anomaly_mode_finds_nothing_in_a_sound_pass_of_plain_tensors(kind):
     A = make_sparse(kind, PLAIN)
     for f in (function_of(A), spgrad.Pattern(A).mm):

@@ -12,7 +12,9 @@ import time
 
 import pytest
 import torch
+from cases import COMPILES
 from oracle import assert_dense, integers
+from pairs import pairwise
 from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call, grad, vmap
@@ -82,13 +84,14 @@ def assert_right(layer, mask=MASK, x=None, call=None):
         assert_dense(gradients[2], rows.sum(0))
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+@pairwise(
+    mask=MASKS,
+    bias=(True, False),
+    shape=((), (1,), (3,), (0,), (2, 3), (2, 0, 3)),
+    dtype=(torch.float32, torch.float64, torch.float16, torch.bfloat16),
 )
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 3), (2, 0, 3)], ids=str)
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_the_output_and_all_gradients_are_those_of_the_dense_layer(mask, bias, shape, dtype):
+    mask = MASKS[mask]
     layer = layer_of(mask, bias=bias, dtype=dtype)
     assert_right(layer, mask, integers(*shape, IN, dtype=dtype, seed=3))
 
@@ -424,6 +427,7 @@ def test_a_layer_on_the_meta_device_gives_shapes():
     assert list(layer.state_dict()) == ["values", "bias", *SAVED]
 
 
+@COMPILES
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -435,6 +439,7 @@ def test_compiled_without_graph_breaks_it_is_the_same(backend, dynamic):
         assert_right(layer, x=integers(samples, IN, seed=samples), call=compiled)
 
 
+@COMPILES
 def test_exported_with_a_dynamic_batch_it_is_the_same():
     layer = layer_of()
     batch = torch.export.Dim("batch")
@@ -492,21 +497,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgrad.nn import SparseLinear
 
-rank, folder, broadcast = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+rank, folder = int(sys.argv[1]), sys.argv[2]
 distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-# Other values in each process, and other patterns where buffers are broadcast: those of the first
-# replace them.
-pattern_seed = rank if broadcast else 0
-generator = torch.Generator().manual_seed(pattern_seed)
-first = SparseLinear(12, 9, sparsity=0.7, generator=generator)
-model = nn.Sequential(first, nn.ReLU(), SparseLinear(9, 4, generator=generator)).double()
-torch.manual_seed(rank)
-first.reset_parameters()
-parallel = DistributedDataParallel(model, broadcast_buffers=broadcast)
-for x in torch.load(f"{folder}/batches.pt"):
-    parallel.zero_grad()
-    parallel(x.chunk(2)[rank]).square().mean().backward()
-torch.save((model, [p.grad for p in model.parameters()]), f"{folder}/{rank}.pt")
+for broadcast in (True, False):
+    # Other values in each process, and other patterns where buffers are broadcast: those of the
+    # first replace them.
+    generator = torch.Generator().manual_seed(rank if broadcast else 0)
+    first = SparseLinear(12, 9, sparsity=0.7, generator=generator)
+    model = nn.Sequential(first, nn.ReLU(), SparseLinear(9, 4, generator=generator)).double()
+    torch.manual_seed(rank)
+    first.reset_parameters()
+    parallel = DistributedDataParallel(model, broadcast_buffers=broadcast)
+    for x in torch.load(f"{folder}/batches.pt"):
+        parallel.zero_grad()
+        parallel(x.chunk(2)[rank]).square().mean().backward()
+    torch.save((model, [p.grad for p in model.parameters()]), f"{folder}/{broadcast}{rank}.pt")
 # Where the wrapper outlives its group, one process in ten aborts when it ends ("terminate called
 # without an active exception", PyTorch 2.15), with torch.nn.Linear as well.
 del parallel
@@ -515,14 +520,17 @@ distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("broadcast", [True, False])
-def test_two_processes_get_the_gradient_of_the_whole_batch(broadcast, tmp_path):
-    batches = [integers(8, 12, seed=seed) for seed in range(2)]
-    torch.save(batches, tmp_path / "batches.pt")
-    arguments = [sys.executable, "-c", DISTRIBUTED]
+BATCHES = [integers(8, 12, seed=seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train in two processes; the folder that they leave their models and gradients in."""
+    folder = tmp_path_factory.mktemp("distributed")
+    torch.save(BATCHES, folder / "batches.pt")
     processes = [
         subprocess.Popen(
-            [*arguments, str(rank), str(tmp_path), str(broadcast)],
+            [sys.executable, "-c", DISTRIBUTED, str(rank), str(folder)],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -530,13 +538,19 @@ def test_two_processes_get_the_gradient_of_the_whole_batch(broadcast, tmp_path):
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    model, gradients = torch.load(tmp_path / "0.pt", weights_only=False)
-    other, same = torch.load(tmp_path / "1.pt", weights_only=False)
+    return folder
+
+
+@pytest.mark.xdist_group("distributed")
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_two_processes_get_the_gradient_of_the_whole_batch(broadcast, trained):
+    model, gradients = torch.load(trained / f"{broadcast}0.pt", weights_only=False)
+    other, same = torch.load(trained / f"{broadcast}1.pt", weights_only=False)
     for tensors in (nn.Module.buffers, nn.Module.parameters):
         assert all(map(torch.equal, tensors(model), tensors(other)))
     alone = copy.deepcopy(model)
     alone.zero_grad()
-    alone(batches[-1]).square().mean().backward()
+    alone(BATCHES[-1]).square().mean().backward()
     for gradient, twin, parameter in zip(gradients, same, alone.parameters(), strict=True):
         assert torch.equal(gradient, twin)
         torch.testing.assert_close(gradient, parameter.grad)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from cases import BOTH_FORMS, BOTH_SIZES, COMPILES
+from forms import PRODUCTS, Operators, operands_for
 from oracle import (
-    BATCHED,
     PLAIN,
     assert_dense,
     dense_for,
@@ -12,50 +13,29 @@ from oracle import (
     make_sparse,
     output_gradient_for,
     product,
-    values_of,
 )
+from pairs import pairwise
 from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
 ops = torch.ops.spgrad
 
-CASES = pytest.mark.parametrize(
-    ("kind", "size"),
-    [(kind, size) for kind in ("csr32", "csr64", "uncoalesced") for size in (PLAIN, BATCHED)],
-)
-PRODUCTS = pytest.mark.parametrize("name", ["mm", "mm_transposed", "sddmm", "mm_backward"])
+OPERATOR_KINDS = ("csr32", "csr64", "uncoalesced")
+CASES = pairwise(kind=OPERATOR_KINDS, size=BOTH_SIZES.values())
+OF_EACH_PRODUCT = pytest.mark.parametrize("name", PRODUCTS)
 
 
-def operator_and_arguments(name, A):
-    """Return an operator and its arguments, those that have a gradient as leaves."""
-    values, B, G = values_of(A).clone(), dense_for(A), output_gradient_for(A)
-    for leaf in (values, B, G):
-        leaf.requires_grad_()
-    operands = {
-        "mm": (values, B),
-        "mm_transposed": (values, G),
-        "sddmm": (G, B),
-        "mm_backward": (values, B, G),
-    }[name]
-    if A.layout == torch.sparse_coo:
-        operator = getattr(ops, f"coo_{name}").default
-        at = 0 if name == "sddmm" else 1  # size comes after indices and, where given, values
-        arguments = (A._indices(), *operands[:at], tuple(A.shape), *operands[at:])
-    else:
-        operator = getattr(ops, f"csr_{name}").default
-        arguments = (A.crow_indices(), A.col_indices(), *operands)
-        if name == "mm_transposed":
-            arguments = (*arguments[:3], A.shape[-1], *arguments[3:])
-    return operator, arguments
+def cases_with(*dtypes):
+    """Parametrise by kinds, sizes, products and dtypes, so that all pairs meet."""
+    return pairwise(kind=OPERATOR_KINDS, size=BOTH_SIZES.values(), name=PRODUCTS, dtype=dtypes)
 
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
+@COMPILES
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)
-@PRODUCTS
-@CASES
+@cases_with(torch.float64, torch.bfloat16, torch.complex64)
 def test_operators_keep_their_contract_with_pytorch(kind, size, name, dtype):
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size, dtype=dtype))
+    operator, arguments = Operators(make_sparse(kind, size, dtype=dtype)).with_leaves(name)
     outcomes = opcheck(operator, arguments)
     assert set(outcomes.values()) == {"SUCCESS"}
 
@@ -63,26 +43,20 @@ def test_operators_keep_their_contract_with_pytorch(kind, size, name, dtype):
 @CASES
 def test_operators_are_the_products_that_they_say(kind, size):
     A = make_sparse(kind, size)
-    B, G = dense_for(A), output_gradient_for(A)
-
-    def call(name):
-        operator, arguments = operator_and_arguments(name, A)
-        return operator(*arguments)
-
-    assert_dense(call("mm"), product(A, B))
-    assert_dense(call("mm_transposed"), gradient_of_B(A, G))
-    assert_dense(call("sddmm"), gradient_of_values(A, B, G))
-    of_values, of_B = call("mm_backward")
+    values, B, G = operands_for(A)
+    call = Operators(A)
+    assert_dense(call("mm", values, B), product(A, B))
+    assert_dense(call("mm_transposed", values, G), gradient_of_B(A, G))
+    assert_dense(call("sddmm", G, B), gradient_of_values(A, B, G))
+    of_values, of_B = call("mm_backward", values, B, G)
     assert_dense(of_values, gradient_of_values(A, B, G))
     assert_dense(of_B, gradient_of_B(A, G))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@PRODUCTS
-@CASES
+@cases_with(torch.float64, torch.complex128)
 def test_operators_pass_gradcheck_twice_and_forward(kind, size, name, dtype):
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size, dtype=dtype))
+    operator, arguments = Operators(make_sparse(kind, size, dtype=dtype)).with_leaves(name)
     assert gradcheck(operator, arguments, check_forward_ad=True)
     assert gradgradcheck(operator, arguments)
 
@@ -90,7 +64,7 @@ def test_operators_pass_gradcheck_twice_and_forward(kind, size, name, dtype):
 @CASES
 def test_the_fused_backward_gives_the_gradients_of_the_single_ones(kind, size):
     A = make_sparse(kind, size)
-    operator, arguments = operator_and_arguments("mm_backward", A)
+    operator, arguments = Operators(A).with_leaves("mm_backward")
     with torch.no_grad():
         fused = operator(*arguments)
     single = operator(*arguments)  # with a history, made of two operators
@@ -136,9 +110,9 @@ def test_a_transposed_product_of_a_negative_number_of_columns_is_refused():
         )
 
 
-@PRODUCTS
+@OF_EACH_PRODUCT
 def test_the_profiler_sees_the_operators_by_name_and_with_shapes(name):
-    operator, arguments = operator_and_arguments(name, make_sparse("csr64", PLAIN))
+    operator, arguments = Operators(make_sparse("csr64", PLAIN)).with_leaves(name)
     with torch.no_grad(), torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
         operator(*arguments)
     (event,) = (event for event in profile.events() if event.name == f"spgrad::csr_{name}")
@@ -146,7 +120,7 @@ def test_the_profiler_sees_the_operators_by_name_and_with_shapes(name):
     assert event.input_shapes == shapes
 
 
-@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+@BOTH_FORMS
 def test_the_profiler_sees_both_passes_of_the_sparse_product(kind):
     A = make_sparse(kind, PLAIN).requires_grad_()
     B = dense_for(A).requires_grad_()

@@ -10,6 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 import malformed
 import pytest
 import torch
+from cases import (
+    ALL_KINDS,
+    BOTH_FORMS,
+    BOTH_SIZES,
+    COMPILES,
+    EMPTY,
+    FORMS,
+    LARGE,
+    LAYOUTS,
+    RESTRIDES,
+    SIZES,
+)
+from forms import (
+    PRODUCTS,
+    Operators,
+    all_results,
+    assert_right,
+    fill,
+    function_of,
+    operands_for,
+    writer_of,
+)
 from oracle import (
     BATCHED,
     DTYPES,
@@ -22,15 +44,11 @@ from oracle import (
     integers,
     is_csr,
     make_sparse,
-    output_gradient_for,
     product,
     values_of,
 )
+from pairs import pairwise
 from profiles import allocated
-from test_instruction_sets import LARGE, everything
-from test_layouts_and_strides import STRIDES
-from test_product import EMPTY
-from test_transforms import BOTH_FORMS, SIZES, function_of, writer_of
 from torch import ones
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
@@ -38,43 +56,17 @@ from torch.library import opcheck
 
 import spgrad
 
-ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
-BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-PRODUCTS = pytest.mark.parametrize("name", ["mm", "mm_transposed", "sddmm", "mm_backward"])
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # torch's forward mode
 ]
 
 
-def operands_for(A, p=3):
-    """Return values, a B and a gradient of the product."""
-    return values_of(A).clone(), dense_for(A, p), output_gradient_for(A, p)
+SHAPES = {"plain": (PLAIN, 8, 3), "batched": (BATCHED, 24, 3), **EMPTY}
 
 
-def assert_right(multiply, A, operands=None):
-    """Check a product with A's structure and values, and its gradients, together and alone."""
-    values, B, G = operands or operands_for(A)
-    leaves = {"values": values, "B": B}
-    expected = {"values": gradient_of_values(A, B, G), "B": gradient_of_B(A, G)}
-    for wanted in (["values", "B"], ["values"], ["B"]):
-        for name, leaf in leaves.items():
-            leaf.requires_grad_(name in wanted)
-        C = multiply(values, B)
-        assert C.dtype == A.dtype
-        assert C.is_contiguous()
-        assert_dense(C, product(A, B))
-        gradients = torch.autograd.grad(C, [leaves[name] for name in wanted], G)
-        for name, gradient in zip(wanted, gradients, strict=True):
-            assert_dense(gradient, expected[name])
-
-
-@BOTH_DTYPES
-@pytest.mark.parametrize(
-    ("size", "entries", "p"),
-    [pytest.param(PLAIN, 8, 3, id="plain"), pytest.param(BATCHED, 24, 3, id="batched"), *EMPTY],
-)
-@ALL_KINDS
-def test_the_product_and_its_gradients_are_right(kind, size, entries, p, dtype):
+@pairwise(kind=KINDS, shape=SHAPES, dtype=DTYPES)
+def test_the_product_and_its_gradients_are_right(kind, shape, dtype):
+    size, entries, p = SHAPES[shape]
     A = make_sparse(kind, size, entries, dtype=dtype)
     assert_right(spgrad.Pattern(A).mm, A, operands_for(A, p))
 
@@ -104,9 +96,7 @@ def test_a_matrix_of_any_dtype_has_a_pattern(dtype):
     assert torch.equal(pattern.mm(torch.arange(3.0), torch.eye(3)), torch.arange(3.0).diag())
 
 
-@STRIDES
-@SIZES
-@ALL_KINDS
+@pairwise(kind=KINDS, size=BOTH_SIZES.values(), restride=RESTRIDES)
 def test_operands_may_have_any_strides(kind, size, restride):
     A = make_sparse(kind, size)
     values, B, G = operands_for(A)
@@ -150,9 +140,11 @@ def through_a_file(stored):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled, through_a_file])
-@SIZES
-@ALL_KINDS
+@pairwise(
+    kind=KINDS,
+    size=BOTH_SIZES.values(),
+    copied=(copy.copy, copy.deepcopy, pickled, through_a_file),
+)
 def test_copies_give_the_same_products(kind, size, copied):
     A = make_sparse(kind, size)
     pattern = spgrad.Pattern(A)
@@ -220,9 +212,7 @@ def test_grad_and_jvp_are_those_of_the_dense_product(kind, size):
     assert_dense(change, writer_of(A)(dv) @ B + product(A, dB))
 
 
-@pytest.mark.parametrize("dims", [(0, None), (None, 0), (0, 0)], ids=str)
-@SIZES
-@BOTH_FORMS
+@pairwise(kind=FORMS, size=BOTH_SIZES.values(), dims=((0, None), (None, 0), (0, 0)))
 def test_vmap_multiplies_item_by_item(kind, size, dims):
     A = make_sparse(kind, size)
     values = torch.stack([values_of(A) * factor for factor in (1, 2, 3)])
@@ -234,9 +224,8 @@ def test_vmap_multiplies_item_by_item(kind, size, dims):
         assert_dense(C[i], writer_of(A)(v) @ B)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@SIZES
-@BOTH_FORMS
+@COMPILES
+@pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
     A = make_sparse(kind, size)
@@ -259,51 +248,38 @@ def test_the_product_passes_gradcheck_twice_and_forward(kind, size):
     assert gradgradcheck(f, inputs)
 
 
-def operator_and_arguments(name, A, p=3):
-    """Return an operator and its arguments, those that have a gradient as leaves."""
-    values, B, G = (x.requires_grad_() for x in operands_for(A, p))
-    values = values.detach().flatten().requires_grad_()
-    operands = {"mm": (values, B), "mm_transposed": (values, G), "sddmm": (G, B)}
-    operator = getattr(torch.ops.spgrad, f"pattern_{name}").default
-    tensors = spgrad.Pattern(A)._tensors
-    return operator, [*tensors, tuple(A.shape), *operands.get(name, (values, B, G))]
-
-
 # opcheck itself asks for the gradient of tensors that are no leaves.
+@COMPILES
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@PRODUCTS
-@SIZES
-@BOTH_FORMS
+@pairwise(kind=FORMS, size=BOTH_SIZES.values(), name=PRODUCTS)
 def test_operators_keep_their_contract_with_pytorch(kind, size, name):
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size))
+    operator, arguments = Operators(make_sparse(kind, size), "pattern").with_leaves(name)
     assert set(opcheck(operator, tuple(arguments)).values()) == {"SUCCESS"}
     assert gradcheck(operator, arguments, check_forward_ad=True)
 
 
+SHARED = {**LARGE, "batched, long rows": ((2, 2, 10_000), 30_000)}
+
+
 @pytest.mark.of_kernels
-@BOTH_DTYPES
-@pytest.mark.parametrize(
-    ("size", "entries"),
-    [*LARGE, pytest.param((2, 2, 10_000), 30_000, id="batched, long rows")],
-)
-@pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
-def test_results_have_the_bits_of_the_plain_products(set_threads, kind, size, entries, dtype):
-    A = make_sparse(kind, size, entries, dtype=dtype)
+@pairwise(kind=LAYOUTS, shape=SHARED, dtype=DTYPES)
+def test_results_have_the_bits_of_the_plain_products(set_threads, kind, shape, dtype):
+    A = make_sparse(kind, *SHARED[shape], dtype=dtype)
     operands = operands_for(A, 20)
-    for seed, operand in enumerate(operands):
-        operand.normal_(generator=torch.Generator(torch.get_default_device()).manual_seed(seed))
-    expected = everything(function_of(A), *operands)
+    fill(torch.randn, *operands)
+    expected = all_results(function_of(A), *operands)
     for threads in (1, 2):
         set_threads(threads)
-        results = everything(spgrad.Pattern(A).mm, *operands)
+        results = all_results(spgrad.Pattern(A).mm, *operands)
         assert all(map(torch.equal, results, expected))
 
 
 @pytest.mark.of_kernels
-@BOTH_DTYPES
-@ALL_KINDS
-def test_every_instruction_set_gives_the_right_numbers(instruction_set, kind, dtype):
-    assert spgrad.instruction_set() == instruction_set
+@pairwise(instruction_set=spgrad.instruction_sets(), kind=KINDS, dtype=DTYPES)
+def test_every_instruction_set_gives_the_right_numbers(
+    use_instruction_set, instruction_set, kind, dtype
+):
+    use_instruction_set(instruction_set)
     for p in (1, 4, 13, 37, 131):
         A = make_sparse(kind, (7, 11), dtype=dtype, seed=p)
         assert_right(spgrad.Pattern(A).mm, A, operands_for(A, p))
@@ -449,29 +425,33 @@ HOSTILE += [(1, (place, i), bad) for place in (0, -1) for i in (0, -1) for bad i
 MADE = "must be those that csr_pattern or coo_pattern made for this size"
 
 
-@pytest.mark.parametrize(("tensor", "place", "bad"), HOSTILE)
-@PRODUCTS
+@pytest.mark.parametrize("name", PRODUCTS)
 @BOTH_FORMS
-def test_hostile_offsets_indices_and_positions_are_refused(kind, name, tensor, place, bad):
+def test_hostile_offsets_indices_and_positions_are_refused(kind, name):
     first = 0 if name in ("mm", "sddmm") else 2  # of the tensors by row and by column
+    operators = Operators(eight(kind), "pattern")
     for dtype, p in itertools.product((torch.int32, torch.int64), (1, 3, 40)):
-        operator, arguments = operator_and_arguments(name, eight(kind), p)
-        arguments[:4] = [x.to(dtype) for x in arguments[:4]]
-        changed = arguments[first + tensor]
-        changed.view(len(changed), -1)[place] = bad
+        operator, arguments = operators.with_leaves(name, p)
+        for tensor, place, bad in HOSTILE:
+            structure = [x.to(dtype, copy=True) for x in arguments[:4]]
+            changed = structure[first + tensor]
+            changed.view(len(changed), -1)[place] = bad
+            with pytest.raises(RuntimeError, match=MADE):
+                operator(*structure, *arguments[4:])
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@BOTH_FORMS
+def test_one_hostile_entry_of_a_long_row_is_refused(kind, name):
+    tensor, size = (1, (3, 20_000)) if name in ("mm", "sddmm") else (3, (20_000, 3))
+    operator, arguments = Operators(make_sparse(kind, size, 40_000), "pattern").with_leaves(name)
+    for position in (9_999, -1):
+        good = arguments[tensor][position].clone()
+        arguments[tensor][position] = 2**31 - 1
         with pytest.raises(RuntimeError, match=MADE):
             operator(*arguments)
-
-
-@pytest.mark.parametrize("position", [9_999, -1])
-@PRODUCTS
-@BOTH_FORMS
-def test_one_hostile_entry_of_a_long_row_is_refused(kind, name, position):
-    tensor, size = (1, (3, 20_000)) if name in ("mm", "sddmm") else (3, (20_000, 3))
-    operator, arguments = operator_and_arguments(name, make_sparse(kind, size, 40_000))
-    arguments[tensor][position] = 2**31 - 1
-    with pytest.raises(RuntimeError, match=MADE):
-        operator(*arguments)
+        arguments[tensor][position] = good
+    operator(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -495,13 +475,14 @@ def test_one_hostile_entry_of_a_long_row_is_refused(kind, name, position):
         (4, lambda _: (2, 8, 8), "row_offsets must have shape (17), but received [9]"),
     ],
 )
-@PRODUCTS
 @BOTH_FORMS
-def test_tensors_that_are_no_pattern_are_refused(kind, name, place, change, message):
-    operator, arguments = operator_and_arguments(name, eight(kind))
-    arguments[place] = change(arguments[place])
-    with pytest.raises((ValueError, RuntimeError), match=f"^{re.escape(message)}"):
-        operator(*arguments)
+def test_tensors_that_are_no_pattern_are_refused(kind, place, change, message):
+    operators = Operators(eight(kind), "pattern")
+    for name in PRODUCTS:
+        operator, arguments = operators.with_leaves(name)
+        arguments = [*arguments[:place], change(arguments[place]), *arguments[place + 1 :]]
+        with pytest.raises((ValueError, RuntimeError), match=f"^{re.escape(message)}"):
+            operator(*arguments)
 
 
 def spoiled(**changes):

@@ -71,7 +71,9 @@ def errors(numbers, length, dtype):
 
 
 @pytest.mark.parametrize("dtype", UNIT, ids=str)
-@pytest.mark.parametrize("length", [10_000, 1_000_000])
+@pytest.mark.parametrize(
+    "length", [10_000, 200_000, pytest.param(1_000_000, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("numbers", [positive, normal, cancelling, wide])
 def test_rounding_errors_are_no_larger_than_those_of_pytorch(numbers, length, dtype):
     found = errors(numbers, length, dtype)

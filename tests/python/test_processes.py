@@ -1,7 +1,7 @@
 """Threads, forks, signals and the end of the interpreter."""
 
 import signal
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 from programs import output_of, run
@@ -13,7 +13,6 @@ import os, signal, sys, threading, time
 torch.manual_seed(0)
 torch.set_num_threads(2)
 dense = torch.randn(3000, 3000) * (torch.rand(3000, 3000) < 0.01)
-A = dense.to_sparse_csr() if sys.argv[1] == "csr" else dense.to_sparse()
 B = torch.randn(3000, 64)
 
 
@@ -25,87 +24,154 @@ def step(A, B):
     return C.detach(), values, B.grad
 
 
-expected = step(A, B)
-
-
 def is_right(results):
     return all(torch.equal(*pair) for pair in zip(results, expected, strict=True))
 """
-LAYOUTS = pytest.mark.parametrize("layout", ["csr", "coo"])
+LAYOUTS = """
+for layout in {layouts}:
+    A = dense.to_sparse_csr() if layout == "csr" else dense.to_sparse()
+    expected = step(A, B)
+"""
 
 
-@LAYOUTS
-def test_backward_passes_of_many_threads_meet_in_one_leaf(layout):
-    program = """
-    from concurrent.futures import ThreadPoolExecutor
-
-    leaf, count = A.detach().clone().requires_grad_(), 64
-    dense_leaf = B.clone().requires_grad_()
-
-    def work(_):
-        spgrad.sparse_mm(leaf, dense_leaf).sum().backward()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(count)))
-        alone = list(pool.map(lambda _: is_right(step(A, B)), range(count)))
-    print(all(alone))
-    print(leaf.grad.layout == leaf.layout)
-    # Sums of one number 64 times over, in any order of the threads.
-    for total, one in ((leaf.grad.values(), expected[1]), (dense_leaf.grad, expected[2])):
-        print(torch.allclose(total, count * one, rtol=1e-4, atol=1e-3))
-    """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"] * 4
+def with_each(program, *layouts):
+    """Make text that does the same with a matrix A of each layout, one after the other."""
+    return LAYOUTS.format(layouts=layouts) + indent(program, "    ")
 
 
-@LAYOUTS
-def test_a_forked_process_multiplies_after_its_parent_did(layout):
-    # With one thread, as in the workers of a DataLoader: OpenMP's threads are not in the child,
-    # so that PyTorch's own operators wait for them forever, too.
-    program = """
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)
-        os._exit(0 if is_right(step(A, B)) else 1)
-    print(os.waitpid(child, 0)[1])
+# With one thread, as in the workers of a DataLoader: OpenMP's threads are not in the child,
+# so that PyTorch's own operators wait for them forever, too.
+FORK = """
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)
+    os._exit(0 if is_right(step(A, B)) else 1)
+print(os.waitpid(child, 0)[1])
+print(is_right(step(A, B)))
+"""
+
+WORKERS = """
+class Products(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, factor):
+        return spgrad.sparse_mm(A, factor * B)
+
+for i, C in enumerate(torch.utils.data.DataLoader(Products(), batch_size=None, num_workers=2)):
+    print(torch.equal(C, spgrad.sparse_mm(A, i * B)))
+"""
+
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+
+leaf, count = A.detach().clone().requires_grad_(), 64
+dense_leaf = B.clone().requires_grad_()
+
+def work(_):
+    spgrad.sparse_mm(leaf, dense_leaf).sum().backward()
+
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(work, range(count)))
+    alone = list(pool.map(lambda _: is_right(step(A, B)), range(count)))
+print(all(alone))
+print(leaf.grad.layout == leaf.layout)
+# Sums of one number 64 times over, in any order of the threads.
+for total, one in ((leaf.grad.values(), expected[1]), (dense_leaf.grad, expected[2])):
+    print(torch.allclose(total, count * one, rtol=1e-4, atol=1e-3))
+"""
+
+INTERRUPT = """
+# A shell that starts the tests in the background has the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        step(A, B)
+except KeyboardInterrupt:
     print(is_right(step(A, B)))
-    """
-    assert output_of(PROBLEM + dedent(program), layout) == ["0", "True"]
+"""
 
+# Each product meets good indices, bad ones, or a mixture of both.
+RACE = """
+if layout == "csr":
+    crow, col = A.crow_indices(), A.col_indices()
+    held = [crow, col]
+else:
+    A = torch.sparse_coo_tensor(A.indices(), A.values(), A.shape)
+    held = [A._indices()]
+good = [tensor.clone() for tensor in held]
+far = 2**40
+done = threading.Event()
 
-@LAYOUTS
-def test_workers_of_a_data_loader_multiply(layout):
-    program = """
-    class Products(torch.utils.data.Dataset):
-        def __len__(self):
-            return 6
+def spoil():
+    random = torch.Generator().manual_seed(0)
+    while not done.is_set():
+        for tensor, copy in zip(held, good):
+            flat = tensor.data.view(-1)
+            places = torch.randint(len(flat), (50,), generator=random)
+            # .data: without a new version, as memory shared with another process would change
+            flat[places] = torch.randint(-far, far, (50,), generator=random)
+            tensor.data.copy_(copy)
 
-        def __getitem__(self, factor):
-            return spgrad.sparse_mm(A, factor * B)
-
-    for i, C in enumerate(torch.utils.data.DataLoader(Products(), batch_size=None, num_workers=2)):
-        print(torch.equal(C, spgrad.sparse_mm(A, i * B)))
-    """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"] * 6
-
-
-@LAYOUTS
-def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(layout):
-    program = """
-    # A shell that starts the tests in the background has the signal ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+spoiler = threading.Thread(target=spoil, daemon=True)
+spoiler.start()
+outcomes = {"product": 0, "error": 0}
+start = time.monotonic()
+while time.monotonic() - start < 2 or min(outcomes.values()) == 0:
     try:
-        while True:
-            step(A, B)
-    except KeyboardInterrupt:
-        print(is_right(step(A, B)))
-    """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"]
+        step(A, B)
+    except RuntimeError as error:
+        assert "must" in str(error), error
+        outcomes["error"] += 1
+    else:
+        outcomes["product"] += 1
+done.set()
+spoiler.join()
+print(is_right(step(A, B)))
+"""
 
 
-@LAYOUTS
+@pytest.fixture(scope="module")
+def said():
+    """Run all of them in one process, those that fork first, and give what each prints."""
+    checks = {"FORK": FORK, "WORKERS": WORKERS, "THREADS": THREADS}
+    checks |= {"INTERRUPT": INTERRUPT, "RACE": RACE}
+    parts = [f"print('{name}:')" + with_each(text, "csr", "coo") for name, text in checks.items()]
+    said = {}
+    for word in output_of("\n".join([PROBLEM, *parts])):
+        if word.endswith(":"):
+            found = said[word[:-1]] = []
+        else:
+            found.append(word)
+    return said
+
+
+def test_a_forked_process_multiplies_after_its_parent_did(said):
+    assert said["FORK"] == ["0", "True"] * 2
+
+
+def test_workers_of_a_data_loader_multiply(said):
+    assert said["WORKERS"] == ["True"] * 12
+
+
+def test_backward_passes_of_many_threads_meet_in_one_leaf(said):
+    assert said["THREADS"] == ["True"] * 8
+
+
+def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(said):
+    assert said["INTERRUPT"] == ["True"] * 2
+
+
+def test_indices_that_another_thread_changes_all_the_time_lead_nowhere(said):
+    assert said["RACE"] == ["True"] * 2
+
+
+OF_PYTORCH = "(B.detach().requires_grad_() @ B.T).sum().backward()"
+
+
 @pytest.mark.parametrize(
-    "work", ["step(A, B)", "(B.detach().requires_grad_() @ B.T).sum().backward()"]
+    ("layout", "work"), [("csr", "step(A, B)"), ("coo", "step(A, B)"), ("csr", OF_PYTORCH)]
 )
 def test_the_interpreter_may_end_while_threads_multiply(layout, work):
     # Python ends a thread that comes back to a finished interpreter by unwinding its stack, and
@@ -121,49 +187,6 @@ def test_the_interpreter_may_end_while_threads_multiply(layout, work):
     time.sleep(0.5)
     print("ends", flush=True)
     """
-    done = run(PROBLEM + dedent(program), layout, seconds=60)
+    done = run(PROBLEM + with_each(dedent(program), layout), seconds=60)
     assert done.stdout.split() == ["ends"]
     assert done.returncode in (0, -signal.SIGABRT), done.stderr
-
-
-@LAYOUTS
-def test_indices_that_another_thread_changes_all_the_time_lead_nowhere(layout):
-    # Each product meets good indices, bad ones, or a mixture of both.
-    program = """
-    if sys.argv[1] == "csr":
-        crow, col = A.crow_indices(), A.col_indices()
-        held = [crow, col]
-    else:
-        A = torch.sparse_coo_tensor(A.indices(), A.values(), A.shape)
-        held = [A._indices()]
-    good = [tensor.clone() for tensor in held]
-    far = 2**40
-    done = threading.Event()
-
-    def spoil():
-        random = torch.Generator().manual_seed(0)
-        while not done.is_set():
-            for tensor, copy in zip(held, good):
-                flat = tensor.data.view(-1)
-                places = torch.randint(len(flat), (50,), generator=random)
-                # .data: without a new version, as memory shared with another process would change
-                flat[places] = torch.randint(-far, far, (50,), generator=random)
-                tensor.data.copy_(copy)
-
-    spoiler = threading.Thread(target=spoil, daemon=True)
-    spoiler.start()
-    outcomes = {"product": 0, "error": 0}
-    start = time.monotonic()
-    while time.monotonic() - start < 5 or min(outcomes.values()) == 0:
-        try:
-            step(A, B)
-        except RuntimeError as error:
-            assert "must" in str(error), error
-            outcomes["error"] += 1
-        else:
-            outcomes["product"] += 1
-    done.set()
-    spoiler.join()
-    print(is_right(step(A, B)))
-    """
-    assert output_of(PROBLEM + dedent(program), layout) == ["True"]

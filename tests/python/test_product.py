@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from cases import ALL_DTYPES, ALL_KINDS, ALL_LAYOUTS, BOTH_FORMS, EMPTY, SIZES, WIDTHS
+from forms import fill, function_of
 from oracle import (
     BATCHED,
-    DTYPES,
-    KINDS,
     PLAIN,
     assert_dense,
     assert_gradients,
@@ -21,23 +21,10 @@ from oracle import (
 
 import spgrad
 
-EMPTY = [
-    pytest.param((0, 5), 0, 3, id="no rows"),
-    pytest.param((4, 0), 0, 3, id="no inner size"),
-    pytest.param((4, 5), 8, 0, id="no columns"),
-    pytest.param((4, 5), 0, 3, id="no entries"),
-    pytest.param((0, 0), 0, 0, id="nothing"),
-    pytest.param((0, 4, 5), 0, 3, id="no items"),
-    pytest.param((2, 0, 5), 0, 3, id="items without rows"),
-    pytest.param((2, 4, 0), 0, 3, id="items without inner size"),
-    pytest.param((2, 4, 5), 16, 0, id="items without columns"),
-    pytest.param((2, 4, 5), 0, 3, id="items without entries"),
-]
 
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-@pytest.mark.parametrize("kind", KINDS)
+@ALL_DTYPES
+@SIZES
+@ALL_KINDS
 def test_the_product_is_that_of_the_dense_matrices(kind, size, dtype):
     A = make_sparse(kind, size, dtype=dtype)
     B = dense_for(A)
@@ -48,17 +35,17 @@ def test_the_product_is_that_of_the_dense_matrices(kind, size, dtype):
     assert_dense(C, product(A, B))
 
 
-@pytest.mark.parametrize("p", [1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
-def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype, p):
+@ALL_DTYPES
+@BOTH_FORMS
+def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype):
     A = make_sparse(kind, (6, 9), dtype=dtype)
-    B = dense_for(A, p)
-    assert_dense(spgrad.sparse_mm(A, B), product(A, B))
+    for p in WIDTHS:
+        B = dense_for(A, p)
+        assert_dense(spgrad.sparse_mm(A, B), product(A, B))
 
 
-@pytest.mark.parametrize(("size", "entries", "p"), EMPTY)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "entries", "p"), EMPTY.values(), ids=EMPTY)
+@ALL_KINDS
 def test_empty_matrices_have_a_product(kind, size, entries, p):
     A = make_sparse(kind, size, entries)
     B = dense_for(A, p)
@@ -96,13 +83,12 @@ def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
         assert_dense(c, product(item, b))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@ALL_DTYPES
+@ALL_KINDS
 def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
-    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     A = make_sparse(kind, (50, 300), dtype=dtype)
-    values_of(A).copy_(torch.rand(values_of(A).shape, dtype=dtype, generator=generator))
-    B = torch.rand(300, 20, dtype=dtype, generator=generator)
+    B = dense_for(A, 20)
+    fill(torch.rand, values_of(A), B)
     C = spgrad.sparse_mm(A, B)
     # The parts of all numbers are positive: the error of a sum of 160 terms is well under 160 units
     # of rounding of the dtype that sums are made in, and one of the result.
@@ -111,8 +97,8 @@ def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
     torch.testing.assert_close(exact(C), product(A, B), rtol=tolerance, atol=0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", ["uncoalesced", "csr32"])
+@ALL_DTYPES
+@BOTH_FORMS
 def test_sums_over_long_rows_and_columns_are_rounded_once(kind, dtype):
     for size in ((3, 9000), (9000, 3)):
         A = make_sparse(kind, size, 20_000, dtype=dtype).requires_grad_()
@@ -132,19 +118,15 @@ def test_not_a_number_and_infinity_reach_only_the_rows_that_refer_to_them(kind):
     assert C[1:].tolist() == [[float("inf")], [5.0]]
 
 
-@pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-@pytest.mark.parametrize("kind", KINDS)
+@SIZES
+@ALL_KINDS
 def test_the_products_of_plain_tensors_are_the_same(kind, size):
     A = make_sparse(kind, size)
     B = dense_for(A)
-    if A.layout == torch.sparse_coo:
-        C = spgrad.coo_mm(A._indices(), A._values(), size, B)
-    else:
-        C = spgrad.csr_mm(A.crow_indices(), A.col_indices(), A.values(), B)
-    assert_dense(C, product(A, B))
+    assert_dense(function_of(A)(values_of(A), B), product(A, B))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@ALL_KINDS
 def test_the_product_does_not_change_its_arguments(kind):
     A = make_sparse(kind, BATCHED)
     B = dense_for(A)
@@ -167,7 +149,7 @@ def test_a_matrix_with_more_rows_and_columns_than_entries_needs_no_dense_matrix(
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["long row", "long column"])
-@pytest.mark.parametrize("kind", ["coalesced", "uncoalesced", "csr32"])
+@ALL_LAYOUTS
 def test_rows_and_columns_of_thousands_of_entries_are_right(kind, transposed):
     size = (10_001, 3) if transposed else (3, 10_001)
     A = make_sparse(kind, size, 25_000)

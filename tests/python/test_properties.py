@@ -1,6 +1,7 @@
 """Properties that hold for all matrices, over those that hypothesis thinks of."""
 
 import torch
+from cases import RESTRIDES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import (
@@ -21,16 +22,6 @@ import spgrad
 # Reproducible, and without deadlines: the machine may be busy.
 PROFILE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
-RESTRIDE = {
-    "contiguous": lambda dense: dense.contiguous(),
-    "transposed": lambda dense: dense.mT.contiguous().mT,
-    "every second column": lambda dense: dense.repeat_interleave(2, -1)[..., ::2],
-    "off the start": lambda dense: torch.nn.functional.pad(dense, (1, 1, 1, 1))[..., 1:-1, 1:-1],
-    "expanded": lambda dense: dense[..., :1, :].expand(dense.shape),
-    "batch innermost": lambda dense: dense.movedim(0, -1).contiguous().movedim(-1, 0),
-}
-
-
 # Dtypes in which all the sums here are exact.
 UNROUNDED = tuple(dtype for dtype in DTYPES if dtype.itemsize > 2)
 
@@ -49,9 +40,9 @@ def operands(draw, dtypes=DTYPES):
         dtype=draw(st.sampled_from(dtypes)),
         seed=draw(st.integers(0, 1000)),
     )
-    restride = st.sampled_from(sorted(RESTRIDE))
-    B = RESTRIDE[draw(restride)](dense_for(A, p))
-    G = RESTRIDE[draw(restride)](output_gradient_for(A, p))
+    restrides = st.sampled_from((torch.Tensor.contiguous, *RESTRIDES))
+    B = draw(restrides)(dense_for(A, p))
+    G = draw(restrides)(output_gradient_for(A, p))
     return A, B, G
 
 

@@ -1,12 +1,15 @@
 """Products of zero, infinity and NaN, as IEEE 754 says, at the specified entries alone."""
 
+from itertools import product
+
 import pytest
 import torch
 from oracle import KINDS, make_sparse, positions_of, values_of
+from pairs import pairwise
 
 import spgrad
 
-SIZES = {"plain": (7, 6), "batched": (2, 7, 6)}
+SIZES = ((7, 6), (2, 7, 6))
 SPECIAL = torch.tensor([0.0, 1.0, -2.0, float("inf"), float("-inf"), float("nan")])
 # Complex products of infinities have no one right answer: C and C++ differ on them.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -23,13 +26,10 @@ def terms(A, B, G):
     """Compute the product and its gradients entry by entry, in float64."""
     values, B, G = values_of(A).double().flatten(), B.double(), G.double()
     *item, row, column = positions_of(A)
-    C, dB, dA = torch.zeros_like(G), torch.zeros_like(B), torch.zeros_like(values)
-    for k in range(len(values)):
-        at = [index[k] for index in item]
-        C[(*at, row[k])] += values[k] * B[(*at, column[k])]
-        dB[(*at, column[k])] += values[k] * G[(*at, row[k])]
-        dA[k] = (G[(*at, row[k])] * B[(*at, column[k])]).sum()
-    return C, dB, dA
+    rows, columns = (*item, row), (*item, column)
+    C = torch.zeros_like(G).index_put(rows, values[:, None] * B[columns], accumulate=True)
+    dB = torch.zeros_like(B).index_put(columns, values[:, None] * G[rows], accumulate=True)
+    return C, dB, (G[rows] * B[columns]).sum(-1)
 
 
 def assert_same(actual, expected):
@@ -38,16 +38,13 @@ def assert_same(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("p", [1, 3, 16, 41])
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("kind", KINDS)
+@pairwise(instruction_set=spgrad.instruction_sets(), kind=KINDS, size=SIZES, dtype=DTYPES)
 def test_products_and_gradients_have_the_special_numbers_of_their_terms(
-    instruction_set, kind, size, p, dtype
+    use_instruction_set, instruction_set, kind, size, dtype
 ):
-    assert spgrad.instruction_set() == instruction_set
+    use_instruction_set(instruction_set)
     *batch, n, m = size
-    for seed, share in enumerate((0.2, 0.3)):
+    for (seed, share), p in product(enumerate((0.2, 0.3)), (1, 3, 16, 41)):
         A = make_sparse(kind, size, dtype=dtype, seed=seed)
         values_of(A).copy_(draw(values_of(A).shape, dtype, seed, share))
         B = draw((*batch, m, p), dtype, seed + 100, share)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-import torch._dynamo.testing
+from cases import BOTH_FORMS, BOTH_SIZES, COMPILES, FORMS, SIZES
+from forms import assert_right, function_of, operands_for, writer_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -14,10 +15,10 @@ from oracle import (
     integers,
     make_sparse,
     output_gradient_for,
-    positions_of,
     product,
     values_of,
 )
+from pairs import pairwise
 from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import spgrad
@@ -26,25 +27,6 @@ pytestmark = [
     # PyTorch's own forward mode is made with it.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
-
-BOTH_FORMS = pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
-SIZES = pytest.mark.parametrize("size", [PLAIN, BATCHED], ids=["plain", "batched"])
-
-
-def function_of(A):
-    """Return the product with A's structure as a function of values and B."""
-    if A.layout == torch.sparse_coo:
-        indices, size = A._indices(), tuple(A.shape)
-        return lambda values, B: spgrad.coo_mm(indices, values, size, B)
-    crow, col = A.crow_indices(), A.col_indices()
-    return lambda values, B: spgrad.csr_mm(crow, col, values, B)
-
-
-def writer_of(A):
-    """Return a function that writes out, as a dense matrix, A with other values."""
-    positions = positions_of(A)
-    zeros = torch.zeros(A.shape, dtype=torch.float64)
-    return lambda values: zeros.index_put(positions, values.flatten(), accumulate=True)
 
 
 @SIZES
@@ -130,9 +112,8 @@ def test_vmap_of_grad_gives_a_gradient_for_each_item(kind):
         assert_dense(gradient, gradient_of_values(A, B, G))
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@SIZES
-@BOTH_FORMS
+@COMPILES
+@pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
     A = make_sparse(kind, size)
@@ -143,13 +124,7 @@ def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(ki
         return 2 * f(values, B)
 
     for p in (3, 4, 6):
-        values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
-        G = output_gradient_for(A, p)
-        C = compiled(values, B)
-        assert_dense(C, 2 * product(A, B))
-        C.backward(G)
-        assert_dense(values.grad, 2 * gradient_of_values(A, B, G))
-        assert_dense(B.grad, 2 * gradient_of_B(A, G))
+        assert_right(compiled, A, operands_for(A, p), factor=2, alone=False)
 
 
 @SIZES
@@ -175,6 +150,7 @@ def test_meta_tensors_are_checked_too():
         spgrad.csr_mm(crow, col, values, B)
 
 
+@COMPILES
 def test_compiled_autograd_is_refused_by_name():
     A = make_sparse("csr64", PLAIN)
     C = function_of(A)(values_of(A).clone().requires_grad_(), dense_for(A)).sum()
@@ -185,26 +161,18 @@ def test_compiled_autograd_is_refused_by_name():
         C.backward()
 
 
-def assert_compiled_right(multiply, A, p, factor):
-    """Check a compiled product of A's parts, times a factor, and its gradients."""
-    values, B = values_of(A).clone().requires_grad_(), dense_for(A, p).requires_grad_()
-    G = output_gradient_for(A, p)
-    C = multiply(values, B)
-    assert_dense(C, factor * product(A, B))
-    C.backward(G)
-    assert_dense(values.grad, factor * gradient_of_values(A, B, G))
-    assert_dense(B.grad, factor * gradient_of_B(A, G))
-
-
 # n, nnz and p.
 GROWING = [(4, 8, 3), (5, 9, 4), (9, 20, 7)]
 
 
+@COMPILES
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @BOTH_FORMS
 def test_one_compiled_graph_serves_all_sizes(kind, backend):
+    from torch._dynamo.testing import CompileCounterWithBackend  # noqa: PLC0415 - takes seconds
+
     torch.compiler.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    counter = CompileCounterWithBackend(backend)
 
     @torch.compile(fullgraph=True, backend=counter, dynamic=True)
     def csr(crow, col, values, B):
@@ -218,13 +186,22 @@ def test_one_compiled_graph_serves_all_sizes(kind, backend):
         A = make_sparse(kind, (n, 6), entries)
         if kind == "csr32":
             parts = (A.crow_indices(), A.col_indices())
-            assert_compiled_right(lambda v, B, parts=parts: csr(*parts, v, B), A, p, 6)
+            assert_right(
+                lambda v, B, parts=parts: csr(*parts, v, B),
+                A,
+                operands_for(A, p),
+                factor=6,
+                alone=False,
+            )
         else:
             i = A._indices()
-            assert_compiled_right(lambda v, B, i=i, n=n: coo(i, v, n, B), A, p, 6)
+            assert_right(
+                lambda v, B, i=i, n=n: coo(i, v, n, B), A, operands_for(A, p), factor=6, alone=False
+            )
     assert counter.frame_count == 1
 
 
+@COMPILES
 @pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
 def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
     torch.compiler.reset()
@@ -232,7 +209,7 @@ def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
     pattern = spgrad.Pattern(A)
     compiled = torch.compile(lambda v, B: pattern.mm(v * 3, B) * 2, fullgraph=True, dynamic=True)
     for p in (3, 5):
-        assert_compiled_right(compiled, A, p, 6)
+        assert_right(compiled, A, operands_for(A, p), factor=6, alone=False)
 
 
 class Products(torch.nn.Module):
@@ -247,6 +224,7 @@ class Products(torch.nn.Module):
         return by_csr + spgrad.coo_mm(torch.stack([rows, col]), values, size, B)
 
 
+@COMPILES
 def test_an_exported_program_keeps_its_dynamic_sizes_through_a_file(tmp_path):
     def arguments(A, p):
         # Copies: PyTorch exports no views of sparse tensors, not even as inputs.
@@ -267,6 +245,7 @@ def test_an_exported_program_keeps_its_dynamic_sizes_through_a_file(tmp_path):
         assert_dense(loaded(*inputs), 2 * product(A, inputs[-1]))
 
 
+@COMPILES
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
 @pytest.mark.parametrize("closed_over", [False, True], ids=["argument", "closed over"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
@@ -295,6 +274,7 @@ def test_a_compiled_function_breaks_at_the_sparse_product_and_is_right(
         assert_dense(B.grad, 6 * gradient_of_B(A, G))
 
 
+@COMPILES
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
 def test_pytorch_compiles_no_function_of_a_sparse_tensor_into_one_graph():
     torch.compiler.reset()

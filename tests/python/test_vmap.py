@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from cases import BOTH_SIZES, COMPILES, SIZES
+from forms import Operators, operands_of, writer_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -12,7 +14,6 @@ from oracle import (
     dense_for,
     gradient_of_B,
     gradient_of_values,
-    integers,
     make_sparse,
     output_gradient_for,
     positions_of,
@@ -20,40 +21,24 @@ from oracle import (
     to_dense,
     values_of,
 )
-from test_transforms import SIZES, writer_of
+from pairs import pairwise
 from torch.func import grad, jacrev, vmap
 
 import spgrad
 
-FORMS = pytest.mark.parametrize("form", ["csr32", "csr64", "coalesced", "uncoalesced", "pattern"])
+ALL_FORMS = ("csr32", "csr64", "coalesced", "uncoalesced", "pattern")
+FORMS = pytest.mark.parametrize("form", ALL_FORMS)
 ITEMS = 3
+
+
+def operators_of(form, A):
+    """Return the four operators with A's structure."""
+    return Operators(A, "pattern" if form == "pattern" else None)
 
 
 def sparse_for(form, size, seed=0):
     """Make the matrix of a form; a pattern is made from unsorted entries with duplicates."""
     return make_sparse("uncoalesced" if form == "pattern" else form, size, seed=seed)
-
-
-def operators_of(form, A):
-    """Return the four operators with A's structure."""
-    size = tuple(A.shape)
-    if form == "pattern":
-        tensors, name = (*spgrad.Pattern(A)._tensors, size), "pattern"
-    elif A.layout == torch.sparse_csr:
-        tensors, name = (A.crow_indices(), A.col_indices()), "csr"
-    else:
-        tensors, name = (A._indices(),), "coo"
-
-    def call(operator, *operands):
-        op = getattr(torch.ops.spgrad, f"{name}_{operator}")
-        if name == "coo":
-            after_values = operands if operator == "sddmm" else operands[1:]
-            return op(*tensors, *operands[: -len(after_values)], size, *after_values)
-        if name == "csr" and operator == "mm_transposed":
-            return op(*tensors, operands[0], size[-1], operands[1])
-        return op(*tensors, *operands)
-
-    return call
 
 
 def expected_of(operator, A, *operands):
@@ -72,18 +57,6 @@ def expected_of(operator, A, *operands):
     return ((matrix if operator == "mm" else matrix.mT) @ operands[1],)
 
 
-def operands_of(operator, A, seed=0, p=3):
-    """Return fresh operands of an operator."""
-    values = integers(*values_of(A).shape, seed=seed)
-    B, G = dense_for(A, p, seed=seed + 50), output_gradient_for(A, p, seed=seed + 100)
-    return {
-        "mm": (values, B),
-        "mm_transposed": (values, G),
-        "sddmm": (G, B),
-        "mm_backward": (values, B, G),
-    }[operator]
-
-
 def stacked(items, dims):
     """Put the operands of all items into one tensor each, or take the first where dim is None."""
     return [
@@ -92,22 +65,20 @@ def stacked(items, dims):
     ]
 
 
-@pytest.mark.parametrize(
-    ("operator", "dims"),
-    [
-        (operator, dims)
-        for operator, count in (("mm", 2), ("mm_transposed", 2), ("sddmm", 2), ("mm_backward", 3))
-        for dims in itertools.product((None, 0), repeat=count)
-        if any(dim is not None for dim in dims)
-    ]
-    + [("mm", (-1, 1)), ("sddmm", (1, -1)), ("mm_backward", (1, 2, 1)), ("mm", (None, 2))],
-    ids=str,
-)
-@SIZES
-@FORMS
-def test_every_operator_is_right_for_every_item(form, size, operator, dims):
+MAPPED = [
+    (operator, dims)
+    for operator, count in (("mm", 2), ("mm_transposed", 2), ("sddmm", 2), ("mm_backward", 3))
+    for dims in itertools.product((None, 0), repeat=count)
+    if any(dim is not None for dim in dims)
+]
+MAPPED += [("mm", (-1, 1)), ("sddmm", (1, -1)), ("mm_backward", (1, 2, 1)), ("mm", (None, 2))]
+
+
+@pairwise(form=ALL_FORMS, size=BOTH_SIZES.values(), mapped=MAPPED)
+def test_every_operator_is_right_for_every_item(form, size, mapped):
+    operator, dims = mapped
     A = sparse_for(form, size)
-    items = [operands_of(operator, A, seed) for seed in range(ITEMS)]
+    items = [operands_of(operator, A, seed=seed) for seed in range(ITEMS)]
     call = operators_of(form, A)
     results = vmap(lambda *x: call(operator, *x), tuple(dims))(*stacked(items, dims))
     results = results if isinstance(results, tuple) else (results,)
@@ -118,13 +89,10 @@ def test_every_operator_is_right_for_every_item(form, size, operator, dims):
             assert_dense(result[i], wanted)
 
 
-@pytest.mark.parametrize("p", [1, 32, 33])
-@pytest.mark.parametrize("operator", ["mm", "mm_transposed"])
-@SIZES
-@FORMS
+@pairwise(form=ALL_FORMS, size=BOTH_SIZES.values(), operator=("mm", "mm_transposed"), p=(1, 32, 33))
 def test_one_matrix_times_narrow_and_wide_items_is_right(form, size, operator, p):
     A = sparse_for(form, size)
-    items = [operands_of(operator, A, seed, p) for seed in range(ITEMS)]
+    items = [operands_of(operator, A, p, seed=seed) for seed in range(ITEMS)]
     call = operators_of(form, A)
     values, Bs = stacked(items, (None, 0))
     C = vmap(lambda B: call(operator, values, B))(Bs)
@@ -174,7 +142,7 @@ def test_each_item_may_have_a_structure_of_its_own(kind, size, shared_values):
 def test_vmaps_and_gradients_nest(form, size):
     A = sparse_for(form, size)
     call, G = operators_of(form, A), output_gradient_for(A)
-    values = torch.stack([operands_of("mm", A, seed)[0] for seed in range(2)])
+    values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(2)])
     Bs = torch.stack([dense_for(A, seed=seed) for seed in range(ITEMS)])
 
     def gradients(values, B):
@@ -199,7 +167,7 @@ def test_vmaps_and_gradients_nest(form, size):
 def test_a_second_derivative_for_each_item_is_that_of_the_dense_product(form):
     A = sparse_for(form, PLAIN)
     call, write = operators_of(form, A), writer_of(A)
-    values = torch.stack([operands_of("mm", A, seed)[0] for seed in range(ITEMS)])
+    values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(ITEMS)])
     B = dense_for(A)
 
     def curvature(multiply):
@@ -216,7 +184,7 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
     call = operators_of(form, A)
     operands = [
         x if dim is None else x.new_empty(0, *x.shape)
-        for x, dim in zip(operands_of("mm", A), dims, strict=True)
+        for x, dim in zip(operands_of("mm", A, seed=0), dims, strict=True)
     ]
     assert vmap(lambda v, B: call("mm", v, B), dims)(*operands).shape == (0, *size[:-1], 3)
 
@@ -225,14 +193,24 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
 def test_chunks_of_items_give_the_same(form):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    operands = stacked([operands_of("mm", A, seed) for seed in range(5)], (0, 0))
+    operands = stacked([operands_of("mm", A, seed=seed) for seed in range(5)], (0, 0))
     C = vmap(lambda v, B: call("mm", v, B), chunk_size=2)(*operands)
     for i in range(5):
         assert_dense(C[i], expected_of("mm", A, operands[0][i], operands[1][i])[0])
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@FORMS
+@COMPILES
+@pytest.mark.parametrize(
+    ("form", "dynamic"),
+    [
+        ("csr32", True),
+        ("csr64", False),
+        ("coalesced", True),
+        ("uncoalesced", False),
+        ("pattern", False),
+        ("pattern", True),
+    ],
+)
 def test_vmap_compiles_into_one_graph(form, dynamic):
     torch.compiler.reset()
     A = sparse_for(form, PLAIN)
@@ -240,7 +218,7 @@ def test_vmap_compiles_into_one_graph(form, dynamic):
     compiled = torch.compile(
         vmap(lambda v, B: call("mm", v, B)), fullgraph=True, backend="aot_eager", dynamic=dynamic
     )
-    operands = stacked([operands_of("mm", A, seed) for seed in range(ITEMS)], (0, 0))
+    operands = stacked([operands_of("mm", A, seed=seed) for seed in range(ITEMS)], (0, 0))
     for i, C in enumerate(compiled(*operands)):
         assert_dense(C, expected_of("mm", A, operands[0][i], operands[1][i])[0])
 
@@ -278,7 +256,7 @@ def test_batches_of_sparse_matrices_for_each_item_are_refused():
 def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    values, B = operands_of("mm", A)
+    values, B = operands_of("mm", A, seed=0)
     with pytest.raises(ValueError, match=r"B must be 2D for a sparse matrix, .* \[5\]"):
         vmap(lambda b: call("mm", values, b), 1)(B)
     with pytest.raises(ValueError, match="values must have one element for each entry"):
@@ -301,7 +279,7 @@ def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
 def test_messages_speak_of_one_item_as_without_vmap(form, operator, place, part):
     A = sparse_for(form, PLAIN)
     call = operators_of(form, A)
-    operands = list(operands_of(operator, A))
+    operands = list(operands_of(operator, A, seed=0))
     operands[place] = operands[place][part]
     with pytest.raises(ValueError, match="must have") as alone:
         call(operator, *operands)
@@ -318,7 +296,7 @@ def test_an_index_out_of_bounds_does_not_reach_the_next_item(dim, bad):
     A = make_sparse("coalesced", BATCHED)
     indices = A._indices().clone()
     indices[dim, 0] = BATCHED[dim] if bad == BATCHED[0] else bad
-    values, B = stacked([operands_of("mm", A, seed) for seed in range(2)], (0, 0))
+    values, B = stacked([operands_of("mm", A, seed=seed) for seed in range(2)], (0, 0))
     with pytest.raises(RuntimeError, match=r"indices of .* must be in"):
         vmap(lambda v, b: spgrad.coo_mm(indices, v, BATCHED, b))(values, B)
 
