@@ -136,6 +136,7 @@ LONG = {
     "asan": (lambda: ctest("asan"), CPP_SOURCES),
     "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
     "fuzz": (lambda: ctest("fuzz", "-DSPGRAD_FUZZ_SECONDS=3600"), CPP_SOURCES),
+    "long": (lambda: pytest("long", "-m", "long"), PYTHON_SOURCES),
 }
 # While one works: the steps that are quick, and the Python tests that matter.
 CHECK = {
