@@ -25,13 +25,21 @@ using Slots = std::array<Tensor, 3>;
 
 // The argument with respect to which a product is the derivative of T.
 template <class Product>
-constexpr Slot kOutput;
+struct OutputOf;
 template <>
-constexpr Slot kOutput<Sddmm> = kValues;
+struct OutputOf<Sddmm> {
+  static constexpr Slot value = kValues;
+};
 template <>
-constexpr Slot kOutput<Mm> = kRows;
+struct OutputOf<Mm> {
+  static constexpr Slot value = kRows;
+};
 template <>
-constexpr Slot kOutput<MmTransposed> = kColumns;
+struct OutputOf<MmTransposed> {
+  static constexpr Slot value = kColumns;
+};
+template <class Product>
+constexpr Slot kOutput = OutputOf<Product>::value;
 
 // The two others, in the order in which the product takes them.
 template <class Product>

@@ -153,8 +153,10 @@ struct BlockMatrix {
   CompressedView<Index, Entry> view;
 };
 
+// Unsigned, as the difference of any two numbers may overflow.
 bool is_one_block(const RowBlock& block) {
-  return block.last_entry - block.first_entry <= kLongRow;
+  return static_cast<uint64_t>(block.last_entry) - static_cast<uint64_t>(block.first_entry) <=
+         static_cast<uint64_t>(kLongRow);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ constexpr Place kElsewhere = {.before = 1};
 template <class Scalar>
 class Rows {
  public:
-  static constexpr int64_t kEach = 200;  // of each item
+  static constexpr int64_t kEach = 50;  // of each item
 
   Rows(int64_t rows, int64_t p, const Place& place)
       : rows_(rows),

@@ -425,7 +425,7 @@ inline RowLengths lengths_for_blocks(int64_t items, int64_t rows) {
 
 TYPED_TEST_P(ProductTest, WorksInBlocksOfColumns) {
   auto a = this->with_lengths(2, 10, 4300, lengths_for_blocks(2, 10));
-  Problem<TypeParam> problem(a, 250, this->random);
+  Problem<TypeParam> problem(a, 250, this->random, {.expanded_items = true});
   ASSERT_NO_FATAL_FAILURE(this->expect_right(problem)) << "columns in any order";
   sort_columns(a);
   problem.operands_changed();

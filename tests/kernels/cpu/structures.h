@@ -1,6 +1,7 @@
 // Coordinates and the counting sort, as the tests of the functions on structures use them.
 #pragma once
 
+#include <numeric>
 #include <thread>
 
 #include "guarded.h"
@@ -37,13 +38,9 @@ struct Coordinates {
 template <class Index>
 std::vector<Index> reference_offsets(int64_t items, int64_t rows,
                                      const std::vector<Element>& elements) {
-  std::vector<Index> offsets;
-  for (int64_t row = 0; row <= items * rows; ++row) {
-    offsets.push_back(
-        static_cast<Index>(std::count_if(elements.begin(), elements.end(), [&](const Element& e) {
-          return e.item * rows + e.row < row;
-        })));
-  }
+  std::vector<Index> offsets(static_cast<size_t>(items * rows + 1), 0);
+  for (const Element& e : elements) ++offsets[static_cast<size_t>(e.item * rows + e.row + 1)];
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
   return offsets;
 }
 
