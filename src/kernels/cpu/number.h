@@ -59,6 +59,8 @@ inline auto elements_of(const DenseView<Scalar>& dense) {
                                 kParts<std::remove_const_t<Scalar>>);
   };
   auto* data = elements_of(dense.data);
+  // A matrix without elements may have no memory, and no address can be counted from null.
+  if (data == nullptr) data = reinterpret_cast<decltype(data)>(alignof(Scalar));
   return DenseView<std::remove_pointer_t<decltype(data)>>{data, stride(dense.item_stride),
                                                           stride(dense.row_stride)};
 }
