@@ -107,7 +107,7 @@ TEST_F(Determinism, HoldsForBatches) {
 class DeterminismOfCallers : public Determinism {
  protected:
   static constexpr int kThreads = 4;
-  static constexpr int kCalls = 24;
+  static constexpr int kCalls = 12;
 
   void SetUp() override {
     Determinism::SetUp();

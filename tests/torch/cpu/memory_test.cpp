@@ -36,7 +36,7 @@ TEST(Memory, IsThatOfOneResultAtATimeInManyThreads) {
   std::vector<int> wrong(kThreads);
   for (int number = 0; number < kThreads; ++number) {
     threads.emplace_back([&wrong, number] {
-      for (int turn = 0; turn < 20; ++turn) {
+      for (int turn = 0; turn < 10; ++turn) {
         const auto value = static_cast<float>(number * 100 + turn);
         const at::Tensor mine = large_result(value);
         if (turn % 7 == 0) empty_cache();
