@@ -22,9 +22,6 @@ BOTH_FORMS = pytest.mark.parametrize("kind", FORMS)
 # Round the widths of vectors and tiles of all dtypes and instruction sets.
 WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 257)
 
-# PyTorch's compiler takes seconds to load: one process runs all tests that need it.
-COMPILES = pytest.mark.xdist_group("compiler")
-
 # Size, entries and p.
 EMPTY = {
     "no rows": ((0, 5), 0, 3),

@@ -35,18 +35,27 @@ OF_EVERY_BACKEND = {
 }
 
 
-# Files whose tests share what takes seconds to make stay in one process under --dist=loadgroup.
-TOGETHER = {
-    "test_benchmarks",
+# The files that take longest, in the order in which processes side by side should start with them.
+LONGEST = (
     "test_cpp_project",
     "test_demo",
-    "test_determinism",
-    "test_kept_memory",
-    "test_malformed",
-    "test_memory",
+    "test_limits",
+    "test_nn",
     "test_processes",
+    "test_benchmarks",
+    "test_training",
+    "test_pattern",
+    "test_precision",
+    "test_hostile",
+    "test_kept_memory",
     "test_typing",
-}
+    "test_transforms",
+    "test_instruction_sets",
+    "test_operators",
+    "test_memory",
+    "test_vmap",
+    "test_malformed",
+)
 
 KEPT = pytest.StashKey()
 
@@ -65,9 +74,8 @@ def pytest_configure(config):
     config.stash[KEPT] = backends.use(config.getoption("backend"))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(config, items):
-    """Choose the tests of the backend; long ones only where `-m` asks for them."""
+    """Choose the tests of the backend, long ones only where `-m` asks for them, and sort them."""
     backend = config.getoption("backend")
     with_long = "long" in config.getoption("markexpr")
     missing = pytest.mark.skip(reason=f"no {backend} device")
@@ -78,11 +86,10 @@ def pytest_collection_modifyitems(config, items):
         )
         fits = of_backend and (with_long or not item.get_closest_marker("long"))
         (chosen if fits else others).append(item)
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if backends.is_missing(backend):
             item.add_marker(missing)
-    items[:] = chosen
+    rank = {file: place for place, file in enumerate(LONGEST)}
+    items[:] = sorted(chosen, key=lambda item: rank.get(item.path.stem, len(LONGEST)))
     config.hook.pytest_deselected(items=others)
 
 

@@ -12,7 +12,6 @@ import time
 
 import pytest
 import torch
-from cases import COMPILES
 from oracle import assert_dense, integers
 from pairs import pairwise
 from torch import nn
@@ -427,7 +426,6 @@ def test_a_layer_on_the_meta_device_gives_shapes():
     assert list(layer.state_dict()) == ["values", "bias", *SAVED]
 
 
-@COMPILES
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -439,7 +437,6 @@ def test_compiled_without_graph_breaks_it_is_the_same(backend, dynamic):
         assert_right(layer, x=integers(samples, IN, seed=samples), call=compiled)
 
 
-@COMPILES
 def test_exported_with_a_dynamic_batch_it_is_the_same():
     layer = layer_of()
     batch = torch.export.Dim("batch")
@@ -541,7 +538,6 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.xdist_group("distributed")
 @pytest.mark.parametrize("broadcast", [True, False])
 def test_two_processes_get_the_gradient_of_the_whole_batch(broadcast, trained):
     model, gradients = torch.load(trained / f"{broadcast}0.pt", weights_only=False)

@@ -14,7 +14,6 @@ from cases import (
     ALL_KINDS,
     BOTH_FORMS,
     BOTH_SIZES,
-    COMPILES,
     EMPTY,
     FORMS,
     LARGE,
@@ -224,7 +223,6 @@ def test_vmap_multiplies_item_by_item(kind, size, dims):
         assert_dense(C[i], writer_of(A)(v) @ B)
 
 
-@COMPILES
 @pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
@@ -249,7 +247,6 @@ def test_the_product_passes_gradcheck_twice_and_forward(kind, size):
 
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
-@COMPILES
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pairwise(kind=FORMS, size=BOTH_SIZES.values(), name=PRODUCTS)
 def test_operators_keep_their_contract_with_pytorch(kind, size, name):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import BOTH_FORMS, BOTH_SIZES, COMPILES, FORMS, SIZES
+from cases import BOTH_FORMS, BOTH_SIZES, FORMS, SIZES
 from forms import assert_right, function_of, operands_for, writer_of
 from oracle import (
     BATCHED,
@@ -112,7 +112,6 @@ def test_vmap_of_grad_gives_a_gradient_for_each_item(kind):
         assert_dense(gradient, gradient_of_values(A, B, G))
 
 
-@COMPILES
 @pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
@@ -150,7 +149,6 @@ def test_meta_tensors_are_checked_too():
         spgrad.csr_mm(crow, col, values, B)
 
 
-@COMPILES
 def test_compiled_autograd_is_refused_by_name():
     A = make_sparse("csr64", PLAIN)
     C = function_of(A)(values_of(A).clone().requires_grad_(), dense_for(A)).sum()
@@ -165,7 +163,6 @@ def test_compiled_autograd_is_refused_by_name():
 GROWING = [(4, 8, 3), (5, 9, 4), (9, 20, 7)]
 
 
-@COMPILES
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @BOTH_FORMS
 def test_one_compiled_graph_serves_all_sizes(kind, backend):
@@ -201,7 +198,6 @@ def test_one_compiled_graph_serves_all_sizes(kind, backend):
     assert counter.frame_count == 1
 
 
-@COMPILES
 @pytest.mark.parametrize("kind", ["csr32", "uncoalesced"])
 def test_inductor_compiles_a_pattern_that_is_closed_over(kind):
     torch.compiler.reset()
@@ -224,7 +220,6 @@ class Products(torch.nn.Module):
         return by_csr + spgrad.coo_mm(torch.stack([rows, col]), values, size, B)
 
 
-@COMPILES
 def test_an_exported_program_keeps_its_dynamic_sizes_through_a_file(tmp_path):
     def arguments(A, p):
         # Copies: PyTorch exports no views of sparse tensors, not even as inputs.
@@ -245,7 +240,6 @@ def test_an_exported_program_keeps_its_dynamic_sizes_through_a_file(tmp_path):
         assert_dense(loaded(*inputs), 2 * product(A, inputs[-1]))
 
 
-@COMPILES
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
 @pytest.mark.parametrize("closed_over", [False, True], ids=["argument", "closed over"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
@@ -274,7 +268,6 @@ def test_a_compiled_function_breaks_at_the_sparse_product_and_is_right(
         assert_dense(B.grad, 6 * gradient_of_B(A, G))
 
 
-@COMPILES
 @pytest.mark.filterwarnings("ignore:.*sparse:UserWarning")
 def test_pytorch_compiles_no_function_of_a_sparse_tensor_into_one_graph():
     torch.compiler.reset()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from cases import BOTH_SIZES, COMPILES, SIZES
+from cases import BOTH_SIZES, SIZES
 from forms import Operators, operands_of, writer_of
 from oracle import (
     BATCHED,
@@ -199,7 +199,6 @@ def test_chunks_of_items_give_the_same(form):
         assert_dense(C[i], expected_of("mm", A, operands[0][i], operands[1][i])[0])
 
 
-@COMPILES
 @pytest.mark.parametrize(
     ("form", "dynamic"),
     [
