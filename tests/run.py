@@ -79,6 +79,7 @@ def sanitized() -> Counts:
 
 # Most tests are too small to keep two cores busy.
 IN_FEW_PROCESSES = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+IN_FEW_PROCESSES += ("--no-loadscope-reorder",)  # conftest.py has the longest files first
 
 
 def pytest(name: str, *arguments: str) -> Counts:
@@ -129,7 +130,7 @@ STEPS = {
     "tsan": (lambda: ctest("tsan"), CPP_SOURCES),
     "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
     "composite": (composite, PYTHON_SOURCES),
-    "speed": (lambda: pytest("speed", "-m", "timed"), PYTHON_SOURCES),
+    "speed": (lambda: pytest("speed", "-m", "timed", *files_of("speed", "nn")), PYTHON_SOURCES),
 }
 # What takes hours, before a release, beside all that has a command of its own.
 LONG = {

@@ -38,11 +38,11 @@ OF_EVERY_BACKEND = {
 # The files that take longest, in the order in which processes side by side should start with them.
 LONGEST = (
     "test_cpp_project",
-    "test_demo",
+    "test_digits",
     "test_limits",
     "test_nn",
     "test_processes",
-    "test_benchmarks",
+    "test_comparison",
     "test_training",
     "test_pattern",
     "test_precision",

@@ -82,7 +82,11 @@ def test_rounding_errors_are_no_larger_than_those_of_pytorch(numbers, length, dt
         ", ".join(f"{name} {error:.2g}" for name, error in found.items()),
     )
     of_pytorch = min(error for name, error in found.items() if name.startswith("torch"))
+    bound = 1.3 * of_pytorch  # the same rounding of the result, or better; a little for chance
+    if dtype != torch.float32:
+        # Where terms cancel, what is left is the error of sums in float32. PyTorch's order of
+        # summation differs between CPUs, and is the better one on some.
+        bound = max(bound, 0.25 * UNIT[torch.float32] / UNIT[dtype])
     for name, error in found.items():
         if name.startswith("spgrad"):
-            # The same rounding of the result, or better; a little for chance.
-            assert error <= 1.3 * of_pytorch, name
+            assert error <= bound, name
