@@ -5,7 +5,8 @@ VENV ?= .venv
 BUILD := build/release
 SECONDS ?= 3600
 bin := $(VENV)/bin
-with_tools := PATH="$(abspath $(bin)):$$PATH"
+# Without the flags of make: ninja would look for its job server, which recipes do not get.
+with_tools := MAKEFLAGS= PATH="$(abspath $(bin)):$$PATH"
 stamp := $(VENV)/.spgrad
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
