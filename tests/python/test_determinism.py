@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.operator import contenders, modes
-from benchmarks.operator.layouts import coo_tensor
+from benchmarks.operator.layouts import coo_tensor, specified
 from benchmarks.operator.workloads import rmat, stencil, workloads
 
 THREADS = (1, 2, 3, 8, 8)
@@ -53,7 +53,7 @@ def problem(request):
 
 def bits(outcome):
     """View the results as integers: two zeros differ by their sign, and NaN equals itself."""
-    tensors = (outcome.C, *map(contenders.specified, outcome.dA), outcome.dB)
+    tensors = (outcome.C, *map(specified, outcome.dA), outcome.dB)
     return [tensor.view(torch.int32).clone() for tensor in tensors]
 
 
