@@ -81,7 +81,7 @@ soak: install
 
 release-check: test
 	$(with_tools) $(bin)/python tests/run.py --long
-	$(MAKE) soak coverage mutation
+	$(MAKE) soak coverage mutation fuzz
 
 # What it finds lies beside the targets in build/fuzz/tests/kernels/cpu/fuzz.
 fuzz: $(stamp)-environment
