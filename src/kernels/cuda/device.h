@@ -1,0 +1,114 @@
+// What the kernels need of their surroundings, and nothing else.
+//
+// NVRTC compiles them for a GPU. Every other compiler compiles the same text for tests, against the
+// emulation of thread blocks. No header of CUDA, PyTorch or the standard library is included: NVRTC
+// has none of them at run time.
+//
+// Every kernel takes one struct by value, so that host code launches all of them alike.
+#pragma once
+
+#include "arguments.h"
+
+#if defined(__CUDACC_RTC__) || defined(__CUDACC__)
+
+#define SPGRAD_SHARED(Type, name) __shared__ Type name
+// The argument of a kernel, which is not copied when its address is taken.
+#define SPGRAD_ARGUMENT(Type) const __grid_constant__ Type
+
+namespace spgrad::cuda {
+
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
+
+// All lanes of a warp take part in these.
+template <class T>
+__device__ __forceinline__ T from_lane(T value, int lane) {
+  return __shfl_sync(kAllLanes, value, lane);
+}
+template <class T>
+__device__ __forceinline__ T from_lane_xor(T value, int mask) {
+  return __shfl_xor_sync(kAllLanes, value, mask);
+}
+// The lanes with the same key, as a mask.
+__device__ __forceinline__ unsigned lanes_with(unsigned key) {
+  return __match_any_sync(kAllLanes, key);
+}
+__device__ __forceinline__ int count_ones(unsigned mask) { return __popc(mask); }
+
+// Whole numbers only: sums of others would depend on the order.
+__device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {
+  return atomicAdd(p, value);
+}
+__device__ __forceinline__ void set_flag(unsigned* p) { *static_cast<volatile unsigned*>(p) = 1; }
+// Returns what was there before.
+__device__ __forceinline__ UInt64 raise_to(UInt64* p, UInt64 value) { return atomicMax(p, value); }
+// What this thread wrote before is seen by whoever sees what it writes afterwards: on the device,
+// and on the host.
+__device__ __forceinline__ void fence_device() { __threadfence(); }
+__device__ __forceinline__ void fence_system() { __threadfence_system(); }
+
+template <int bytes>
+struct WordOf;
+template <>
+struct WordOf<2> {
+  using type = unsigned short;
+};
+template <>
+struct WordOf<4> {
+  using type = unsigned;
+};
+template <>
+struct WordOf<8> {
+  using type = uint2;
+};
+template <>
+struct WordOf<16> {
+  using type = uint4;
+};
+template <class T>
+using Word = typename WordOf<sizeof(T)>::type;
+
+// What is read once, and should leave the caches to the rows of dense operands.
+template <class T>
+__device__ __forceinline__ T load_once(const T* p) {
+  T result;
+  *reinterpret_cast<Word<T>*>(&result) = __ldcs(reinterpret_cast<const Word<T>*>(p));
+  return result;
+}
+// Past the caches that other thread blocks do not see.
+template <class T>
+__device__ __forceinline__ T load_shared_by_blocks(const T* p) {
+  T result;
+  *reinterpret_cast<Word<T>*>(&result) = __ldcg(reinterpret_cast<const Word<T>*>(p));
+  return result;
+}
+
+// The compiler is not to look into a pointer that is worked out once, and then to work it out anew.
+template <class T>
+__device__ __forceinline__ T* kept_pointer(T* p) {
+  asm("" : "+l"(p));
+  return p;
+}
+
+__device__ __forceinline__ float float_of_half(unsigned short bits) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
+  return result;
+}
+__device__ __forceinline__ unsigned short half_of_float(float value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+__device__ __forceinline__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ unsigned bits_of_float(float value) { return __float_as_uint(value); }
+
+}  // namespace spgrad::cuda
+
+#else
+
+#include "emulation.h"
+
+#endif

@@ -1,0 +1,120 @@
+// What differs between dtypes: how numbers are read, multiplied, added across lanes and stored.
+#pragma once
+#include "device.h"
+
+namespace spgrad::cuda {
+
+struct Half {
+  unsigned short bits;
+};
+struct BFloat16 {
+  unsigned short bits;
+};
+template <class Real>
+struct alignas(2 * sizeof(Real)) Complex {
+  Real re;
+  Real im;
+};
+
+// 16-bit numbers are summed in float32 and rounded once.
+template <class Scalar>
+struct SumType {
+  using type = Scalar;
+};
+template <>
+struct SumType<Half> {
+  using type = float;
+};
+template <>
+struct SumType<BFloat16> {
+  using type = float;
+};
+template <class Scalar>
+using Sum = typename SumType<Scalar>::type;
+
+template <class Scalar>
+__device__ __forceinline__ Scalar widened(Scalar x) {
+  return x;
+}
+__device__ __forceinline__ float widened(Half x) { return float_of_half(x.bits); }
+__device__ __forceinline__ float widened(BFloat16 x) {
+  return float_of_bits(static_cast<unsigned>(x.bits) << 16);
+}
+
+template <class Scalar>
+struct Rounded {
+  static __device__ __forceinline__ Scalar from(Scalar x) { return x; }
+};
+template <>
+struct Rounded<Half> {
+  static __device__ __forceinline__ Half from(float x) { return {half_of_float(x)}; }
+};
+template <>
+struct Rounded<BFloat16> {
+  static __device__ __forceinline__ BFloat16 from(float x) {
+    const unsigned bits = bits_of_float(x);
+    if (x != x) return {0x7fc0};
+    return {static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+  }
+};
+
+template <class Real>
+__device__ __forceinline__ void multiply_add(Real& sum, Real a, Real b) {
+  sum += a * b;
+}
+template <class Real>
+__device__ __forceinline__ void multiply_add(Complex<Real>& sum, Complex<Real> a, Complex<Real> b) {
+  sum.re += a.re * b.re;
+  sum.re -= a.im * b.im;
+  sum.im += a.re * b.im;
+  sum.im += a.im * b.re;
+}
+
+template <class Real>
+__device__ __forceinline__ Real plus(Real a, Real b) {
+  return a + b;
+}
+template <class Real>
+__device__ __forceinline__ Complex<Real> plus(Complex<Real> a, Complex<Real> b) {
+  return {a.re + b.re, a.im + b.im};
+}
+
+template <class Real>
+__device__ __forceinline__ Real conjugate_if(bool, Real a) {
+  return a;
+}
+template <class Real>
+__device__ __forceinline__ Complex<Real> conjugate_if(bool wanted, Complex<Real> a) {
+  return {a.re, wanted ? -a.im : a.im};
+}
+
+template <class Real>
+__device__ __forceinline__ Real number_from_lane_xor(Real a, int mask) {
+  return from_lane_xor(a, mask);
+}
+template <class Real>
+__device__ __forceinline__ Complex<Real> number_from_lane_xor(Complex<Real> a, int mask) {
+  return {from_lane_xor(a.re, mask), from_lane_xor(a.im, mask)};
+}
+
+// Not a number, in both parts of a complex one.
+template <class Real>
+struct NotANumber {
+  static __device__ __forceinline__ Real get() {
+    return static_cast<Real>(float_of_bits(0x7fc00000u));
+  }
+};
+template <class Real>
+struct NotANumber<Complex<Real>> {
+  static __device__ __forceinline__ Complex<Real> get() {
+    return {NotANumber<Real>::get(), NotANumber<Real>::get()};
+  }
+};
+
+// As many numbers as one instruction loads.
+template <class Scalar, int count>
+struct alignas(sizeof(Scalar) * count) Vector {
+  Scalar of[count];
+};
+
+}  // namespace spgrad::cuda
