@@ -1,0 +1,367 @@
+// A stand-in for libcuda.so, in memory of the CPU: what the loader of spgrad asks of a driver.
+//
+// It is stricter than the real one where that finds mistakes: every call needs cuInit, and a
+// context that is current in the thread. A kernel runs when it is launched. What its threads do
+// wrong is, as on a GPU, an error of every later call.
+#include "driver.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <string>
+#include <utility>
+
+namespace {
+
+// The values are those of cuda.h.
+using Result = int;
+enum : Result {
+  kSuccess = 0,
+  kInvalidValue = 1,
+  kOutOfMemory = 2,
+  kNotInitialized = 3,
+  kNoDevice = 100,
+  kInvalidDevice = 101,
+  kInvalidImage = 200,
+  kInvalidContext = 201,
+  kNoBinary = 209,
+  kInvalidHandle = 400,
+  kNotFound = 500,
+  kLaunchFailed = 719,
+  kUnknown = 999,
+};
+const std::map<Result, std::pair<const char*, const char*>> kNames = {
+    {kSuccess, {"CUDA_SUCCESS", "no error"}},
+    {kInvalidValue, {"CUDA_ERROR_INVALID_VALUE", "invalid argument"}},
+    {kOutOfMemory, {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}},
+    {kNotInitialized, {"CUDA_ERROR_NOT_INITIALIZED", "initialization error"}},
+    {kNoDevice, {"CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"}},
+    {kInvalidDevice, {"CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}},
+    {kInvalidImage, {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"}},
+    {kInvalidContext, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}},
+    {kNoBinary,
+     {"CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"}},
+    {kInvalidHandle, {"CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"}},
+    {kNotFound, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
+    {kLaunchFailed, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
+    {901,
+     {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+      "operation failed due to a previous error during capture"}},
+    {900,
+     {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
+    {kUnknown, {"CUDA_ERROR_UNKNOWN", "unknown error"}},
+};
+
+enum Attribute : int {
+  kMostThreadsOfBlock = 1,
+  kMostBlocksX = 5,
+  kMostBlocksY = 6,
+  kMostSharedOfBlock = 8,
+  kWarpSize = 10,
+  kMultiprocessors = 16,
+  kUnifiedAddressing = 41,
+  kMajor = 75,
+  kMinor = 76,
+};
+constexpr int kDriverVersion = 13000;
+constexpr int kDevices = 1;
+
+struct Function {
+  void (*entry)(const void*);
+};
+struct Module {
+  void* library;
+  std::map<std::string, Function> functions;
+};
+
+std::mutex mutex;
+std::map<std::string, unsigned long long> calls;
+std::map<std::string, std::pair<Result, unsigned>> failures;
+char text_of_failure[256];  // of a kernel
+std::atomic<bool> initialized = false;
+std::atomic<bool> failed = false;  // a kernel did
+std::atomic<bool> capturing = false;
+std::atomic<bool> same_seed = false;
+std::atomic<unsigned long long> seed = 0;
+int context_of_device[kDevices];  // whose address is the context
+thread_local void* context = nullptr;
+
+// What keeps a function that works on a device from being called.
+Result refused(const char* function) {
+  if (const Result wanted = emulation::called(function); wanted != kSuccess) return wanted;
+  if (!initialized) return kNotInitialized;
+  if (!context) return kInvalidContext;
+  if (failed) return kLaunchFailed;
+  return kSuccess;
+}
+
+// Kernels find the emulation in this library, which may have been opened for the loader alone.
+void show_this_library() {
+  static const bool shown = [] {
+    Dl_info info;
+    if (!dladdr(reinterpret_cast<void*>(&show_this_library), &info)) return false;
+    return dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) != nullptr;
+  }();
+  (void)shown;
+}
+
+// How long a shared object is; 0 if this is none.
+size_t size_of_image(const void* image) {
+  Elf64_Ehdr head;
+  std::memcpy(&head, image, sizeof head);
+  if (std::memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+      head.e_type != ET_DYN || head.e_shentsize != sizeof(Elf64_Shdr)) {
+    return 0;
+  }
+  return head.e_shoff + size_t{head.e_shnum} * head.e_shentsize;
+}
+
+}  // namespace
+
+namespace emulation {
+
+int called(const char* function) {
+  const std::lock_guard lock(mutex);
+  ++calls[function];
+  const auto at = failures.find(function);
+  if (at == failures.end() || at->second.second == 0) return 0;
+  --at->second.second;
+  return at->second.first;
+}
+
+}  // namespace emulation
+
+SPGRAD_EXPORT unsigned long long emulation_calls(const char* function) {
+  const std::lock_guard lock(mutex);
+  return calls[function];
+}
+SPGRAD_EXPORT void emulation_fail(const char* function, int result, unsigned times) {
+  const std::lock_guard lock(mutex);
+  failures[function] = {result, times};
+}
+SPGRAD_EXPORT void emulation_capture(bool now) { capturing = now; }
+SPGRAD_EXPORT void emulation_seed(unsigned long long fixed) {
+  seed = fixed;
+  same_seed = true;
+}
+SPGRAD_EXPORT void emulation_reset() {
+  const std::lock_guard lock(mutex);
+  calls.clear();
+  failures.clear();
+  failed = capturing = same_seed = false;
+  seed = 0;
+}
+
+SPGRAD_EXPORT Result cuInit(unsigned flags) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (flags != 0) return kInvalidValue;
+  show_this_library();
+  initialized = true;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuDriverGetVersion(int* version) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  *version = kDriverVersion;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuDeviceGetCount(int* count) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  *count = kDevices;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuDeviceGet(int* device, int ordinal) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  if (ordinal < 0 || ordinal >= kDevices) return kInvalidDevice;
+  *device = ordinal;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int device) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  if (device < 0 || device >= kDevices) return kInvalidDevice;
+  static const std::map<int, int> values = {
+      {kMostThreadsOfBlock, 1024},
+      {kMostBlocksX, 2147483647},
+      {kMostBlocksY, 65535},
+      {kMostSharedOfBlock, 49152},
+      {kWarpSize, 32},
+      {kMultiprocessors, 4},
+      {kUnifiedAddressing, 1},
+      {kMajor, 9},
+      {kMinor, 0},
+  };
+  const auto at = values.find(attribute);
+  if (at == values.end()) return kInvalidValue;
+  *value = at->second;
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuDevicePrimaryCtxRetain(void** result, int device) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  if (device < 0 || device >= kDevices) return kInvalidDevice;
+  *result = &context_of_device[device];
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuDevicePrimaryCtxRelease_v2(int device) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  return device < 0 || device >= kDevices ? kInvalidDevice : kSuccess;
+}
+SPGRAD_EXPORT Result cuCtxGetCurrent(void** result) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  *result = context;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuCtxSetCurrent(void* wanted_context) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  if (!initialized) return kNotInitialized;
+  context = wanted_context;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuCtxGetDevice(int* device) {
+  if (const Result result = refused(__func__)) return result;
+  *device = static_cast<int>(static_cast<int*>(context) - context_of_device);
+  return kSuccess;
+}
+
+// An image is a shared object of the CPU, as nvrtcGetCUBIN gives it.
+SPGRAD_EXPORT Result cuModuleLoadData(void** result, const void* image) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  const size_t size = size_of_image(image);
+  if (size == 0) return kInvalidImage;
+  // Under a name of its own: by that, dlopen knows what it has opened before.
+  const char* const folder = std::getenv("TMPDIR");
+  std::string path = std::string(folder ? folder : "/tmp") + "/spgrad-emulation-XXXXXX";
+  const int file = mkstemp(path.data());
+  if (file < 0) return kUnknown;
+  const auto* bytes = static_cast<const char*>(image);
+  size_t written = 0;
+  while (written < size) {
+    const ssize_t now = write(file, bytes + written, size - written);
+    if (now <= 0) break;
+    written += static_cast<size_t>(now);
+  }
+  close(file);
+  void* const library = written == size ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (!library) std::fprintf(stderr, "emulation: %s\n", dlerror());
+  unlink(path.c_str());
+  if (!library) return kInvalidImage;
+  *result = new Module{library, {}};
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuModuleGetFunction(void** result, void* module, const char* name) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  if (!module) return kInvalidHandle;
+  auto& in = *static_cast<Module*>(module);
+  void* const symbol = dlsym(in.library, name);
+  if (!symbol) return kNotFound;
+  const std::lock_guard lock(mutex);
+  *result = &in.functions.emplace(name, Function{reinterpret_cast<void (*)(const void*)>(symbol)})
+                 .first->second;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuModuleUnload(void* module) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  if (!module) return kInvalidHandle;
+  dlclose(static_cast<Module*>(module)->library);
+  delete static_cast<Module*>(module);
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuLaunchKernel(void* function, unsigned blocks_x, unsigned blocks_y,
+                                    unsigned blocks_z, unsigned threads_x, unsigned threads_y,
+                                    unsigned threads_z, unsigned shared_bytes, void* /*stream*/,
+                                    void** arguments, void** extra) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  if (!function) return kInvalidHandle;
+  if (blocks_x == 0 || blocks_x > 2147483647 || blocks_y == 0 || blocks_y > 65535 ||
+      blocks_z != 1 || threads_x == 0 || threads_x > 1024 || threads_y != 1 || threads_z != 1 ||
+      shared_bytes != 0 || !arguments || extra) {
+    return kInvalidValue;
+  }
+  const emulation::Launch launch = {blocks_x, blocks_y, threads_x,
+                                    same_seed ? seed.load() : seed.fetch_add(1)};
+  const char* error;
+  try {
+    error = emulation::run(launch, static_cast<Function*>(function)->entry, arguments[0]);
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
+  }
+  if (error) {
+    const std::lock_guard lock(mutex);
+    std::snprintf(text_of_failure, sizeof text_of_failure, "unspecified launch failure: %s", error);
+    failed = true;  // later calls tell it
+  }
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuMemsetD8Async(void* p, unsigned char value, size_t count, void* /*stream*/) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  std::memset(p, value, count);
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuMemsetD32Async(void* p, unsigned value, size_t count, void* /*stream*/) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  for (size_t i = 0; i < count; ++i) static_cast<unsigned*>(p)[i] = value;
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuMemHostAlloc(void** result, size_t bytes, unsigned /*flags*/) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  *result = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  if (!*result) return kOutOfMemory;
+  std::memset(*result, 0xff, bytes);  // the driver promises nothing
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuMemHostGetDevicePointer_v2(void** result, void* p, unsigned flags) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  if (flags != 0) return kInvalidValue;
+  *result = p;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuMemHostGetDevicePointer(void** result, void* p, unsigned flags) {
+  return cuMemHostGetDevicePointer_v2(result, p, flags);
+}
+SPGRAD_EXPORT Result cuMemFreeHost(void* p) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  std::free(p);
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuStreamSynchronize(void* /*stream*/) { return refused(__func__); }
+SPGRAD_EXPORT Result cuCtxSynchronize() { return refused(__func__); }
+SPGRAD_EXPORT Result cuStreamIsCapturing(void* /*stream*/, int* status) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  *status = capturing ? 1 : 0;
+  return kSuccess;
+}
+SPGRAD_EXPORT Result cuThreadExchangeStreamCaptureMode(int* mode) {
+  if (const Result wanted = emulation::called(__func__)) return wanted;
+  thread_local int current = 0;
+  std::swap(*mode, current);
+  return kSuccess;
+}
+
+SPGRAD_EXPORT Result cuGetErrorName(Result result, const char** name) {
+  const auto at = kNames.find(result);
+  *name = at == kNames.end() ? nullptr : at->second.first;
+  return at == kNames.end() ? kInvalidValue : kSuccess;
+}
+SPGRAD_EXPORT Result cuGetErrorString(Result result, const char** text) {
+  const auto at = kNames.find(result);
+  *text = at == kNames.end() ? nullptr : at->second.second;
+  if (result == kLaunchFailed && failed) *text = text_of_failure;
+  return at == kNames.end() ? kInvalidValue : kSuccess;
+}

@@ -1,0 +1,99 @@
+// Runs real kernels, on few blocks, for the thread sanitizer: it remembers what each thread knows
+// of each other one, so that many of them take minutes.
+//
+//     races NAME
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <vector>
+
+#include "products.h"
+#include "sort.cuh"
+
+namespace {
+
+using namespace spgrad::cuda;
+using namespace spgrad::cuda::test;
+
+template <class S>
+void product() {
+  // A long row that two blocks share, and columns of two tiles.
+  const Problem problem =
+      make_problem(1, 9, 30, {7, 0, 33, kLongRow + 9, 1, 40}, true, S::kMoved, 1);
+  const auto inputs = make_inputs<S>(problem, static_cast<int>(S::kColumns + S::kVector), {}, 2);
+  for (uint64_t seed = 0; seed < 2; ++seed) run_product(inputs, seed * 2, 2);
+}
+
+// Two bad entries and a bad offset: all blocks tell it, and the last one tells the host.
+void malformed() {
+  using S = Shape<float, float, int, unsigned, false, true, false, 4, 1, 1, 4, 4>;
+  Problem problem = make_problem(1, 70, 30, {7, 0, 33, 1}, true, false, 1);
+  problem.indices[3] = 30;
+  problem.indices.back() = -1;
+  problem.offsets[20] = 5;
+  problem.offsets[67] = 7;
+  const auto result = run_product(make_inputs<S>(problem, 4, {}, 2), 1, 2);
+  if (result.pending != 1) throw std::runtime_error("nothing was told");
+}
+
+void sort() {
+  using Source = OfCoo<int, true>;
+  constexpr Int64 kEntries = kTileEntries + 40;
+  std::vector<Int64> indices(2 * kEntries);
+  for (size_t k = 0; k < indices.size(); ++k) indices[k] = static_cast<Int64>(k * 7 % 8);
+  Status status = {};
+  std::vector<unsigned> keys(kEntries);
+  std::vector<Vector<int, 2>> pairs(kEntries);
+  std::vector<unsigned> counts(2 * 8);
+  std::vector<unsigned> totals(8);
+  Sort a = {};
+  a.origin.form = kCoo;
+  a.origin.wide = 1;
+  a.origin.items = 1;
+  a.origin.rows = a.origin.columns = 8;
+  a.origin.entries = a.entries = kEntries;
+  a.origin.indices = indices.data();
+  a.by_row = a.first = a.last = a.may_be_sorted = 1;
+  a.digit_bits = 3;
+  a.tiles = 2;
+  a.sorted_keys = keys.data();
+  a.sorted_pairs = pairs.data();
+  a.counts = counts.data();
+  a.totals = totals.data();
+  a.status = &status;
+  Record records[kRecordsOfProduct] = {};
+  UInt64 pending = 0;
+  a.origin.records = records;
+  a.origin.pending = &pending;
+  launch(2, 1, kSortThreads, 1, [&] { sort_count<Source>(a); });
+  launch(8, 1, kSortThreads, 2, [&] { sort_scan(a); });
+  launch(2, 1, kSortThreads, 3, [&] { sort_move<Source>(a); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const struct {
+    const char* name;
+    void (*run)();
+  } kernels[] = {
+      {"sums", product<Shape<float, float, int, unsigned, false, true, false, 4, 2, 2, 4, 4>>},
+      {"both", product<Shape<Half, float, int, unsigned, true, true, true, 8, 4, 1, 2, 3>>},
+      {"products", product<Shape<double, double, int, unsigned, true, false, true, 1, 8, 2, 4, 3>>},
+      {"malformed", malformed},
+      {"sort", sort},
+  };
+  for (const auto& [name, run] : kernels) {
+    if (argc != 2 || std::strcmp(argv[1], name) != 0) continue;
+    try {
+      run();
+    } catch (const std::exception& error) {
+      std::puts(error.what());
+      return 2;
+    }
+    std::puts("it ran to its end");
+    return 0;
+  }
+  std::puts("no such kernel");
+  return 2;
+}

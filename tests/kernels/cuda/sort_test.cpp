@@ -1,0 +1,393 @@
+#include "sort.cuh"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+#include <optional>
+#include <ostream>
+#include <random>
+#include <tuple>
+#include <vector>
+
+#include "check.cuh"
+#include "launch.h"
+
+namespace spgrad::cuda::test {
+namespace {
+
+struct Structure {
+  Int64 items = 1;
+  Int64 rows = 0;
+  Int64 columns = 0;
+  bool batched = false;
+  // COO: (dimensions, entries).
+  std::vector<Int64> indices;
+  // CSR: of each item.
+  std::vector<Int64> offsets;
+  Int64 entries = 0;  // of all items
+};
+
+template <class Index>
+struct Sorted {
+  std::vector<unsigned> keys;
+  std::vector<Vector<Index, 2>> pairs;  // other index, position
+  std::vector<Index> offsets;
+  Status status = {};
+  Record records[kRecordsOfProduct] = {};
+  UInt64 pending = 0;
+};
+
+template <class Read>
+Origin origin_of(const Structure& s, int form, const std::vector<Read>& offsets,
+                 const std::vector<Read>& indices) {
+  Origin origin = {};
+  origin.form = form;
+  origin.wide = sizeof(Read) == 8;
+  origin.items = s.items;
+  origin.rows = s.rows;
+  origin.columns = s.columns;
+  origin.entries = form == kCsr ? s.entries / s.items : s.entries;
+  origin.offsets = offsets.data();
+  origin.indices = indices.data();
+  origin.batched = s.batched;
+  return origin;
+}
+
+// All passes of a sort, as the operators launch them.
+template <class Source, class Index, class Read>
+Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int most_digit_bits) {
+  const std::vector<Read> offsets(s.offsets.begin(), s.offsets.end());
+  const std::vector<Read> indices(s.indices.begin(), s.indices.end());
+  const Int64 keys = s.items * (by_row ? s.rows : s.columns);
+  const int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<UInt64>(keys - 1))));
+  const int passes = (bits + most_digit_bits - 1) / most_digit_bits;
+  const auto count = static_cast<size_t>(s.entries);
+  Sorted<Index> result;
+  Sort a = {};
+  a.origin = origin_of(s, form, offsets, indices);
+  a.origin.records = result.records;
+  a.origin.pending = &result.pending;
+  a.entries = s.entries;
+  a.by_row = by_row;
+  a.may_be_sorted = form == kCoo && by_row;
+  a.digit_bits = (bits + passes - 1) / passes;
+  a.tiles = static_cast<unsigned>((s.entries + kTileEntries - 1) / kTileEntries);
+  a.status = &result.status;
+  const unsigned digits = 1u << a.digit_bits;
+  std::vector<unsigned> keys_before;
+  std::vector<Vector<Index, 2>> pairs_before;
+  for (int pass = 0; pass < passes && a.tiles > 0; ++pass) {
+    std::vector<unsigned> counts(size_t{digits} * a.tiles, 0xdeadbeef);
+    std::vector<unsigned> totals(digits, 0xdeadbeef);
+    result.keys.assign(count, 0xdeadbeef);
+    result.pairs.assign(count, {-7, -7});
+    a.first = pass == 0;
+    a.last = pass == passes - 1;
+    a.shift = pass * a.digit_bits;
+    a.keys = keys_before.data();
+    a.pairs = pairs_before.data();
+    a.sorted_keys = result.keys.data();
+    a.sorted_pairs = result.pairs.data();
+    a.counts = counts.data();
+    a.totals = totals.data();
+    const auto run = [&](const auto& kernel, unsigned blocks) {
+      launch(blocks, 1, kSortThreads, ++seed, kernel);
+    };
+    if (pass == 0) {
+      run([&] { sort_count<Source>(a); }, a.tiles);
+      run([&] { sort_scan(a); }, digits);
+      run([&] { sort_move<Source>(a); }, a.tiles);
+    } else {
+      run([&] { sort_count<Moved<Source>>(a); }, a.tiles);
+      run([&] { sort_scan(a); }, digits);
+      run([&] { sort_move<Moved<Source>>(a); }, a.tiles);
+    }
+    keys_before = result.keys;
+    pairs_before = result.pairs;
+  }
+  result.offsets.resize(static_cast<size_t>(keys) + 1);
+  const Offsets of_keys = {s.entries, keys, result.keys.data(), result.offsets.data()};
+  launch(static_cast<unsigned>(keys / kSortThreads + 1), 1, kSortThreads, ++seed,
+         [&] { sort_offsets<Index>(of_keys); });
+  return result;
+}
+
+Int64 below(std::mt19937_64& random, Int64 n) {
+  return static_cast<Int64>(random() % static_cast<uint64_t>(n));
+}
+
+Structure make_coo(Int64 items, Int64 rows, Int64 columns, Int64 entries, bool sorted,
+                   unsigned seed) {
+  std::mt19937_64 random(seed);
+  Structure s = {items, rows, columns, items > 1, {}, {}, entries};
+  std::vector<std::tuple<Int64, Int64, Int64>> all;
+  for (Int64 k = 0; k < entries; ++k) {
+    all.emplace_back(below(random, items), below(random, rows), below(random, columns));
+  }
+  if (sorted) std::sort(all.begin(), all.end());
+  if (s.batched) {
+    for (const auto& entry : all) s.indices.push_back(std::get<0>(entry));
+  }
+  for (const auto& entry : all) s.indices.push_back(std::get<1>(entry));
+  for (const auto& entry : all) s.indices.push_back(std::get<2>(entry));
+  return s;
+}
+
+Structure make_csr(Int64 items, Int64 rows, Int64 columns, Int64 entries_of_item, unsigned seed) {
+  std::mt19937_64 random(seed);
+  Structure s = {items, rows, columns, items > 1, {}, {}, entries_of_item * items};
+  for (Int64 item = 0; item < items; ++item) {
+    std::vector<Int64> cuts = {0, entries_of_item};
+    for (Int64 r = 1; r < rows; ++r) cuts.push_back(below(random, entries_of_item + 1));
+    std::sort(cuts.begin(), cuts.end());
+    s.offsets.insert(s.offsets.end(), cuts.begin(), cuts.end());
+  }
+  for (Int64 k = 0; k < s.entries; ++k) s.indices.push_back(below(random, columns));
+  return s;
+}
+
+// Key and other index of entry k, by the definition.
+std::pair<Int64, Int64> entry_of(const Structure& s, int form, bool by_row, Int64 k) {
+  Int64 item = 0;
+  Int64 row = 0;
+  Int64 column = 0;
+  const auto at = [&](Int64 i) { return s.indices[static_cast<size_t>(i)]; };
+  if (form == kCsr) {
+    const Int64 each = s.entries / s.items;
+    item = k / each;
+    const auto offset = [&](Int64 r) {
+      return s.offsets[static_cast<size_t>(item * (s.rows + 1) + r)];
+    };
+    while (offset(row + 1) <= k % each) ++row;
+    column = at(k);
+  } else {
+    if (s.batched) item = at(k);
+    row = at(s.batched * s.entries + k);
+    column = at((s.batched + 1) * s.entries + k);
+  }
+  return by_row ? std::pair(item * s.rows + row, column)
+                : std::pair(item * s.columns + column, row);
+}
+
+template <class Source, class Index, class Read>
+void expect_sorted(const Structure& s, int form, bool by_row, int most_digit_bits = kDigitBits) {
+  std::vector<Int64> order(static_cast<size_t>(s.entries));
+  std::iota(order.begin(), order.end(), 0);
+  std::vector<std::pair<Int64, Int64>> entries;
+  for (Int64 k = 0; k < s.entries; ++k) entries.push_back(entry_of(s, form, by_row, k));
+  const auto key = [&](Int64 k) { return entries[static_cast<size_t>(k)].first; };
+  const bool was_sorted =
+      std::is_sorted(order.begin(), order.end(), [&](Int64 a, Int64 b) { return key(a) < key(b); });
+  std::stable_sort(order.begin(), order.end(), [&](Int64 a, Int64 b) { return key(a) < key(b); });
+  for (uint64_t seed = 0; seed < 2; ++seed) {
+    const auto result = sort<Source, Index, Read>(s, form, by_row, seed * 100, most_digit_bits);
+    for (size_t i = 0; i < order.size(); ++i) {
+      ASSERT_EQ(result.pairs[i].of[1], static_cast<Index>(order[i])) << i;
+      ASSERT_EQ(result.pairs[i].of[0],
+                static_cast<Index>(entries[static_cast<size_t>(order[i])].second));
+      ASSERT_EQ(result.keys[i], static_cast<unsigned>(key(order[i])));
+    }
+    const Int64 keys = s.items * (by_row ? s.rows : s.columns);
+    for (Int64 at = 0, n = 0; n <= keys; ++n) {
+      while (at < s.entries && key(order[static_cast<size_t>(at)]) < n) ++at;
+      ASSERT_EQ(result.offsets[static_cast<size_t>(n)], static_cast<Index>(at)) << n;
+    }
+    EXPECT_EQ(result.status.bad_entry, 0u);
+    EXPECT_EQ(result.status.poisoned, 0u);
+    if (form == kCoo && by_row) {
+      EXPECT_EQ(result.status.unsorted, was_sorted ? 0u : 1u);
+    }
+  }
+}
+
+// Entries round a warp, what a warp does, and a tile.
+const Int64 kEntries[] = {
+    1, 31, 33, 512, 513, kTileEntries - 1, kTileEntries, kTileEntries + 1, 2 * kTileEntries + 100};
+
+TEST(SortTest, CooByRow) {
+  for (const Int64 entries : kEntries) {
+    for (const bool sorted : {false, true}) {
+      expect_sorted<OfCoo<int, true>, int, Int64>(make_coo(1, 300, 20, entries, sorted, 1), kCoo,
+                                                  true);
+    }
+  }
+}
+
+TEST(SortTest, CooByColumn) {
+  for (const Int64 entries : kEntries) {
+    expect_sorted<OfCoo<Int64, false>, Int64, Int64>(make_coo(1, 30, 700, entries, true, 2), kCoo,
+                                                     false);
+  }
+}
+
+TEST(SortTest, BatchesOfCoo) {
+  for (const bool sorted : {false, true}) {
+    const Structure s = make_coo(5, 70, 90, 3000, sorted, 3);
+    expect_sorted<OfCoo<int, true>, int, Int64>(s, kCoo, true);
+    expect_sorted<OfCoo<int, false>, int, Int64>(s, kCoo, false);
+  }
+}
+
+TEST(SortTest, CsrByColumn) {
+  for (const Int64 entries : kEntries) {
+    expect_sorted<ByColumnOfCsr<int, int>, int, int>(make_csr(1, 50, 40, entries, 4), kCsr, false);
+  }
+  expect_sorted<ByColumnOfCsr<Int64, int>, int, Int64>(make_csr(3, 50, 40, 900, 5), kCsr, false);
+  expect_sorted<ByColumnOfCsr<Int64, Int64>, Int64, Int64>(make_csr(1, 1, 1, 40, 6), kCsr, false);
+}
+
+TEST(SortTest, ManyPasses) {
+  for (const bool sorted : {false, true}) {
+    // Two, three and four passes: the first and the last one are of different parity.
+    const Structure s = make_coo(1, 1000, 1000, 5000, sorted, 7);
+    for (const int digit_bits : {5, 4, 3}) {
+      expect_sorted<OfCoo<int, true>, int, Int64>(s, kCoo, true, digit_bits);
+      expect_sorted<OfCoo<int, false>, int, Int64>(s, kCoo, false, digit_bits);
+    }
+  }
+}
+
+TEST(SortTest, EqualKeys) {
+  expect_sorted<OfCoo<int, true>, int, Int64>(make_coo(1, 1, 50, 5000, false, 8), kCoo, true);
+  expect_sorted<OfCoo<int, false>, int, Int64>(make_coo(1, 50, 1, 5000, false, 8), kCoo, false);
+}
+
+TEST(SortTest, BadIndicesOfCooAreTold) {
+  for (const bool by_row : {true, false}) {
+    for (const Int64 items : {1, 3}) {
+      const int dimensions = items > 1 ? 3 : 2;
+      for (int dimension = 0; dimension < dimensions; ++dimension) {
+        for (const Int64 bad : {Int64{70}, Int64{-1}, std::numeric_limits<Int64>::min()}) {
+          Structure s = make_coo(items, 70, 70, 5000, false, 9);
+          s.indices[static_cast<size_t>(dimension * s.entries + 4500)] = bad;
+          s.indices[static_cast<size_t>(dimension * s.entries + 123)] = bad;
+          const auto result = by_row ? sort<OfCoo<int, true>, int, Int64>(s, kCoo, true, 1, 5)
+                                     : sort<OfCoo<int, false>, int, Int64>(s, kCoo, false, 1, 5);
+          EXPECT_EQ(~result.status.bad_entry, static_cast<UInt64>(123 * dimensions + dimension));
+          EXPECT_EQ(result.status.poisoned, by_row && dimension == dimensions - 1 ? 0u : 1u);
+        }
+      }
+    }
+  }
+}
+
+TEST(SortTest, BadStructuresOfCsrTouchNothingOutside) {
+  std::mt19937_64 random(10);
+  for (int round = 0; round < 10; ++round) {
+    Structure s = make_csr(2, 50, 40, 2500, 11);
+    const auto spoil = [&](std::vector<Int64>& numbers, Int64 bound) {
+      for (int n = 0; n < 20; ++n) {
+        const Int64 choices[] = {-1, bound, static_cast<int>(random()), below(random, bound)};
+        numbers[random() % numbers.size()] = choices[random() % 4];
+      }
+    };
+    spoil(s.offsets, 2500);
+    if (round % 2 == 0) spoil(s.indices, 40);
+    const auto result =
+        sort<ByColumnOfCsr<int, int>, int, int>(s, kCsr, false, static_cast<uint64_t>(round), 9);
+    UInt64 first = 0;
+    for (Int64 k = s.entries; k-- > 0;) {
+      const Int64 column = s.indices[static_cast<size_t>(k)];
+      if (column < 0 || column >= 40) first = ~static_cast<UInt64>(k);
+    }
+    EXPECT_EQ(result.status.bad_entry, first);
+    for (const auto& pair : result.pairs) {
+      EXPECT_GE(pair.of[0], 0);
+      EXPECT_LT(pair.of[0], 50);
+    }
+  }
+}
+
+// A look through all offsets and indices.
+
+struct Told {
+  std::optional<Int64> place;
+  Int64 received = 0;
+  Int64 next = 0;
+  bool operator==(const Told&) const = default;
+};
+void PrintTo(const Told& told, std::ostream* out) {
+  *out << told.place.value_or(-1) << ", " << told.received << ", " << told.next;
+}
+
+// The first bad offset, and the first bad entry.
+template <class Read>
+std::pair<Told, Told> check(const Structure& s, int form, bool offsets_only = false) {
+  const std::vector<Read> offsets(s.offsets.begin(), s.offsets.end());
+  const std::vector<Read> indices(s.indices.begin(), s.indices.end());
+  std::pair<Told, Told> result;
+  for (uint64_t seed = 0; seed < 2; ++seed) {
+    Status status = {};
+    Record records[kRecordsOfProduct] = {};
+    UInt64 pending = 0;
+    Check a = {origin_of(s, form, offsets, indices), offsets_only, &status};
+    a.origin.records = records;
+    a.origin.pending = &pending;
+    a.origin.serial = 5;
+    launch(static_cast<unsigned>(seed * 2 + 1), 1, kSortThreads, seed, [&] {
+      if (form == kCoo) {
+        check_coo(a);
+      } else {
+        check_csr<Read>(a);
+      }
+    });
+    result = {};
+    for (const Record& record : records) {
+      if (record.serial != 5) continue;
+      Told& told = record.is_offset ? result.first : result.second;
+      const auto place = static_cast<Int64>(record.place);
+      if (!told.place || place < *told.place) told = {place, record.received, record.next};
+    }
+    EXPECT_EQ(status.poisoned, pending);
+    EXPECT_EQ(~status.bad_offset, static_cast<UInt64>(result.first.place.value_or(-1)));
+    EXPECT_EQ(~status.bad_entry, static_cast<UInt64>(result.second.place.value_or(-1)));
+  }
+  return result;
+}
+
+TEST(CheckTest, GoodStructuresPass) {
+  const std::pair<Told, Told> nothing;
+  EXPECT_EQ(check<int>(make_csr(1, 50, 40, 700, 1), kCsr), nothing);
+  EXPECT_EQ(check<Int64>(make_csr(3, 50, 40, 700, 1), kCsr), nothing);
+  EXPECT_EQ(check<Int64>(make_coo(1, 50, 40, 700, false, 1), kCoo), nothing);
+  EXPECT_EQ(check<Int64>(make_coo(3, 50, 40, 700, false, 1), kCoo), nothing);
+}
+
+TEST(CheckTest, TheFirstBadOffsetAndTheFirstBadIndexAreTold) {
+  Structure s = make_csr(3, 50, 40, 700, 2);
+  const auto told = [&](bool offsets_only = false) { return check<int>(s, kCsr, offsets_only); };
+  s.indices[1500] = 40;
+  EXPECT_EQ(told(), std::pair(Told{}, (Told{1500, 40})));
+  EXPECT_EQ(told(true), std::pair(Told{}, Told{}));
+  s.offsets[51 * 2 + 50] = 701;
+  EXPECT_EQ(told(), std::pair((Told{51 * 2 + 50, 701}), (Told{1500, 40})));
+  s.indices[800] = -3;
+  s.offsets[51 + 20] = s.offsets[51 + 21] + 1;
+  EXPECT_EQ(told(),
+            std::pair((Told{51 + 20, s.offsets[51 + 20], s.offsets[51 + 21]}), (Told{800, -3})));
+  s.offsets[51] = 1;
+  EXPECT_EQ(told().first.place, 51);
+  s.offsets[0] = -1;
+  EXPECT_EQ(told().first, (Told{0, -1}));
+}
+
+TEST(CheckTest, TheFirstBadEntryOfCooIsTold) {
+  Structure s = make_coo(3, 50, 40, 700, false, 3);
+  const auto at = [&](int dimension, int k) -> Int64& {
+    return s.indices[static_cast<size_t>(dimension * 700 + k)];
+  };
+  const auto told = [&] { return check<Int64>(s, kCoo).second; };
+  at(2, 600) = 40;
+  EXPECT_EQ(told(), (Told{600 * 3 + 2, 40}));
+  at(1, 600) = 50;
+  EXPECT_EQ(told(), (Told{600 * 3 + 1, 50}));
+  at(0, 600) = -1;
+  EXPECT_EQ(told(), (Told{600 * 3, -1}));
+  at(2, 599) = 1000;
+  EXPECT_EQ(told(), (Told{599 * 3 + 2, 1000}));
+}
+
+}  // namespace
+}  // namespace spgrad::cuda::test
