@@ -2,10 +2,11 @@
 
 ``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
-``Pattern`` prepares a structure for many of them. ``nn`` has layers with sparse weights.
+``Pattern`` prepares a structure for many of them. ``nn`` has layers with sparse weights, ``cuda``
+what concerns CUDA devices alone.
 """
 
-from spgrad import nn
+from spgrad import cuda, nn
 from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
 from spgrad._memory import empty_cache
@@ -17,6 +18,7 @@ __all__ = [
     "__version__",
     "coo_mm",
     "csr_mm",
+    "cuda",
     "empty_cache",
     "instruction_set",
     "instruction_sets",

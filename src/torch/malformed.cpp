@@ -9,22 +9,36 @@
 namespace spgrad {
 namespace {
 
+using Rule = Malformed::Rule;
+
 template <class Index>
-void check_crow_indices(const Index* crow, int64_t rows, int64_t nnz, const std::string& item) {
-  TORCH_CHECK(crow[0] == 0, "crow_indices", item, " must start with 0, but received ", crow[0]);
+void check_crow_indices(const Index* crow, int64_t rows, int64_t nnz, int64_t item) {
+  if (crow[0] != 0) report_malformed({Rule::start, item, 0, crow[0], 0, 0});
   for (int64_t row = 0; row < rows; ++row) {
-    TORCH_CHECK(crow[row] <= crow[row + 1], "crow_indices", item,
-                " must not decrease, but received ", crow[row], " at position ", row, " and then ",
-                crow[row + 1]);
+    if (crow[row] <= crow[row + 1]) continue;
+    report_malformed({Rule::decrease, item, row, crow[row], crow[row + 1], 0});
   }
-  TORCH_CHECK(crow[rows] == nnz, "crow_indices", item, " must end with the number of entries, ",
-              nnz, ", but received ", crow[rows]);
+  if (crow[rows] != nnz) report_malformed({Rule::end, item, rows, crow[rows], 0, nnz});
 }
 
-void check_range(int64_t index, int64_t bound, const char* name, int64_t position,
-                 const std::string& item) {
-  TORCH_CHECK(index >= 0 && index < bound, name, item, " must be in [0, ", bound,
-              "), but received ", index, " at position ", position);
+void check_range(int64_t index, int64_t bound, Rule rule, int64_t position, int64_t item) {
+  if (index >= 0 && index < bound) return;
+  report_malformed({rule, item, position, index, 0, bound});
+}
+
+const char* name_of(Rule rule) {
+  switch (rule) {
+    case Rule::column_of_csr:
+      return "col_indices";
+    case Rule::item_of_coo:
+      return "indices of the batch";
+    case Rule::row_of_coo:
+      return "indices of rows";
+    case Rule::column_of_coo:
+      return "indices of columns";
+    default:
+      return "crow_indices";
+  }
 }
 
 [[noreturn]] void report_race() {
@@ -44,11 +58,13 @@ void check_indices(const CsrStructure& s) {
   const int64_t nnz = col_indices.size(-1);
   AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "spgrad_check_indices", [&] {
     for (int64_t item = 0; item < items; ++item) {
-      const std::string name = s.batched() ? c10::str(" of item ", item) : "";
+      const int64_t number = s.batched() ? item : -1;
       check_crow_indices(crow_indices.const_data_ptr<index_t>() + item * (rows + 1), rows, nnz,
-                         name);
+                         number);
       const index_t* col = col_indices.const_data_ptr<index_t>() + item * nnz;
-      for (int64_t k = 0; k < nnz; ++k) check_range(col[k], columns, "col_indices", k, name);
+      for (int64_t k = 0; k < nnz; ++k) {
+        check_range(col[k], columns, Rule::column_of_csr, k, number);
+      }
     }
   });
 }
@@ -56,12 +72,12 @@ void check_indices(const CsrStructure& s) {
 void check_indices(const CooStructure& s) {
   const at::Tensor indices = s.indices.cpu().contiguous();
   const int64_t nnz = indices.size(1);
-  constexpr const char* names[] = {"indices of the batch", "indices of rows", "indices of columns"};
-  const auto first_name = static_cast<int64_t>(3 - s.size.size());
+  constexpr Rule rules[] = {Rule::item_of_coo, Rule::row_of_coo, Rule::column_of_coo};
+  const auto first_rule = static_cast<int64_t>(3 - s.size.size());
   for (int64_t k = 0; k < nnz; ++k) {
     for (int64_t dim = 0; dim < indices.size(0); ++dim) {
       check_range(indices.const_data_ptr<int64_t>()[dim * nnz + k],
-                  s.size[static_cast<size_t>(dim)].expect_int(), names[first_name + dim], k, "");
+                  s.size[static_cast<size_t>(dim)].expect_int(), rules[first_rule + dim], k, -1);
     }
   }
 }
@@ -80,9 +96,29 @@ void report_malformed(const CooStructure& s) {
 void check_indices(const PatternStructure&) {}
 
 void report_malformed(const PatternStructure&) {
-  TORCH_CHECK(false,
-              "row_offsets, row_entries, column_offsets and column_entries must be those that "
-              "csr_pattern or coo_pattern made for this size, but received others");
+  report_malformed({Rule::pattern, -1, 0, 0, 0, 0});
+}
+
+void report_malformed(const Malformed& found) {
+  const std::string of_item = found.item < 0 ? "" : c10::str(" of item ", found.item);
+  const char* name = name_of(found.rule);
+  switch (found.rule) {
+    case Rule::start:
+      TORCH_CHECK(false, name, of_item, " must start with 0, but received ", found.received);
+    case Rule::decrease:
+      TORCH_CHECK(false, name, of_item, " must not decrease, but received ", found.received,
+                  " at position ", found.position, " and then ", found.next);
+    case Rule::end:
+      TORCH_CHECK(false, name, of_item, " must end with the number of entries, ", found.bound,
+                  ", but received ", found.received);
+    case Rule::pattern:
+      TORCH_CHECK(false,
+                  "row_offsets, row_entries, column_offsets and column_entries must be those that "
+                  "csr_pattern or coo_pattern made for this size, but received others");
+    default:
+      TORCH_CHECK(false, name, of_item, " must be in [0, ", found.bound, "), but received ",
+                  found.received, " at position ", found.position);
+  }
 }
 
 }  // namespace spgrad

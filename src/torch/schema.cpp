@@ -59,4 +59,13 @@ TORCH_LIBRARY(spgrad, m) {
   m.def("use_instruction_set(str name) -> ()");
 
   m.def("empty_cache() -> ()");
+
+  // Behind spgrad.cuda: see cuda/info.cpp.
+  m.def(
+      "_cuda_info() -> (str nvrtc, str library, str[] supported, str cache, str[] architectures, "
+      "str[] reasons, str unavailable, int[] counts)");
+  m.def("_cuda_kernels(ScalarType[] dtypes) -> str[]");
+  m.def("_cuda_precompile(str arch, str[] expressions, str? output) -> int");
+  m.def("_cuda_check(int device) -> ()");
+  m.def("_cuda_check_at_once(bool at_once) -> bool");
 }

@@ -1,16 +1,20 @@
 """The backends that the tests can run on.
 
-kernels    the kernels of the CPU
-composite  what devices without kernels get, on CPU tensors
-cuda       the same on a CUDA device
+kernels         the kernels of the CPU
+composite       what devices without kernels get, on CPU tensors
+cuda            the kernels of CUDA
+cuda-emulation  the same on CPU tensors, in a build with SPGRAD_CUDA_EMULATION
 """
 
 import warnings
 from itertools import product
+from pathlib import Path
 
 import torch
 
-NAMES = ("kernels", "composite", "cuda")
+import spgrad
+
+NAMES = ("kernels", "composite", "cuda", "cuda-emulation")
 PRODUCTS = ("mm", "mm_transposed", "sddmm", "mm_backward")
 OPERATORS = (
     "csr_pattern",
@@ -21,6 +25,8 @@ OPERATORS = (
 
 def is_missing(name):
     """Whether this machine lacks a backend."""
+    if name == "cuda-emulation":
+        return not any(Path(spgrad.__file__).parent.glob("lib/libspgrad_cuda_emulation.*"))
     return name == "cuda" and not torch.cuda.is_available()
 
 
@@ -30,6 +36,9 @@ def use(name):
         return None
     if name == "cuda":
         torch.set_default_device(name)
+    if name in {"cuda", "cuda-emulation"}:
+        # The tests ask for errors of the product that meets a bad index, not of the next one.
+        spgrad.cuda.check_at_once(True)
     return put_composite_on_cpu() if name == "composite" else None
 
 

@@ -25,6 +25,8 @@
 #include <limits>
 #include <tuple>
 
+#include "composite/products.h"
+
 #include "backend.h"
 #include "check.h"
 #include "extent.h"
@@ -304,4 +306,23 @@ TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
 }
 
 }  // namespace
+
+template <class Operation, class Structure, class... Operands>
+typename Operation::Result composite(const Structure& s, const Operands&... operands) {
+  return Composite::run(Operation(), {}, s, operands...);
+}
+
+#define SPGRAD_COMPOSITE(Structure)                                                          \
+  template Tensor composite<Mm>(const Structure&, const Tensor&, const Tensor&);             \
+  template Tensor composite<MmTransposed>(const Structure&, const Tensor&, const Tensor&);   \
+  template Tensor composite<Sddmm>(const Structure&, const Tensor&, const Tensor&);          \
+  template std::tuple<Tensor, Tensor> composite<MmBackward>(const Structure&, const Tensor&, \
+                                                            const Tensor&, const Tensor&);
+SPGRAD_COMPOSITE(CsrStructure)
+SPGRAD_COMPOSITE(CooStructure)
+SPGRAD_COMPOSITE(PatternStructure)
+template PatternTensors composite<MakePattern>(const CsrStructure&);
+template PatternTensors composite<MakePattern>(const CooStructure&);
+#undef SPGRAD_COMPOSITE
+
 }  // namespace spgrad

@@ -9,6 +9,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "contiguous_columns.h"
 #include "cpu/grouped.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
@@ -20,17 +21,6 @@ namespace {
 
 using kernels::DenseView;
 using kernels::RowBlock;
-
-// The tensor with contiguous columns, as the kernels want it. Expanded dimensions stay expanded:
-// the gradient that sum() sends back is a single number, and a full copy would be n × p of them.
-at::Tensor with_contiguous_columns(const at::Tensor& dense) {
-  if (dense.size(-1) <= 1 || dense.stride(-1) == 1) return dense;
-  at::Tensor narrow = dense;
-  for (int64_t dim = 0; dim + 1 < dense.dim(); ++dim) {
-    if (dense.size(dim) > 1 && dense.stride(dim) == 0) narrow = narrow.narrow(dim, 0, 1);
-  }
-  return narrow.contiguous().expand(dense.sizes());
-}
 
 // The kernels' names for PyTorch's dtypes; the memory is the same.
 template <class Scalar>

@@ -1,0 +1,263 @@
+#include "cuda/grouped.h"
+
+#include <ATen/ceil_div.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <string>
+
+#include "cuda/kernels.h"
+#include "cuda/report.h"
+#include "cuda/shapes.h"
+#include "extent.h"
+
+namespace spgrad::cuda {
+namespace {
+
+using at::Tensor;
+
+// Memory of the device for numbers of the kernels' own.
+template <class Number>
+Tensor empty(int64_t count, c10::Device device) {
+  return at::empty({count * static_cast<int64_t>(sizeof(Number))},
+                   at::TensorOptions(at::kByte).device(device));
+}
+template <class Number>
+Number* data(const Tensor& tensor) {
+  return static_cast<Number*>(tensor.mutable_data_ptr());
+}
+
+// Kernels number rows and columns through all items of a batch, and entries, with 32 bits.
+constexpr Int64 kMost = std::numeric_limits<uint32_t>::max();
+
+void check_count(Int64 count, const char* what) {
+  TORCH_CHECK_VALUE(count < kMost, what, " must be fewer than ", kMost, " on ",
+                    c10::DeviceTypeName(kDeviceType), ", but received ", count);
+}
+
+Grouped view_of(const Extent& extent, const Tensor& offsets, const Tensor& indices) {
+  Grouped view = {};
+  view.items = extent.items;
+  view.rows = extent.rows;
+  view.columns = extent.columns;
+  view.entries = extent.entries;
+  view.together = 1;
+  view.offset_stride = extent.rows;
+  view.offsets = offsets.const_data_ptr();
+  view.indices = indices.const_data_ptr();
+  if (extent.items > 1) check_count(extent.items * extent.rows, "rows of all items together");
+  return view;
+}
+
+Origin origin_of(const CsrStructure& s, std::vector<Tensor>& kept) {
+  const Extent extent(s);
+  kept = {s.crow_indices.contiguous(), s.col_indices.contiguous()};
+  Origin origin = {};
+  origin.form = kCsr;
+  origin.wide = s.crow_indices.scalar_type() == at::kLong;
+  origin.items = extent.items;
+  origin.rows = extent.rows;
+  origin.columns = extent.columns;
+  origin.entries = s.col_indices.size(-1);
+  origin.offsets = kept[0].const_data_ptr();
+  origin.indices = kept[1].const_data_ptr();
+  origin.batched = s.batched();
+  return origin;
+}
+
+Origin origin_of(const CooStructure& s, std::vector<Tensor>& kept) {
+  const Extent extent(s);
+  kept = {s.indices.contiguous()};
+  Origin origin = {};
+  origin.form = kCoo;
+  origin.wide = 1;
+  origin.items = extent.items;
+  origin.rows = extent.rows;
+  origin.columns = extent.columns;
+  origin.entries = extent.entries;
+  origin.indices = kept[0].const_data_ptr();
+  origin.batched = s.batched();
+  return origin;
+}
+
+Origin origin_of(const PatternStructure&, std::vector<Tensor>&) {
+  Origin origin = {};
+  origin.form = kPattern;
+  return origin;
+}
+
+// Sorts the entries of the structure by key, in [0, extent.items · extent.rows), where `extent` has
+// the keys as rows. `source` names what reads the structure's own keys and entries.
+GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_row, bool coo,
+                      at::ScalarType index, const Findings& findings) {
+  const c10::Device device = findings.device();
+  const int64_t keys = extent.items * extent.rows;
+  check_count(keys, "rows or columns of all items together");
+  check_count(extent.entries, "entries");
+  const int bits =
+      std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(keys > 0 ? keys - 1 : 0))));
+  const int passes = at::ceil_div(bits, kDigitBits);
+  const int digit_bits = at::ceil_div(bits, passes);
+  const auto tiles = static_cast<unsigned>(at::ceil_div(extent.entries, int64_t{kTileEntries}));
+  const auto digits = 1u << digit_bits;
+
+  const auto options = at::TensorOptions(index).device(device);
+  Tensor pairs = at::empty({extent.entries, 2}, options);
+  Tensor other_pairs = passes > 1 ? at::empty({extent.entries, 2}, options) : Tensor();
+  Tensor sorted_keys = empty<unsigned>(extent.entries, device);
+  Tensor other_keys = passes > 1 ? empty<unsigned>(extent.entries, device) : Tensor();
+  const Tensor counts = empty<unsigned>(int64_t{digits} * tiles, device);
+  const Tensor totals = empty<unsigned>(digits, device);
+
+  Sort sort = {};
+  sort.origin = findings.origin();
+  sort.entries = extent.entries;
+  sort.by_row = by_row;
+  sort.may_be_sorted = coo && by_row;
+  sort.digit_bits = digit_bits;
+  sort.tiles = tiles;
+  sort.counts = data<unsigned>(counts);
+  sort.totals = data<unsigned>(totals);
+  sort.status = findings.status();
+  const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks) {
+    launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, kSortThreads}, &sort);
+  };
+  for (int pass = 0; pass < passes && tiles > 0; ++pass) {
+    // The last pass writes into `pairs`.
+    const bool into_pairs = (passes - pass) % 2 == 1;
+    sort.first = pass == 0;
+    sort.last = pass == passes - 1;
+    sort.shift = pass * digit_bits;
+    sort.keys = passes > 1 ? data<unsigned>(into_pairs ? other_keys : sorted_keys) : nullptr;
+    sort.pairs = passes > 1 ? (into_pairs ? other_pairs : pairs).mutable_data_ptr() : nullptr;
+    sort.sorted_keys = data<unsigned>(into_pairs ? sorted_keys : other_keys);
+    sort.sorted_pairs = (into_pairs ? pairs : other_pairs).mutable_data_ptr();
+    const std::string argument =
+        pass == 0 ? c10::str("<", source, ">") : c10::str("<spgrad::cuda::Moved<", source, ">>");
+    run("sort_count", argument, tiles);
+    run("sort_scan", "", digits);
+    run("sort_move", argument, tiles);
+  }
+
+  const Tensor offsets = at::empty({keys + 1}, options);
+  const Offsets of_keys = {extent.entries, keys, data<unsigned>(sorted_keys),
+                           offsets.mutable_data_ptr()};
+  const auto blocks = static_cast<unsigned>(at::ceil_div(keys + 1, int64_t{kSortThreads}));
+  launch(c10::str("spgrad::cuda::sort_offsets<", name_of(index), ">"), device,
+         {blocks, 1, kSortThreads}, &of_keys);
+  return {view_of(extent, offsets, pairs), true, index, offsets, pairs};
+}
+
+// What all rows, columns and entries can be counted with, as patterns have it.
+at::ScalarType index_dtype(const Extent& extent) {
+  return std::max({extent.rows, extent.columns, extent.entries}) <=
+                 std::numeric_limits<int32_t>::max()
+             ? at::kInt
+             : at::kLong;
+}
+
+void launch_check(const Findings& findings, bool offsets_only) {
+  const Origin& origin = findings.origin();
+  const c10::Device device = findings.device();
+  const Check check = {origin, offsets_only, findings.status()};
+  const int64_t count = std::max<int64_t>(origin.items * (origin.rows + 1),
+                                          offsets_only ? 0 : origin.items * origin.entries);
+  const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(
+      at::ceil_div(count, int64_t{kSortThreads}), 1, multiprocessors(device) * 8));
+  const std::string kernel = origin.form == kCoo
+                                 ? std::string("check_coo")
+                                 : c10::str("check_csr<", origin.wide ? "long long" : "int", ">");
+  launch("spgrad::cuda::" + kernel, device, {blocks, 1, kSortThreads}, &check);
+}
+
+}  // namespace
+
+template <class Structure>
+Findings::Findings(const Structure& structure)
+    : origin_(origin_of(structure, kept_)), status_(empty<Status>(1, structure.device())) {
+  clear(status(), sizeof(Status), device());
+  prepare_records(device(), origin_);
+}
+template Findings::Findings(const CsrStructure&);
+template Findings::Findings(const CooStructure&);
+template Findings::Findings(const PatternStructure&);
+
+Status* Findings::status() const { return data<Status>(status_); }
+
+bool Findings::were_unsorted() const {
+  const Tensor copy = status_.cpu();
+  return data<Status>(copy)->unsorted != 0;
+}
+
+GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings) {
+  const Origin& origin = findings.origin();
+  Grouped view = {};
+  view.reports = 1;
+  view.items = origin.items;
+  view.rows = origin.rows;
+  view.columns = origin.columns;
+  view.entries = origin.items * origin.entries;
+  view.together = !s.batched();
+  view.offset_stride = origin.rows + 1;
+  view.entry_stride = s.batched() ? origin.entries : 0;
+  view.offsets = origin.offsets;
+  view.indices = origin.indices;
+  if (origin.items > 1) check_count(origin.items * origin.rows, "rows of all items together");
+  return {view, false, s.crow_indices.scalar_type(), {}, {}};
+}
+
+GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings) {
+  launch_check(findings, /*offsets_only=*/true);
+  const Extent extent(s);
+  const at::ScalarType index = index_dtype(extent);
+  return sorted(extent.transposed(),
+                c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(s.crow_indices.scalar_type()),
+                         ", ", name_of(index), ">"),
+                /*by_row=*/false, /*coo=*/false, index, findings);
+}
+
+GroupedEntries group_by_row(const CooStructure& s, const Findings& findings) {
+  const Extent extent(s);
+  const at::ScalarType index = index_dtype(extent);
+  return sorted(extent, c10::str("spgrad::cuda::OfCoo<", name_of(index), ", true>"),
+                /*by_row=*/true, /*coo=*/true, index, findings);
+}
+
+GroupedEntries group_by_column(const CooStructure& s, const Findings& findings) {
+  const Extent extent(s);
+  const at::ScalarType index = index_dtype(extent);
+  return sorted(extent.transposed(), c10::str("spgrad::cuda::OfCoo<", name_of(index), ", false>"),
+                /*by_row=*/false, /*coo=*/true, index, findings);
+}
+
+namespace {
+
+GroupedEntries of_pattern(const Extent& extent, const Tensor& offsets, const Tensor& entries) {
+  const Tensor own_offsets = offsets.contiguous();
+  const Tensor own_entries = entries.contiguous();
+  Grouped view = view_of(extent, own_offsets, own_entries);
+  view.reports = 1;
+  return {view, entries.dim() == 2, offsets.scalar_type(), own_offsets, own_entries};
+}
+
+}  // namespace
+
+GroupedEntries group_by_row(const PatternStructure& s, const Findings&) {
+  return of_pattern(Extent(s), s.row_offsets, s.row_entries);
+}
+
+GroupedEntries group_by_column(const PatternStructure& s, const Findings&) {
+  return of_pattern(Extent(s).transposed(), s.column_offsets, s.column_entries);
+}
+
+void check_all(const CsrStructure&, const Findings& findings) {
+  launch_check(findings, /*offsets_only=*/false);
+}
+void check_all(const CooStructure&, const Findings& findings) {
+  launch_check(findings, /*offsets_only=*/false);
+}
+void check_all(const PatternStructure&, const Findings&) {}
+
+}  // namespace spgrad::cuda

@@ -1,0 +1,58 @@
+// A sparse operand on the device as the kernels want it: its entries grouped by row or by column.
+//
+//                 by row                by column
+//     CSR         as it is              sorted
+//     COO         sorted, if need be    sorted
+//     pattern     as it is              as it is
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "../../kernels/cuda/arguments.h"
+#include "structure.h"
+
+namespace spgrad::cuda {
+
+// What the kernels of one product share: the structure as it was given, and what they find wrong.
+class Findings {
+ public:
+  template <class Structure>
+  explicit Findings(const Structure& structure);
+
+  const Origin& origin() const { return origin_; }
+  Status* status() const;
+  c10::Device device() const { return status_.device(); }
+  // Waits: whether entries of COO had to be sorted by row.
+  bool were_unsorted() const;
+
+ private:
+  std::vector<at::Tensor> kept_;  // the memory that `origin_` points into
+  Origin origin_;
+  at::Tensor status_;
+};
+
+// The memory of the tensors is in use until the stream is through with the product; PyTorch's
+// allocator gives freed memory to later work on the same stream only.
+struct GroupedEntries {
+  Grouped view;
+  bool moved;
+  at::ScalarType index;
+  at::Tensor offsets;
+  at::Tensor indices;
+};
+
+GroupedEntries group_by_row(const CsrStructure& structure, const Findings& findings);
+GroupedEntries group_by_row(const CooStructure& structure, const Findings& findings);
+GroupedEntries group_by_row(const PatternStructure& structure, const Findings& findings);
+GroupedEntries group_by_column(const CsrStructure& structure, const Findings& findings);
+GroupedEntries group_by_column(const CooStructure& structure, const Findings& findings);
+GroupedEntries group_by_column(const PatternStructure& structure, const Findings& findings);
+
+// Looks through all offsets and indices; nothing of a pattern, which was checked when it was made.
+void check_all(const CsrStructure& structure, const Findings& findings);
+void check_all(const CooStructure& structure, const Findings& findings);
+void check_all(const PatternStructure& structure, const Findings& findings);
+
+}  // namespace spgrad::cuda

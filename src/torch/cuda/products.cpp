@@ -1,0 +1,268 @@
+// The operators on CUDA: views of operands, results, and the launches of the kernels.
+//
+// Nothing waits for the device. Where this device can run no kernels, the composite serves.
+#include <ATen/OpMathType.h>
+#include <ATen/ceil_div.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <string>
+#include <tuple>
+
+#include "backend.h"
+#include "check.h"
+#include "composite/products.h"
+#include "contiguous_columns.h"
+#include "cuda/grouped.h"
+#include "cuda/kernels.h"
+#include "cuda/report.h"
+#include "cuda/shapes.h"
+#include "extent.h"
+#include "malformed.h"
+
+namespace spgrad::cuda {
+namespace {
+
+using at::Tensor;
+
+template <class Structure>
+Tensor empty_dense(const Structure& s, const c10::SymInt& rows, const Tensor& like) {
+  const std::vector<c10::SymInt> size = dense_size(s, rows, like.sym_size(-1));
+  return at::empty(C10_AS_INTARRAYREF_SLOW(size), like.options());
+}
+
+Operand operand_of(const Tensor& dense) {
+  return {dense.const_data_ptr(), dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
+}
+
+// As many numbers as can be loaded at once from each row of these operands.
+int64_t common_vector(int64_t p, std::initializer_list<const Tensor*> operands) {
+  int64_t vector = widest_vector((*operands.begin())->scalar_type());
+  const auto fits = [&](int64_t count) { return count % vector == 0; };
+  const auto all_fit = [&] {
+    if (!fits(p)) return false;
+    for (const Tensor* operand : operands) {
+      const auto address = reinterpret_cast<uintptr_t>(operand->const_data_ptr());
+      if (!fits(static_cast<int64_t>(address / operand->itemsize()))) return false;
+      for (int64_t dim = 0; dim + 1 < operand->dim(); ++dim) {
+        if (operand->size(dim) > 1 && !fits(operand->stride(dim))) return false;
+      }
+    }
+    return true;
+  };
+  while (vector > 1 && !all_fit()) vector /= 2;
+  return vector;
+}
+
+// Where the rows of a batch or of a single row lie does not matter if there is only one.
+Tensor for_kernels(const Tensor& dense) { return with_contiguous_columns(dense.resolve_conj()); }
+
+// Runs the kernels of a product.
+//
+// `gathered` has a row for each index, `own` one for each row; `values` and `out` are of sums,
+// `own` and `products` of products.
+template <class Operands>
+void run_product(const Findings& findings, const GroupedEntries& a, const Operands& o) {
+  const c10::Device device = findings.device();
+  const int64_t p = o.gathered.size(-1);
+  TORCH_CHECK_VALUE(p <= std::numeric_limits<int>::max(),
+                    "columns of dense operands must be at most ", std::numeric_limits<int>::max(),
+                    ", but received ", p);
+  const bool sums = o.out.defined();
+  const bool products = o.own.defined();
+  Wanted wanted = {};
+  wanted.dtype = o.gathered.scalar_type();
+  wanted.index = a.index;
+  wanted.moved = a.moved;
+  wanted.sums = sums;
+  wanted.products = products;
+  wanted.vector =
+      products ? common_vector(p, {&o.gathered, &o.own}) : common_vector(p, {&o.gathered});
+  wanted.p = p;
+  wanted.far = a.view.columns * (o.gathered.stride(-2) / wanted.vector) + p >
+               std::numeric_limits<uint32_t>::max();
+  const Shape shape = shape_for(wanted);
+
+  Product product = {};
+  product.a = a.view;
+  product.origin = findings.origin();
+  product.status = findings.status();
+  product.gathered = operand_of(o.gathered);
+  product.p = static_cast<int>(p);
+  product.conjugated = o.conjugated;
+  if (sums) {
+    product.values = o.values.const_data_ptr();
+    product.sums = o.out.mutable_data_ptr();
+  }
+  Tensor numbers;
+  if (products) {
+    product.own = operand_of(o.own);
+    numbers =
+        o.products.scalar_type() == shape.out ? o.products : at::empty_like(o.products, shape.out);
+    product.products = numbers.mutable_data_ptr();
+  }
+
+  // Every piece but the last of a row has kLongRow entries, and a row that is cut has at least two.
+  const int64_t most_pieces =
+      std::min<int64_t>(a.view.entries / kLongRow * 2, std::numeric_limits<int>::max());
+  const auto bytes = at::TensorOptions(at::kByte).device(device);
+  const Tensor pieces = at::empty({most_pieces * static_cast<int64_t>(sizeof(Piece))}, bytes);
+  product.pieces = static_cast<Piece*>(pieces.mutable_data_ptr());
+  product.most_pieces = static_cast<unsigned>(most_pieces);
+  Tensor partial_sums;
+  if (sums) {
+    const auto number = c10::elementSize(at::toOpMathType(wanted.dtype));
+    partial_sums = at::empty({most_pieces * p * static_cast<int64_t>(number)}, bytes);
+    product.partial_sums = partial_sums.mutable_data_ptr();
+  }
+  // Thread blocks that look for pieces cost nothing where there are none.
+  const int64_t piece_blocks = std::min<int64_t>(at::ceil_div(most_pieces, int64_t{kWarps}),
+                                                 int64_t{multiprocessors(device)} * 2);
+  product.piece_blocks = static_cast<unsigned>(piece_blocks);
+
+  const int64_t rows = a.view.items * a.view.rows;
+  const Find find = {a.view, product.origin, product.status, product.pieces, product.most_pieces};
+  launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", device,
+         {static_cast<unsigned>(at::ceil_div(rows, int64_t{kBlock})), 1, kBlock}, &find);
+  const int64_t column_tiles = products ? 1 : at::ceil_div(p, shape.columns);
+  launch("spgrad::cuda::multiply<" + shape.name + ">", device,
+         {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, int64_t{kRowsOfBlock})),
+          static_cast<unsigned>(column_tiles), kBlock},
+         &product);
+  if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
+}
+
+struct Operands {
+  Tensor values, gathered, out;
+  Tensor own, products;
+  bool conjugated = false;
+};
+
+// Whether the kernels of a product have rows to look at, and columns to do. If not, nothing but the
+// structure is left to look at.
+bool is_empty(const Extent& by_row, int64_t p) { return by_row.items * by_row.rows == 0 || p == 0; }
+
+struct Cuda {
+  // What all products do before and after: the device, the report, the composite instead.
+  template <class Operation, class Structure, class Compute, class... Operand>
+  static auto with_device(const Structure& s, const Compute& compute, const Operand&... operands) {
+    const c10::DeviceGuard guard(s.device());
+    if (why_unavailable(s.device())) return composite<Operation>(s, operands...);
+    raise_reported(s.device());
+    auto result = compute(Findings(s));
+    finish_product(s.device());
+    return result;
+  }
+
+  // Entries that cannot have a row to gather from make a malformed structure.
+  template <class Structure>
+  static void check_gathered(const Structure& s, int64_t gathered_rows) {
+    if (gathered_rows == 0 && Extent(s).entries > 0) report_malformed(s);
+  }
+
+  template <class Structure>
+  static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm(s, values, B);
+    const auto compute = [&](const Findings& findings) {
+      const Extent extent(s);
+      check_gathered(s, extent.items * extent.columns);
+      Operands o;
+      o.values = values.resolve_conj().contiguous();
+      o.gathered = for_kernels(B);
+      o.out = empty_dense(s, s.rows(), B);
+      if (is_empty(extent, B.size(-1))) {
+        check_all(s, findings);
+      } else {
+        run_product(findings, group_by_row(s, findings), o);
+      }
+      return o.out;
+    };
+    return with_device<Mm>(s, compute, values, B);
+  }
+
+  template <class Structure>
+  static Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B) {
+    check_mm_transposed(s, values, B);
+    const auto compute = [&](const Findings& findings) {
+      const Extent extent(s);
+      check_gathered(s, extent.items * extent.rows);
+      check_gathered(s, extent.items * extent.columns);
+      Operands o;
+      o.values = values.resolve_conj().contiguous();
+      o.gathered = for_kernels(B);
+      o.out = empty_dense(s, s.columns(), B);
+      if (is_empty(extent.transposed(), B.size(-1))) {
+        check_all(s, findings);
+      } else {
+        run_product(findings, group_by_column(s, findings), o);
+      }
+      return o.out;
+    };
+    return with_device<MmTransposed>(s, compute, values, B);
+  }
+
+  template <class Structure>
+  static Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y) {
+    check_sddmm(s, X, Y);
+    const auto compute = [&](const Findings& findings) {
+      const Extent extent(s);
+      check_gathered(s, extent.items * extent.columns);
+      const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
+      if (is_empty(extent, X.size(-1))) {
+        check_all(s, findings);
+        return at::zeros(size, X.options());
+      }
+      Operands o;
+      o.own = for_kernels(X);
+      o.gathered = for_kernels(Y);
+      o.products = at::empty(size, X.options());
+      run_product(findings, group_by_row(s, findings), o);
+      return o.products;
+    };
+    return with_device<Sddmm>(s, compute, X, Y);
+  }
+
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmBackward, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, const Tensor& grad) {
+    check_mm_backward(s, values, B, grad);
+    const auto compute = [&](const Findings& findings) -> std::tuple<Tensor, Tensor> {
+      const Extent extent(s);
+      check_gathered(s, extent.items * extent.rows);
+      check_gathered(s, extent.items * extent.columns);
+      const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
+      Operands o;
+      o.out = empty_dense(s, s.columns(), B);
+      if (is_empty(extent.transposed(), B.size(-1))) {
+        check_all(s, findings);
+        return {at::zeros(size, B.options()), o.out};
+      }
+      o.values = values.resolve_conj().contiguous();
+      o.gathered = for_kernels(grad);
+      o.own = for_kernels(B);
+      o.conjugated = true;
+      const GroupedEntries a = group_by_column(s, findings);
+      o.products = at::empty(size, B.options());
+      run_product(findings, a, o);
+      return {o.products, o.out};
+    };
+    return with_device<MmBackward>(s, compute, values, B, grad);
+  }
+};
+
+#ifdef SPGRAD_CUDA_EMULATION
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_products<Cuda>(m); }
+#else
+TORCH_LIBRARY_IMPL(spgrad, CUDA, m) { register_products<Cuda>(m); }
+#endif
+
+}  // namespace
+}  // namespace spgrad::cuda

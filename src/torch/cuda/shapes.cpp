@@ -1,0 +1,112 @@
+#include "cuda/shapes.h"
+
+#include <ATen/OpMathType.h>
+#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
+
+#include <algorithm>
+#include <bit>
+#include <set>
+
+namespace spgrad::cuda {
+namespace {
+
+constexpr int64_t kLanesOfWarp = 32;
+
+// 32-bit registers of a lane for rows of X under way, in all and for each tile: four loads of 16
+// bytes hide the memory's latency. With blocks of eight warps, four of which share a multiprocessor
+// (three where products are made), nothing is spilled.
+constexpr int64_t kRegistersOfRows = 16;
+constexpr int64_t kRegistersOfTiles = 8;
+constexpr int64_t kMostAtOnce = 4;
+constexpr int64_t kBlocksForSums = 4;
+constexpr int64_t kBlocksForProducts = 3;
+
+const char* flag(bool value) { return value ? "true" : "false"; }
+
+}  // namespace
+
+int64_t widest_vector(at::ScalarType dtype) {
+  return 16 / static_cast<int64_t>(c10::elementSize(dtype));
+}
+
+std::string name_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float";
+    case at::kDouble:
+      return "double";
+    case at::kHalf:
+      return "spgrad::cuda::Half";
+    case at::kBFloat16:
+      return "spgrad::cuda::BFloat16";
+    case at::kComplexFloat:
+      return "spgrad::cuda::Complex<float>";
+    case at::kComplexDouble:
+      return "spgrad::cuda::Complex<double>";
+    case at::kInt:
+      return "int";
+    case at::kLong:
+      return "long long";
+    default:
+      TORCH_INTERNAL_ASSERT(false, "no kernels for ", dtype);
+  }
+}
+
+Shape shape_for(const Wanted& wanted) {
+  const at::ScalarType sum = at::toOpMathType(wanted.dtype);
+  const int64_t registers =
+      std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(sum)) / 4);
+  const int64_t vectors = std::max<int64_t>(1, (wanted.p + wanted.vector - 1) / wanted.vector);
+  // More than one tile only where a warp cannot do a row at once otherwise.
+  const auto lanes = std::min<int64_t>(
+      kLanesOfWarp, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
+  const int64_t tiles = vectors > lanes && registers < kRegistersOfTiles ? 2 : 1;
+  const int64_t at_once =
+      std::clamp<int64_t>(kRegistersOfRows / (tiles * registers), 1, kMostAtOnce);
+  const int64_t columns = wanted.vector * lanes * tiles;
+  // Products of columns that do not fit in one tile are added up in memory.
+  const at::ScalarType out = wanted.products && wanted.p > columns ? sum : wanted.dtype;
+  return {c10::str("spgrad::cuda::Shape<", name_of(wanted.dtype), ", ", name_of(out), ", ",
+                   name_of(wanted.index), ", ", wanted.far ? "spgrad::cuda::UInt64" : "unsigned",
+                   ", ", flag(wanted.moved), ", ", flag(wanted.sums), ", ", flag(wanted.products),
+                   ", ", wanted.vector, ", ", lanes, ", ", tiles, ", ", at_once, ", ",
+                   wanted.products ? kBlocksForProducts : kBlocksForSums, ">"),
+          columns, out};
+}
+
+std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) {
+  struct Role {
+    bool moved, sums, products;
+  };
+  constexpr Role roles[] = {{false, true, false},  // forward
+                            {true, true, false},   // transposed, or COO
+                            {false, false, true},  // gradient of A
+                            {true, false, true},   // the same of COO
+                            {true, true, true}};   // both gradients
+  std::set<std::string> names;
+  for (const at::ScalarType dtype : dtypes) {
+    for (const auto& [moved, sums, products] : roles) {
+      for (const int64_t vector : {int64_t{1}, widest_vector(dtype)}) {
+        for (int64_t vectors = 1; vectors <= 128; vectors *= 2) {
+          const Shape shape =
+              shape_for({dtype, at::kInt, moved, sums, products, false, vector, vector * vectors});
+          names.insert("spgrad::cuda::multiply<" + shape.name + ">");
+        }
+      }
+    }
+  }
+  for (const char* source : {"ByColumnOfCsr<int, int>", "ByColumnOfCsr<spgrad::cuda::Int64, int>",
+                             "OfCoo<int, true>", "OfCoo<int, false>"}) {
+    for (const std::string& step : {std::string("sort_count"), std::string("sort_move")}) {
+      names.insert("spgrad::cuda::" + step + "<spgrad::cuda::" + source + ">");
+      names.insert("spgrad::cuda::" + step + "<spgrad::cuda::Moved<spgrad::cuda::" + source + ">>");
+    }
+  }
+  names.insert({"spgrad::cuda::find_pieces<int>", "spgrad::cuda::sort_scan",
+                "spgrad::cuda::sort_offsets<int>", "spgrad::cuda::check_csr<int>",
+                "spgrad::cuda::check_csr<long long>", "spgrad::cuda::check_coo"});
+  return {names.begin(), names.end()};
+}
+
+}  // namespace spgrad::cuda

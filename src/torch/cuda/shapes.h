@@ -1,0 +1,42 @@
+// Which kernels there are, and which one serves a product.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace spgrad::cuda {
+
+// What a product asks of its kernel.
+struct Wanted {
+  at::ScalarType dtype;
+  at::ScalarType index;  // int32 or int64
+  bool moved;            // whether entries know the positions of their values
+  bool sums;
+  bool products;
+  bool far;        // whether rows of the gathered operand are out of reach of 32 bits, in vectors
+  int64_t vector;  // numbers that can be loaded at once, as memory is aligned
+  int64_t p;
+};
+
+// A kernel's shape: template arguments, and what the host must know of them.
+struct Shape {
+  std::string name;    // "spgrad::cuda::Shape<...>"
+  int64_t columns;     // that a warp does at a time
+  at::ScalarType out;  // dtype of products
+};
+Shape shape_for(const Wanted& wanted);
+
+// Numbers of a dtype in the widest load, 16 bytes.
+int64_t widest_vector(at::ScalarType dtype);
+
+// The kernels' name for a dtype.
+std::string name_of(at::ScalarType dtype);
+
+// The name expressions of the kernels that products of these dtypes commonly use: int32, operands
+// that are aligned or not at all, any p.
+std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes);
+
+}  // namespace spgrad::cuda

@@ -1,0 +1,107 @@
+"""What spgrad.cuda tells, and the cache that it fills, with or without a device."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import spgrad
+from spgrad import _build
+
+HAS_NVRTC = spgrad.cuda.info().nvrtc is not None
+needs_nvrtc = pytest.mark.skipif(not HAS_NVRTC, reason="this PyTorch brings no NVRTC")
+
+
+def command_line(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "spgrad.cuda", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_info_names_nvrtc_and_says_where_nothing_can_run():
+    info = spgrad.cuda.info()
+    assert (info.nvrtc is None) == (info.architectures == ())
+    assert info.library
+    assert (info.unavailable is None) == bool(info.devices)
+    assert info.compiled + info.read >= info.loaded >= 0
+    for device in info.devices:
+        assert device.architecture.startswith("sm_")
+    assert str(info).startswith("NVRTC ")
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA")
+@needs_nvrtc
+def test_nvrtc_is_that_of_pytorch():
+    assert spgrad.cuda.info().nvrtc == torch.version.cuda
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs binutils")
+def test_the_library_is_linked_with_nothing_of_cuda():
+    library = Path(_build.__file__).parent / "lib" / "libspgrad.so"
+    done = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    needed = re.findall(r"NEEDED.*\[(.*)\]", done.stdout)
+    assert any(name.startswith("libtorch_cpu") for name in needed)
+    assert not [name for name in needed if re.search("cuda|nvrtc", name)]
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPGRAD_CACHE", str(tmp_path))
+    assert spgrad.cuda.info().cache == tmp_path
+
+
+@needs_nvrtc
+def test_precompile_fills_a_folder_once(tmp_path):
+    folder = tmp_path / "new" / "kernels"
+    names = torch.ops.spgrad._cuda_kernels([torch.float32])[:1]
+    architecture = spgrad.cuda.info().architectures[-1]
+    counts = [torch.ops.spgrad._cuda_precompile(architecture, names, str(folder)) for _ in "ab"]
+    assert counts == [len(names), 0]
+    assert len(list(folder.glob("*.kernel"))) == len(names)
+
+
+@needs_nvrtc
+def test_precompile_refuses_an_architecture_that_nvrtc_does_not_know(tmp_path):
+    done = command_line("precompile", "--arch", "sm_1", "--output", tmp_path)
+    assert done.returncode == 1
+    assert "python -m spgrad.cuda: arch must be one that NVRTC" in done.stderr
+    assert "but received 'sm_1'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_nvrtc
+def test_precompile_refuses_a_folder_that_cannot_be_written():
+    names = torch.ops.spgrad._cuda_kernels([torch.float32])[:1]
+    if not names:
+        pytest.skip("no kernels")
+    architecture = spgrad.cuda.info().architectures[-1]
+    with pytest.raises(RuntimeError, match="but '/proc/kernels' cannot"):
+        torch.ops.spgrad._cuda_precompile(architecture, names, "/proc/kernels")
+
+
+def test_the_command_line_shows_the_info(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["spgrad.cuda", "info"])
+    runpy.run_module("spgrad.cuda", run_name="__main__")
+    assert "kernels   " in capsys.readouterr().out
+
+
+def test_check_finds_nothing_wrong():
+    spgrad.cuda.check()
+
+
+def test_check_refuses_other_devices():
+    with pytest.raises(ValueError, match="must be a CUDA device, but received cpu"):
+        spgrad.cuda.check("cpu")
+
+
+def test_checks_at_once_are_set_and_put_back():
+    before = spgrad.cuda.check_at_once(True)
+    assert spgrad.cuda.check_at_once(before) is True
+    assert spgrad.cuda.check_at_once(before) is before
