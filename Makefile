@@ -8,20 +8,23 @@ bin := $(VENV)/bin
 # Without the flags of make: ninja would look for its job server, which recipes do not get.
 with_tools := MAKEFLAGS= PATH="$(abspath $(bin)):$$PATH"
 stamp := $(VENV)/.spgrad
+cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick performance-pages check test release-check test-cuda soak fuzz coverage mutation lint format clean install
+.PHONY: help demo bench bench-quick bench-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
+	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
 	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
 	@echo "make check              lint, release C++ tests, and the Python tests that matter for what changed"
 	@echo "make test               build, check and test everything; what did not change is not run again"
 	@echo "make release-check      all that, and what takes hours"
-	@echo "make test-cuda          test the products on a CUDA device"
+	@echo "make test-cuda          test the products on a CUDA device, and look for bad accesses and races"
+	@echo "make run-cuda           all that is shown on a CUDA device, in 8 minutes; logs in build/cuda"
 	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
 	@echo "make fuzz               fuzz the kernels for an hour each (SECONDS=600 for ten minutes)"
 	@echo "make coverage           lines of C++ and Python that the tests run; HTML in build/coverage/html"
@@ -64,6 +67,9 @@ bench: install
 bench-quick: install
 	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
 
+bench-cuda: install
+	$(bin)/python -m benchmarks.operator.cuda --output benchmark-output/cuda.json $(cuda_seconds)
+
 performance-pages: install
 	$(bin)/python -m benchmarks.operator.pages
 
@@ -74,7 +80,11 @@ test: install
 	$(with_tools) $(bin)/python tests/run.py
 
 test-cuda: install
-	$(bin)/python -m pytest --backend=cuda
+	$(bin)/python tests/cuda/run.py --output build/cuda --steps sanity,tests,memcheck,racecheck \
+	  --scale 10 --seconds 3600
+
+run-cuda: install
+	$(bin)/python tests/cuda/run.py --output build/cuda
 
 soak: install
 	$(bin)/python -m pytest tests/python/test_training.py -k memory_stays_flat --steps=20000 -v -s
@@ -104,7 +114,7 @@ lint: $(stamp)-environment
 	$(with_tools) $(bin)/python tests/run.py --only lint
 
 format: $(stamp)-environment
-	git ls-files '*.cpp' '*.h' | xargs $(bin)/clang-format -i
+	git ls-files '*.cpp' '*.h' '*.cuh' | xargs $(bin)/clang-format -i
 	$(bin)/ruff check --fix --quiet
 	$(bin)/ruff format
 

@@ -8,7 +8,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from benchmarks.operator.layouts import same_places
+from benchmarks.operator.layouts import coo_tensor, same_places
 
 if TYPE_CHECKING:
     from benchmarks.operator.case import Case
@@ -19,21 +19,38 @@ TOLERANCE = 64
 """Allowed deviation in units of machine epsilon."""
 CHUNK = 1 << 14
 """Entries of A for each step of its gradient, so that what a step needs stays in cache."""
+CHUNK_ON_DEVICE = 1 << 19
+"""The same where a step is to keep a device busy."""
+
+
+def _products_by_scipy(item: Problem) -> tuple[Tensor, Tensor]:
+    arrays = (item.values.numpy(), item.col_indices.numpy(), item.crow_indices.numpy())
+    A: Any = scipy.sparse.csr_array(arrays, shape=item.size)
+    return torch.from_numpy(A @ item.B.numpy()), torch.from_numpy(A.conj().T @ item.G.numpy())
+
+
+def _products_on_device(item: Problem) -> tuple[Tensor, Tensor]:
+    A = coo_tensor(item, coalesced=True)
+    transposed = torch.sparse_coo_tensor(
+        A.indices().flip(0), A.values().conj().resolve_conj(), A.shape[::-1]
+    )
+    return torch.sparse.mm(A, item.B), torch.sparse.mm(transposed.coalesce(), item.G)
 
 
 def _by_definition(problem: Problem) -> dict[str, Tensor]:
-    """Compute the product and both gradients by SciPy, and by their definition at each entry."""
+    """Compute both products by another library, and the gradient of A by its definition."""
     parts: dict[str, list[Tensor]] = {"C": [], "dA": [], "dB": []}
     for item in problem.items():
-        arrays = (item.values.numpy(), item.col_indices.numpy(), item.crow_indices.numpy())
-        A: Any = scipy.sparse.csr_array(arrays, shape=item.size)
+        on_host = item.values.device.type == "cpu"
+        C, dB = _products_by_scipy(item) if on_host else _products_on_device(item)
         dA = torch.empty_like(item.values)
         places = (item.row_indices(), item.col_indices, dA)
-        for rows, cols, terms in zip(*(part.split(CHUNK) for part in places), strict=True):
-            terms.copy_((item.G[rows] * item.B[cols]).sum(1))
-        parts["C"].append(torch.from_numpy(A @ item.B.numpy()))
+        chunk = CHUNK if on_host else CHUNK_ON_DEVICE
+        for rows, cols, terms in zip(*(part.split(chunk) for part in places), strict=True):
+            terms.copy_((item.G[rows] * item.B[cols].conj()).sum(1))
+        parts["C"].append(C)
         parts["dA"].append(dA)
-        parts["dB"].append(torch.from_numpy(A.T @ item.G.numpy()))
+        parts["dB"].append(dB)
     if problem.batch is None:
         return {name: part for name, (part,) in parts.items()}
     return {
@@ -46,12 +63,14 @@ class Checker:
 
     def __init__(self, problem: Problem) -> None:
         """Compute the reference, and the sum of absolute terms that each number is made of."""
-        self._exact = _by_definition(problem.to(torch.float64))
+        exact = torch.complex128 if problem.dtype.is_complex else torch.float64
+        self._exact = _by_definition(problem.to(exact))
         limits = torch.finfo(problem.dtype)
+        absolute = problem.absolute()
+        absolute = absolute.to(torch.promote_types(absolute.dtype, torch.float32))
         # The sums of terms so small that they have no digits to lose count as more.
         self._scale = {
-            name: scale.clamp_min_(limits.tiny)
-            for name, scale in _by_definition(problem.absolute()).items()
+            name: scale.clamp_min_(limits.tiny) for name, scale in _by_definition(absolute).items()
         }
         self.tolerance = TOLERANCE * limits.eps
 
@@ -77,5 +96,5 @@ class Checker:
             return float("inf")
         if not exact.numel():
             return 0.0
-        relative = (result.detach() - exact).abs_().div_(scale)
+        relative = (result.detach() - exact).abs().div_(scale)
         return float(relative.max())  # NaN where there is one

@@ -127,6 +127,56 @@ class SpgradPattern(Contender):
         return Case((problem.values.clone(),), _at_once(pattern.mm))
 
 
+class _CompositeProduct(torch.autograd.Function):
+    """``spgrad.csr_mm`` by the implementation that serves devices without kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+        """Compute the product of crow_indices, col_indices, values and B."""
+        ctx.save_for_backward(*arguments)
+        product: Tensor = _composite("csr_mm", *arguments)
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients that are asked for."""
+        (G,) = gradients
+        crow_indices, col_indices, values, B = ctx.saved_tensors
+        *_, wants_a, wants_b = ctx.needs_input_grad
+        dA, dB = None, None
+        if wants_a and wants_b:
+            dA, dB = _composite("csr_mm_backward", *ctx.saved_tensors, G)
+        elif wants_a:
+            dA = _composite("csr_sddmm", crow_indices, col_indices, G, B.conj())
+        elif wants_b:
+            columns = B.size(-2)
+            conjugated = values.conj().resolve_conj()
+            dB = _composite("csr_mm_transposed", crow_indices, col_indices, conjugated, columns, G)
+        return None, None, dA, dB
+
+
+def _composite(name: str, *arguments: Any) -> Any:
+    operator = getattr(torch.ops.spgrad, name).default
+    key = torch._C.DispatchKey.CompositeExplicitAutograd  # noqa: SLF001
+    return operator._op_dk(key, *arguments)  # noqa: SLF001
+
+
+class SpgradComposite(Contender):
+    """What a device without kernels of its own gets of ``spgrad.csr_mm``."""
+
+    family = "spgrad"
+    name = "spgrad composite"
+
+    def prepare(self, problem: Problem) -> Case:  # noqa: D102
+        indices = problem.crow_indices.int(), problem.col_indices.int()
+
+        def product(values: Tensor, B: Tensor) -> Tensor:
+            C: Tensor = _CompositeProduct.apply(*indices, values, B)
+            return C
+
+        return Case((problem.values.clone(),), _at_once(product))
+
+
 class TorchSparse(Contender):
     """``torch.sparse.mm``; batches are multiplied one item after the other."""
 
@@ -160,6 +210,8 @@ class TorchSparseGradUtils(Contender):
         self.name = f"torchsparsegradutils {layout.name}"
 
     def obstacle(self, problem: Problem, mode: Mode, limits: Limits) -> str | None:  # noqa: D102
+        if problem.dtype.is_complex and mode.wants_gradients:
+            return "its gradients of complex numbers are not conjugated"
         gathered = 3 * problem.entries * problem.columns * problem.dtype.itemsize
         if mode.wants_a and gathered > limits.temporary:
             return f"its gradient of A gathers {size(gathered)}"
@@ -282,6 +334,18 @@ CONTENDERS: tuple[Contender, ...] = (
     PygTorchSparse(),
     SciPy(),
     Dense(),
+)
+
+
+ON_DEVICES: tuple[Contender, ...] = (
+    Spgrad(CSR32),
+    Spgrad(COO),
+    SpgradPattern(),
+    SpgradComposite(),
+    TorchSparse(CSR32),
+    TorchSparse(COO),
+    TorchSparseGradUtils(CSR32),
+    TorchSparseGradUtils(COO),
 )
 
 

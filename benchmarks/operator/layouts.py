@@ -28,7 +28,8 @@ def coo_tensor(problem: Problem, *, coalesced: bool) -> Tensor:
     pairs = [torch.stack([item.row_indices(), item.col_indices]) for item in items]
     indices = torch.cat(pairs, dim=1)
     if problem.batch is not None:
-        number = torch.arange(problem.batch).repeat_interleave(pairs[0].size(1))
+        number = torch.arange(problem.batch, device=indices.device)
+        number = number.repeat_interleave(pairs[0].size(1))
         indices = torch.cat([number[None], indices])
     return torch.sparse_coo_tensor(
         indices,

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert to another dtype; real numbers that become complex get imaginary parts."""
+    if dtype.is_complex and not tensor.is_complex():
+        tensor = torch.complex(tensor, tensor.flip(-1))
+    return tensor.to(dtype)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A CSR matrix (n, m) or a batch (b, n, m) of them, B, and the cotangent G of the product.
@@ -64,8 +71,24 @@ class Problem:
 
     def to(self, dtype: torch.dtype) -> Problem:
         """Give the same problem with values of another dtype."""
-        dense = (tensor.to(dtype) for tensor in (self.values, self.B, self.G))
+        dense = (_converted(tensor, dtype) for tensor in (self.values, self.B, self.G))
         return Problem(self.size, self.crow_indices, self.col_indices, *dense)
+
+    def on(self, device: str) -> Problem:
+        """Give the same problem on a device."""
+        fields = (self.crow_indices, self.col_indices, self.values, self.B, self.G)
+        return Problem(self.size, *(tensor.to(device) for tensor in fields))
+
+    def with_columns(self, columns: int) -> Problem:
+        """Give a problem with the same matrix and other numbers of columns, repeated if needed."""
+
+        def cut(tensor: Tensor) -> Tensor:
+            repeats = -(-columns // tensor.size(-1))
+            repeated = torch.cat([tensor, *(tensor.flip(-2) for _ in range(1, repeats))], -1)
+            return repeated[..., :columns].contiguous()
+
+        fields = (self.crow_indices, self.col_indices, self.values)
+        return Problem(self.size, *fields, cut(self.B), cut(self.G))
 
     def absolute(self) -> Problem:
         """Give the problem of absolute values: its results bound the size of rounding errors."""
@@ -74,7 +97,8 @@ class Problem:
 
     def row_indices(self) -> Tensor:
         """Row of each entry, (nnz); for one matrix."""
-        return torch.repeat_interleave(torch.arange(self.size[0]), self.crow_indices.diff())
+        rows = torch.arange(self.size[0], device=self.crow_indices.device)
+        return torch.repeat_interleave(rows, self.crow_indices.diff())
 
     def save(self, path: Path) -> None:
         """Write the problem to a file."""

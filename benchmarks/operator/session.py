@@ -139,7 +139,7 @@ class Session:
         calls: dict[str, Call] = {}
         reasons: dict[str, str] = {}
         for contender in self._plan.contenders:
-            answer = self._checked_call(setting, contender, problem, mode, checker)
+            answer = self.checked_call(setting, contender, problem, mode, checker)
             if isinstance(answer, str):
                 reasons[contender.name] = answer
             else:
@@ -149,7 +149,7 @@ class Session:
             contender.name: measured[contender.name] for contender in self._plan.contenders
         }
 
-    def _checked_call(
+    def checked_call(
         self,
         setting: Setting,
         contender: Contender,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.operator.modes import Call
 
 
@@ -34,7 +36,8 @@ class Times:
     upper_quartile: float
 
 
-def _sample(call: Call, calls: int) -> float:
+def host_sample(call: Call, calls: int) -> float:
+    """Give the seconds that each of several calls in a row takes, by the clock of the host."""
     outcome = None
     start = time.perf_counter()
     for _ in range(calls):
@@ -44,7 +47,12 @@ def _sample(call: Call, calls: int) -> float:
     return seconds
 
 
-def _rounds(calls: dict[str, Call], repeats: dict[str, int], pace: Pace) -> dict[str, list[float]]:
+def _rounds(
+    calls: dict[str, Call],
+    repeats: dict[str, int],
+    pace: Pace,
+    sample: Callable[[Call, int], float],
+) -> dict[str, list[float]]:
     order = list(calls)
     shuffle = random.Random(0).shuffle  # noqa: S311 - nothing secret
     samples: dict[str, list[float]] = {name: [] for name in order}
@@ -54,11 +62,13 @@ def _rounds(calls: dict[str, Call], repeats: dict[str, int], pace: Pace) -> dict
             break
         shuffle(order)
         for name in order:
-            samples[name].append(_sample(calls[name], repeats[name]))
+            samples[name].append(sample(calls[name], repeats[name]))
     return samples
 
 
-def time_rounds(calls: dict[str, Call], pace: Pace) -> dict[str, Times]:
+def time_rounds(
+    calls: dict[str, Call], pace: Pace, sample: Callable[[Call, int], float] = host_sample
+) -> dict[str, Times]:
     """Time calls in rounds, each of which makes all calls in another random order.
 
     Calls that take 20 times as long as the fastest have rounds of their own afterwards, the least
@@ -68,18 +78,20 @@ def time_rounds(calls: dict[str, Call], pace: Pace) -> dict[str, Times]:
     Args:
         calls: The calls by name, each made once before.
         pace: How long to measure.
+        sample: Takes the time of several calls in a row, and gives that of each.
 
     Returns:
         The times by name.
 
     """
     # The second call says how long the others will take.
-    second = {name: _sample(call, 1) for name, call in calls.items()}
+    second = {name: sample(call, 1) for name, call in calls.items()}
     repeats = {name: max(1, math.ceil(pace.sample / seconds)) for name, seconds in second.items()}
     limit = 20 * min(second.values(), default=0.0)
     quick = {name: call for name, call in calls.items() if second[name] <= limit}
     slow = {name: call for name, call in calls.items() if second[name] > limit}
-    samples = _rounds(quick, repeats, pace) | _rounds(slow, repeats, replace(pace, seconds=0.0))
+    samples = _rounds(quick, repeats, pace, sample)
+    samples |= _rounds(slow, repeats, replace(pace, seconds=0.0), sample)
 
     times = {}
     for name in calls:
