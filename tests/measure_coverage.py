@@ -45,7 +45,12 @@ def build() -> None:
 
 def run_tests() -> bool:
     """Run all tests, also where some fail."""
-    programs = ("kernels/cpu/spgrad_kernel_tests", "torch/spgrad_torch_tests")
+    programs = (
+        "kernels/cpu/spgrad_kernel_tests",
+        "kernels/cuda/spgrad_cuda_kernel_tests",
+        "torch/spgrad_torch_tests",
+        "torch/spgrad_cuda_loader_tests",
+    )
     outcomes = [run(BUILD / "tests" / program, "--gtest_brief=1") for program in programs]
     left_out = [f"--ignore=tests/python/test_{name}.py" for name in LEFT_OUT]
     left_out += ["--ignore=tests/benchmarks", "--ignore=tests/examples"]

@@ -34,9 +34,11 @@ CPP_SOURCES = (
     "include",
     "src",
     "tests/CMakeLists.txt",
+    "tests/cuda_emulation",
     "tests/kernels",
     "tests/torch",
 )
+FORMATTED = ("*.cpp", "*.h", "*.cuh")
 # The installed library stands for the C++ sources.
 PYTHON_SOURCES = ("pyproject.toml", "python", "tests/python")
 
@@ -44,7 +46,7 @@ PYTHON_SOURCES = ("pyproject.toml", "python", "tests/python")
 def lint() -> Counts:
     """Check formatting, style and types; each tool counts as one test."""
     commands = [
-        ["clang-format", "--dry-run", "--Werror", *lines_of("git", "ls-files", "*.cpp", "*.h")],
+        ["clang-format", "--dry-run", "--Werror", *lines_of("git", "ls-files", *FORMATTED)],
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],

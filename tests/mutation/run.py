@@ -37,6 +37,7 @@ WORK = ROOT / "build" / "mutation"
 SOURCE, BUILD, SITE, ORIGINALS = (WORK / name for name in ("source", "build", "site", "originals"))
 KERNEL_TESTS = "tests/kernels/cpu/spgrad_kernel_tests"
 TORCH_TESTS = "tests/torch/spgrad_torch_tests"
+LOADER_TESTS = "tests/torch/spgrad_cuda_loader_tests"
 MEMORY = 24 << 30  # bytes of address space; PyTorch's libraries alone map several GB
 COMPILE_SECONDS = 300
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
@@ -77,6 +78,18 @@ def operators(*objects: str, python: str = "") -> tuple[Stage, ...]:
     return (Stage(objects), Stage(objects, python=names, seconds=300))
 
 
+def loader(name: str) -> tuple[Stage, ...]:
+    """Give the stages for a file of what compiles the CUDA kernels."""
+    objects = (f"/spgrad_cuda_loader.dir/{name}.cpp.o",)
+    return (
+        Stage(objects, LOADER_TESTS),
+        Stage(objects, python=("tests/python/cuda/test_info.py",), seconds=300),
+    )
+
+
+# Of src/torch/cuda, what can be tested in this build, which has no device and no emulation: the
+# rest runs in builds with SPGRAD_CUDA_EMULATION only. The tests of src/kernels/cuda include its
+# files, so that no object file of the library shows a mutant.
 STAGES = {
     "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
@@ -124,6 +137,10 @@ STAGES = {
     "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
     "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
     "src/torch/cpu/pattern.cpp": operators("/cpu/pattern.cpp.o", python="pattern"),
+    "src/torch/cuda/binaries.cpp": loader("binaries"),
+    "src/torch/cuda/cache.cpp": loader("cache"),
+    "src/torch/cuda/compile.cpp": loader("compile"),
+    "src/torch/cuda/library.cpp": loader("library"),
 }
 
 
@@ -225,7 +242,7 @@ class Workshop:
         }
         self.compilations: dict[str, str] = {}
         self.links: dict[str, list[str]] = {}
-        for program in (KERNEL_TESTS, TORCH_TESTS):
+        for program in (KERNEL_TESTS, TORCH_TESTS, LOADER_TESTS):
             self.links[program] = []
             listed = subprocess.run(
                 ["ninja", "-t", "commands", program],
