@@ -481,6 +481,24 @@ __device__ __forceinline__ void fill_with_nan(void* data, Int64 count) {
   }
 }
 
+// What is left to do of a product that cannot be trusted: nothing of it is a number, and a bad
+// index may come before the bad offset, as the CPU looks at them.
+template <class S>
+__device__ __forceinline__ void give_up(const Product& a) {
+  if constexpr (S::kSums) {
+    fill_with_nan<typename S::Scalar>(a.sums, a.a.items * a.a.rows * a.p);
+  }
+  if constexpr (S::kProducts) fill_with_nan<typename S::Out>(a.products, a.a.entries);
+  if (!a.a.reports || blockIdx.y != 0) return;
+  const Int64 threads = static_cast<Int64>(gridDim.x) * kBlock;
+  const Int64 me = static_cast<Int64>(blockIdx.x) * kBlock + threadIdx.x;
+  for (Int64 k = me; k < a.a.entries; k += threads) {
+    const Int64 index = fetch<S>(a, k).index;
+    if (static_cast<UInt64>(index) < static_cast<UInt64>(a.a.columns)) continue;
+    refuse(a.origin, a.status, false, static_cast<UInt64>(k), index, 0);
+  }
+}
+
 // Grid: (piece_blocks + rows / kRowsOfBlock, tiles of columns). While entries are added, those that
 // come next are on their way.
 template <class S>
@@ -505,8 +523,7 @@ __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply(SPGRAD_ARGUMENT(P
   }
   sync_block();
   if (rows.poisoned) {
-    if constexpr (S::kSums) fill_with_nan<Scalar>(a.sums, a.a.items * a.a.rows * a.p);
-    if constexpr (S::kProducts) fill_with_nan<typename S::Out>(a.products, a.a.entries);
+    give_up<S>(a);
     return;
   }
   Row next = {};

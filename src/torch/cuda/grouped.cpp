@@ -11,6 +11,7 @@
 #include "cuda/kernels.h"
 #include "cuda/report.h"
 #include "cuda/shapes.h"
+#include "cuda/workspace.h"
 #include "extent.h"
 
 namespace spgrad::cuda {
@@ -104,12 +105,17 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_r
   const auto digits = 1u << digit_bits;
 
   const auto options = at::TensorOptions(index).device(device);
-  Tensor pairs = at::empty({extent.entries, 2}, options);
-  Tensor other_pairs = passes > 1 ? at::empty({extent.entries, 2}, options) : Tensor();
-  Tensor sorted_keys = empty<unsigned>(extent.entries, device);
-  Tensor other_keys = passes > 1 ? empty<unsigned>(extent.entries, device) : Tensor();
-  const Tensor counts = empty<unsigned>(int64_t{digits} * tiles, device);
-  const Tensor totals = empty<unsigned>(digits, device);
+  const Tensor pairs = at::empty({extent.entries, 2}, options);
+  // The passes write into one buffer and the other in turn, the last one into `pairs`.
+  const int64_t moved = passes > 1 ? extent.entries : 0;
+  Workspace workspace;
+  const auto sorted_keys = workspace.reserve<unsigned>(extent.entries);
+  const auto other_keys = workspace.reserve<unsigned>(moved);
+  const auto other_pairs =
+      workspace.reserve<char>(moved * 2 * static_cast<int64_t>(c10::elementSize(index)));
+  const auto counts = workspace.reserve<unsigned>(int64_t{digits} * tiles);
+  const auto totals = workspace.reserve<unsigned>(digits);
+  workspace.allocate(device);
 
   Sort sort = {};
   sort.origin = findings.origin();
@@ -118,22 +124,21 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_r
   sort.may_be_sorted = coo && by_row;
   sort.digit_bits = digit_bits;
   sort.tiles = tiles;
-  sort.counts = data<unsigned>(counts);
-  sort.totals = data<unsigned>(totals);
+  sort.counts = workspace[counts];
+  sort.totals = workspace[totals];
   sort.status = findings.status();
   const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks) {
     launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, kSortThreads}, &sort);
   };
   for (int pass = 0; pass < passes && tiles > 0; ++pass) {
-    // The last pass writes into `pairs`.
     const bool into_pairs = (passes - pass) % 2 == 1;
     sort.first = pass == 0;
     sort.last = pass == passes - 1;
     sort.shift = pass * digit_bits;
-    sort.keys = passes > 1 ? data<unsigned>(into_pairs ? other_keys : sorted_keys) : nullptr;
-    sort.pairs = passes > 1 ? (into_pairs ? other_pairs : pairs).mutable_data_ptr() : nullptr;
-    sort.sorted_keys = data<unsigned>(into_pairs ? sorted_keys : other_keys);
-    sort.sorted_pairs = (into_pairs ? pairs : other_pairs).mutable_data_ptr();
+    sort.keys = workspace[into_pairs ? other_keys : sorted_keys];
+    sort.pairs = into_pairs ? workspace[other_pairs] : pairs.mutable_data_ptr();
+    sort.sorted_keys = workspace[into_pairs ? sorted_keys : other_keys];
+    sort.sorted_pairs = into_pairs ? pairs.mutable_data_ptr() : workspace[other_pairs];
     const std::string argument =
         pass == 0 ? c10::str("<", source, ">") : c10::str("<spgrad::cuda::Moved<", source, ">>");
     run("sort_count", argument, tiles);
@@ -142,7 +147,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_r
   }
 
   const Tensor offsets = at::empty({keys + 1}, options);
-  const Offsets of_keys = {extent.entries, keys, data<unsigned>(sorted_keys),
+  const Offsets of_keys = {extent.entries, keys, workspace[sorted_keys],
                            offsets.mutable_data_ptr()};
   const auto blocks = static_cast<unsigned>(at::ceil_div(keys + 1, int64_t{kSortThreads}));
   launch(c10::str("spgrad::cuda::sort_offsets<", name_of(index), ">"), device,

@@ -22,6 +22,7 @@
 #include "cuda/kernels.h"
 #include "cuda/report.h"
 #include "cuda/shapes.h"
+#include "cuda/workspace.h"
 #include "extent.h"
 #include "malformed.h"
 
@@ -29,6 +30,9 @@ namespace spgrad::cuda {
 namespace {
 
 using at::Tensor;
+
+// Of CUDA: the greatest second dimension of a grid.
+constexpr int64_t kMostColumnTiles = 65535;
 
 template <class Structure>
 Tensor empty_dense(const Structure& s, const c10::SymInt& rows, const Tensor& like) {
@@ -110,16 +114,16 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
   // Every piece but the last of a row has kLongRow entries, and a row that is cut has at least two.
   const int64_t most_pieces =
       std::min<int64_t>(a.view.entries / kLongRow * 2, std::numeric_limits<int>::max());
-  const auto bytes = at::TensorOptions(at::kByte).device(device);
-  const Tensor pieces = at::empty({most_pieces * static_cast<int64_t>(sizeof(Piece))}, bytes);
-  product.pieces = static_cast<Piece*>(pieces.mutable_data_ptr());
+  Workspace workspace;
+  const auto pieces = workspace.reserve<Piece>(most_pieces);
+  const auto partial_sums = workspace.reserve<char>(
+      sums
+          ? most_pieces * p * static_cast<int64_t>(c10::elementSize(at::toOpMathType(wanted.dtype)))
+          : 0);
+  workspace.allocate(device);
+  product.pieces = workspace[pieces];
   product.most_pieces = static_cast<unsigned>(most_pieces);
-  Tensor partial_sums;
-  if (sums) {
-    const auto number = c10::elementSize(at::toOpMathType(wanted.dtype));
-    partial_sums = at::empty({most_pieces * p * static_cast<int64_t>(number)}, bytes);
-    product.partial_sums = partial_sums.mutable_data_ptr();
-  }
+  product.partial_sums = workspace[partial_sums];
   // Thread blocks that look for pieces cost nothing where there are none.
   const int64_t piece_blocks = std::min<int64_t>(at::ceil_div(most_pieces, int64_t{kWarps}),
                                                  int64_t{multiprocessors(device)} * 2);
@@ -130,6 +134,9 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
   launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", device,
          {static_cast<unsigned>(at::ceil_div(rows, int64_t{kBlock})), 1, kBlock}, &find);
   const int64_t column_tiles = products ? 1 : at::ceil_div(p, shape.columns);
+  TORCH_CHECK_VALUE(column_tiles <= kMostColumnTiles, "columns of dense operands must be at most ",
+                    kMostColumnTiles * shape.columns, " on ", c10::DeviceTypeName(kDeviceType),
+                    ", but received ", p);
   launch("spgrad::cuda::multiply<" + shape.name + ">", device,
          {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, int64_t{kRowsOfBlock})),
           static_cast<unsigned>(column_tiles), kBlock},
