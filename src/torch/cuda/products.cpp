@@ -9,7 +9,6 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -63,14 +62,17 @@ int64_t common_vector(int64_t p, std::initializer_list<const Tensor*> operands) 
   return vector;
 }
 
-// Where the rows of a batch or of a single row lie does not matter if there is only one.
 Tensor for_kernels(const Tensor& dense) { return with_contiguous_columns(dense.resolve_conj()); }
 
+// Of a product, as kernels want them: `gathered` has a row for each index, `own` one for each row.
+struct Operands {
+  Tensor gathered;
+  Tensor values, out;    // of sums
+  Tensor own, products;  // of products
+  bool conjugated = false;
+};
+
 // Runs the kernels of a product.
-//
-// `gathered` has a row for each index, `own` one for each row; `values` and `out` are of sums,
-// `own` and `products` of products.
-template <class Operands>
 void run_product(const Findings& findings, const GroupedEntries& a, const Operands& o) {
   const c10::Device device = findings.device();
   const int64_t p = o.gathered.size(-1);
@@ -143,12 +145,6 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
          &product);
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
 }
-
-struct Operands {
-  Tensor values, gathered, out;
-  Tensor own, products;
-  bool conjugated = false;
-};
 
 // Whether the kernels of a product have rows to look at, and columns to do. If not, nothing but the
 // structure is left to look at.
