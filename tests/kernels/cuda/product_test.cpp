@@ -330,7 +330,7 @@ TYPED_TEST(ProductTest, RandomStructuresTouchNothingOutside) {
         x = choices[random() % 4];
       }
     };
-    spoil(problem.offsets, 1 + round % 5);
+    spoil(problem.offsets, static_cast<unsigned>(1 + round % 5));
     spoil(problem.indices, 3);
     spoil(problem.positions, 3);
     run_product(make_inputs<S>(problem, sizes<S>().back(), {}, 21), static_cast<uint64_t>(round));

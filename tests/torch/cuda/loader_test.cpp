@@ -253,7 +253,7 @@ Source toy(const std::string& body) {
                  "__global__ void fill(Fill<T> arguments) {\n" +
                      body + "\n}\n}\n"}};
   for (const auto& file : embedded_source()) {
-    if (file.first == "device.h") source.push_back(file);
+    if (file.first == "device.h" || file.first == "arguments.h") source.push_back(file);
   }
   return source;
 }
