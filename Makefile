@@ -12,13 +12,14 @@ cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECOND
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick bench-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation lint format clean install
+.PHONY: help demo bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
+	@echo "make sweep-cuda         times of the CUDA kernels with other constants (SECONDS=60)"
 	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
 	@echo "make check              lint, release C++ tests, and the Python tests that matter for what changed"
 	@echo "make test               build, check and test everything; what did not change is not run again"
@@ -69,6 +70,10 @@ bench-quick: install
 
 bench-cuda: install
 	$(bin)/python -m benchmarks.operator.cuda --output benchmark-output/cuda.json $(cuda_seconds)
+
+# The kernels are compiled by the sweep itself.
+sweep-cuda: $(stamp)-environment
+	$(bin)/python -m benchmarks.kernels.cuda_sweep --output benchmark-output/cuda-sweep.json $(cuda_seconds)
 
 performance-pages: install
 	$(bin)/python -m benchmarks.operator.pages

@@ -82,15 +82,16 @@ class Checker:
         """
         found = {}
         if outcome.C is not None:
-            found["C"] = self._deviation("C", outcome.C)
+            found["C"] = self.deviation("C", outcome.C)
         if outcome.dA is not None:
             right = all(map(same_places, outcome.dA, case.leaves))
-            found["dA"] = self._deviation("dA", case.entries(outcome.dA)) if right else float("inf")
+            found["dA"] = self.deviation("dA", case.entries(outcome.dA)) if right else float("inf")
         if outcome.dB is not None:
-            found["dB"] = self._deviation("dB", outcome.dB)
+            found["dB"] = self.deviation("dB", outcome.dB)
         return found
 
-    def _deviation(self, name: str, result: Tensor) -> float:
+    def deviation(self, name: str, result: Tensor) -> float:
+        """Give the largest deviation of C, dA (one number for each entry) or dB."""
         exact, scale = self._exact[name], self._scale[name]
         if result.shape != exact.shape:
             return float("inf")

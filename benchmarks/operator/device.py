@@ -66,6 +66,10 @@ class Cuda(Host):
 
     name = "cuda"
 
+    def __init__(self, cycles: int = CYCLES) -> None:
+        """Take how many cycles the device waits before a sample."""
+        self._cycles = cycles
+
     def describe(self) -> str:  # noqa: D102
         properties = torch.cuda.get_device_properties(0)
         return f"{properties.name}, CUDA {torch.version.cuda}"
@@ -73,7 +77,7 @@ class Cuda(Host):
     def sample(self, call: Call, calls: int) -> float:  # noqa: D102
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         outcome = None
-        torch.cuda._sleep(CYCLES)  # noqa: SLF001 - PyTorch's own tests wait by it
+        torch.cuda._sleep(self._cycles)  # noqa: SLF001 - PyTorch's own tests wait by it
         start.record()
         for _ in range(calls):
             outcome = call()

@@ -1,0 +1,108 @@
+"""What is tried: a list to be changed freely."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SPACE = "spgrad::cuda::"
+ROLES = {
+    "forward": (False, True, False),
+    "backward": (True, True, True),
+    "products": (False, False, True),
+    "transposed": (True, True, False),
+}
+"""Of a product: whether it is over the columns of A, has sums, has a number for each entry."""
+KINDS = (*ROLES, "sort")
+SCALARS = {
+    "float32": "float",
+    "float64": "double",
+    "float16": SPACE + "Half",
+    "bfloat16": SPACE + "BFloat16",
+    "complex64": SPACE + "Complex<float>",
+    "complex128": SPACE + "Complex<double>",
+}
+Shape = tuple[int, int, int, int]
+
+
+class Variant(NamedTuple):
+    """Kernels of one kind; of the sort, only the constants count."""
+
+    kind: str
+    shape: Shape = (32, 1, 4, 4)
+    """Lanes, tiles, entries at once, thread blocks of a multiprocessor."""
+    vector: int = 4
+    dtype: str = "float32"
+    p: int = 128
+    piece_blocks: int = 2
+    """For each multiprocessor; 2 in products.cpp."""
+    constants: tuple[tuple[str, int], ...] = ()
+    """What takes the place of constants in the headers."""
+
+    def __str__(self) -> str:
+        """Name all that differs in a table."""
+        shape = f" shape {self.shape} pieces {self.piece_blocks}" if self.kind in ROLES else ""
+        return f"{self.kind}{shape}{''.join(f' {name}={value}' for name, value in self.constants)}"
+
+    def expressions(self) -> dict[str, str]:
+        """Give the kernels' names for NVRTC, by what they are called here."""
+        if self.kind in ROLES:
+            scalar = SCALARS[self.dtype]
+            numbers = (*ROLES[self.kind], self.vector, *self.shape)
+            rest = ", ".join(str(number).lower() for number in numbers)
+            shape = f"{SPACE}Shape<{scalar}, {scalar}, int, unsigned, {rest}>"
+            kernels = {"find_pieces": "find_pieces<int>", "multiply": f"multiply<{shape}>"}
+        else:
+            source = f"{SPACE}ByColumnOfCsr<int, int>"
+            kernels = {"sort_scan": "sort_scan", "sort_offsets": "sort_offsets<int>"}
+            for step in ("sort_count", "sort_move"):
+                kernels[step] = f"{step}<{source}>"
+                kernels[step + " again"] = f"{step}<{SPACE}Moved<{source}>>"
+        return {name: SPACE + kernel for name, kernel in kernels.items()}
+
+
+# By dtype, p and vector: shapes of the forward product and of both gradients. The first of each is
+# what shapes.cpp chooses. Gradients of half numbers do all columns at once, as then products have
+# the dtype of the operands.
+HALF = (((16, 1, 2, 4), (16, 1, 4, 4), (8, 2, 1, 4)), ((16, 1, 2, 3), (16, 1, 4, 3)))
+WIDE = (((32, 2, 2, 4), (32, 1, 4, 4), (32, 2, 2, 3)), ((32, 2, 2, 3), (32, 1, 4, 3)))
+SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {
+    ("float32", 128, 4): (
+        ((32, 1, 4, 4), (16, 2, 2, 4), (32, 1, 2, 4), (32, 1, 4, 3)),
+        ((32, 1, 4, 3), (16, 2, 2, 3), (32, 1, 2, 4), (32, 1, 4, 4)),
+    ),
+    ("float32", 64, 4): (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3),)),
+    ("float32", 256, 4): WIDE,
+    ("float32", 32, 4): (((8, 1, 4, 4), (8, 1, 2, 4), (4, 2, 2, 4)), ((8, 1, 4, 3),)),
+    ("float32", 1, 1): (((1, 1, 4, 4), (1, 1, 1, 4), (1, 1, 1, 6)), ((1, 1, 4, 3),)),
+    ("float16", 128, 8): HALF,
+    ("bfloat16", 128, 8): HALF,
+    ("float64", 128, 2): WIDE,
+    ("complex64", 128, 2): WIDE,
+    ("complex128", 128, 1): WIDE,
+}
+ROWS = ({"kRowsOfBlock": 16}, {"kRowsOfBlock": 64}, {"kLongRow": 128}, {"kLongRow": 512})
+FEWER_WARPS = (("kWarps", 4), ("kRowsOfBlock", 16))
+# Counts of all warps and digits must fit into 48 KB.
+SORTS = (
+    {},
+    *({"kSortRounds": rounds} for rounds in (8, 24)),
+    *({"kSortThreads": threads} for threads in (128, 512)),
+    {"kSortThreads": 512, "kSortRounds": 8},
+    *({"kDigitBits": bits} for bits in (6, 8)),
+)
+
+
+def all_variants() -> list[Variant]:
+    """List what is tried, what matters most first."""
+    made = []
+    for (dtype, p, vector), both in SHAPES.items():
+        for kind, shapes in zip(("forward", "backward"), both, strict=True):
+            made += [Variant(kind, shape, vector, dtype, p) for shape in shapes]
+    for kind, blocks in (("forward", 4), ("backward", 3)):
+        usual = Variant(kind, (32, 1, 4, blocks))
+        made += [usual._replace(constants=tuple(constants.items())) for constants in ROWS]
+        # As many warps of a multiprocessor have the same bound on registers.
+        made.append(Variant(kind, (32, 1, 4, 2 * blocks), constants=FEWER_WARPS))
+        made += [usual._replace(piece_blocks=count) for count in (1, 4)]
+    made += [Variant(kind, (32, 1, 4, n)) for kind in ("products", "transposed") for n in (3, 4)]
+    return made + [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]
