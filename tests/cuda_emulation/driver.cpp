@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -84,6 +85,8 @@ struct Module {
 };
 
 std::mutex mutex;
+// As of a context, which frees what nobody has unloaded.
+std::map<void*, std::unique_ptr<Module>> modules;
 std::map<std::string, unsigned long long> calls;
 std::map<std::string, std::pair<Result, unsigned>> failures;
 char text_of_failure[256];  // of a kernel
@@ -258,7 +261,10 @@ SPGRAD_EXPORT Result cuModuleLoadData(void** result, const void* image) {
   if (!library) std::fprintf(stderr, "emulation: %s\n", dlerror());
   unlink(path.c_str());
   if (!library) return kInvalidImage;
-  *result = new Module{library, {}};
+  auto module = std::make_unique<Module>(Module{library, {}});
+  *result = module.get();
+  const std::lock_guard lock(mutex);
+  modules.emplace(*result, std::move(module));
   return kSuccess;
 }
 SPGRAD_EXPORT Result cuModuleGetFunction(void** result, void* module, const char* name) {
@@ -276,7 +282,8 @@ SPGRAD_EXPORT Result cuModuleUnload(void* module) {
   if (const Result refusal = refused(__func__)) return refusal;
   if (!module) return kInvalidHandle;
   dlclose(static_cast<Module*>(module)->library);
-  delete static_cast<Module*>(module);
+  const std::lock_guard lock(mutex);
+  modules.erase(module);
   return kSuccess;
 }
 
