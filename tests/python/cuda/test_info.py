@@ -88,6 +88,8 @@ def test_precompile_refuses_a_folder_that_cannot_be_written():
 
 def test_the_command_line_shows_the_info(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["spgrad.cuda", "info"])
+    # Python warns of a module that was imported before it is run, as other tests may have done.
+    monkeypatch.delitem(sys.modules, "spgrad.cuda.__main__", raising=False)
     runpy.run_module("spgrad.cuda", run_name="__main__")
     assert "kernels   " in capsys.readouterr().out
 
