@@ -17,7 +17,7 @@ from benchmarks.operator.modes import Mode
 from benchmarks.operator.results import Results
 from benchmarks.operator.session import Plan, run
 from benchmarks.operator.timing import Pace
-from benchmarks.operator.workloads import SIZES, workloads
+from benchmarks.operator.workloads import add_size_options, workloads
 
 PACES = {
     "full": Pace(seconds=2.5, least_rounds=7, most_rounds=50),
@@ -39,15 +39,7 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.operator",
         description="Times and peak memory of spgrad beside other libraries.",
     )
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the matrices")
-    parser.add_argument(
-        "--quick",
-        action="store_const",
-        const="quick",
-        dest="size",
-        default=argparse.SUPPRESS,
-        help="the same as --size quick",
-    )
+    add_size_options(parser)
     parser.add_argument("--matrix", type=Path, help="Matrix Market file in place of fem")
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder")
     parser.add_argument(

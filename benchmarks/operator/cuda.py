@@ -29,7 +29,7 @@ from benchmarks.operator.modes import Call, Mode
 from benchmarks.operator.results import Results, Setting
 from benchmarks.operator.session import Plan, Session, name_of
 from benchmarks.operator.timing import Pace, Times, time_rounds
-from benchmarks.operator.workloads import SIZES, workloads
+from benchmarks.operator.workloads import add_size_options, workloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,15 +278,7 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.operator.cuda",
         description="Times and peak memory of spgrad beside other libraries, on a CUDA device.",
     )
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the matrices")
-    parser.add_argument(
-        "--quick",
-        action="store_const",
-        const="quick",
-        dest="size",
-        default=argparse.SUPPRESS,
-        help="the same as --size quick",
-    )
+    add_size_options(parser)
     parser.add_argument("--device", choices=DEVICES, default="cuda", help="cpu: to rehearse")
     parser.add_argument(
         "--seconds", type=float, default=240, help="after which what is left is skipped (240)"

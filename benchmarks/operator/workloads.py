@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
 Integers = npt.NDArray[np.int64]
 SIZES = ("full", "quick", "tiny")
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command choose the size of the matrices."""
+    parser.add_argument("--size", choices=SIZES, default="full", help="of the matrices")
+    parser.add_argument(
+        "--quick",
+        action="store_const",
+        const="quick",
+        dest="size",
+        default=argparse.SUPPRESS,
+        help="the same as --size quick",
+    )
 
 
 @dataclass(frozen=True)

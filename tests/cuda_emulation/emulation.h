@@ -120,10 +120,6 @@ T load_once(const T* p) {
   return *p;
 }
 template <class T>
-void store_once(T* p, T value) {
-  *p = value;
-}
-template <class T>
 T load_shared_by_blocks(const T* p) {
   emulation::give_way();
   return *p;

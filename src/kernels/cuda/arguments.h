@@ -138,7 +138,6 @@ struct Product {
 struct Sort {
   Origin origin;
   Int64 entries;      // of all items
-  int by_row;         // COO: whether the key is the row, not the column
   int first;          // whether this pass reads the structure
   int last;           // whether this pass is the last one
   int may_be_sorted;  // whether `unsorted` of the status tells if there is anything to do

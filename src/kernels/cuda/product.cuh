@@ -349,12 +349,7 @@ __global__ void __launch_bounds__(kBlock) find_pieces(SPGRAD_ARGUMENT(Find) a) {
   unsigned with_long = is_long ? alike : ~alike;
   if (with_long == 0) return;
   // The pieces of the rows of lower lanes come first.
-  unsigned upto = count;
-#pragma unroll
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const unsigned before = from_lane(upto, lane >= distance ? lane - distance : lane);
-    if (lane >= distance) upto += before;
-  }
+  const unsigned upto = sum_up_to_lane(count);
   unsigned start = 0;
   if (lane == kWarp - 1) start = fetch_add(&a.status->pieces, upto);
   start = from_lane(start, kWarp - 1) + upto - count;

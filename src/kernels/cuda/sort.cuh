@@ -183,11 +183,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort)
 __device__ __forceinline__ unsigned sum_up_to_thread(unsigned value, unsigned (&sums)[kSortWarps]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-#pragma unroll
-  for (int distance = 1; distance < kWarp; distance *= 2) {
-    const unsigned before = from_lane(value, lane >= distance ? lane - distance : lane);
-    if (lane >= distance) value += before;
-  }
+  value = sum_up_to_lane(value);
   sync_block();
   if (lane == kWarp - 1) sums[warp] = value;
   sync_block();

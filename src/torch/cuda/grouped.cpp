@@ -91,7 +91,7 @@ Origin origin_of(const PatternStructure&, std::vector<Tensor>&) {
 
 // Sorts the entries of the structure by key, in [0, extent.items · extent.rows), where `extent` has
 // the keys as rows. `source` names what reads the structure's own keys and entries.
-GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_row, bool coo,
+GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_be_sorted,
                       at::ScalarType index, const Findings& findings) {
   const c10::Device device = findings.device();
   const int64_t keys = extent.items * extent.rows;
@@ -120,8 +120,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool by_r
   Sort sort = {};
   sort.origin = findings.origin();
   sort.entries = extent.entries;
-  sort.by_row = by_row;
-  sort.may_be_sorted = coo && by_row;
+  sort.may_be_sorted = may_be_sorted;
   sort.digit_bits = digit_bits;
   sort.tiles = tiles;
   sort.counts = workspace[counts];
@@ -220,21 +219,21 @@ GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings) 
   return sorted(extent.transposed(),
                 c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(s.crow_indices.scalar_type()),
                          ", ", name_of(index), ">"),
-                /*by_row=*/false, /*coo=*/false, index, findings);
+                /*may_be_sorted=*/false, index, findings);
 }
 
 GroupedEntries group_by_row(const CooStructure& s, const Findings& findings) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent, c10::str("spgrad::cuda::OfCoo<", name_of(index), ", true>"),
-                /*by_row=*/true, /*coo=*/true, index, findings);
+                /*may_be_sorted=*/true, index, findings);
 }
 
 GroupedEntries group_by_column(const CooStructure& s, const Findings& findings) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(), c10::str("spgrad::cuda::OfCoo<", name_of(index), ", false>"),
-                /*by_row=*/false, /*coo=*/true, index, findings);
+                /*may_be_sorted=*/false, index, findings);
 }
 
 namespace {

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "../../kernels/cuda/arguments.h"
+#include "extent.h"
+#include "malformed.h"
 #include "structure.h"
 
 namespace spgrad::cuda {
@@ -49,6 +51,12 @@ GroupedEntries group_by_row(const PatternStructure& structure, const Findings& f
 GroupedEntries group_by_column(const CsrStructure& structure, const Findings& findings);
 GroupedEntries group_by_column(const CooStructure& structure, const Findings& findings);
 GroupedEntries group_by_column(const PatternStructure& structure, const Findings& findings);
+
+// Entries that cannot have a row to gather from make a malformed structure.
+template <class Structure>
+void check_gathered(const Structure& structure, int64_t gathered_rows) {
+  if (gathered_rows == 0 && Extent(structure).entries > 0) report_malformed(structure);
+}
 
 // Looks through all offsets and indices; nothing of a pattern, which was checked when it was made.
 void check_all(const CsrStructure& structure, const Findings& findings);

@@ -11,8 +11,6 @@
 #include "cuda/grouped.h"
 #include "cuda/kernels.h"
 #include "cuda/report.h"
-#include "extent.h"
-#include "malformed.h"
 
 namespace spgrad::cuda {
 namespace {
@@ -59,9 +57,10 @@ struct PatternOnCuda {
     if (why_unavailable(device)) return composite<MakePattern>(s);
     raise_reported(device);
     const Extent extent(s);
-    if (extent.items * extent.rows * extent.columns == 0 && extent.entries > 0) report_malformed(s);
+    check_gathered(s, extent.items * extent.rows);
+    check_gathered(s, extent.items * extent.columns);
     const Findings findings(s);
-    check_all(s, findings);
+    // This looks at all offsets and indices.
     const GroupedEntries columns = group_by_column(s, findings);
     const Rows rows = rows_of(s, findings, columns.index);
     return {rows.offsets, rows.entries, columns.offsets, columns.indices};

@@ -23,7 +23,6 @@
 #include "cuda/shapes.h"
 #include "cuda/workspace.h"
 #include "extent.h"
-#include "malformed.h"
 
 namespace spgrad::cuda {
 namespace {
@@ -162,10 +161,22 @@ struct Cuda {
     return result;
   }
 
-  // Entries that cannot have a row to gather from make a malformed structure.
-  template <class Structure>
-  static void check_gathered(const Structure& s, int64_t gathered_rows) {
-    if (gathered_rows == 0 && Extent(s).entries > 0) report_malformed(s);
+  // The product with entries grouped by row (A) or by column (Aᵀ), of which `by_row` has the rows.
+  template <class Structure, class Group>
+  static Tensor multiply(const Structure& s, const Findings& findings, const Extent& by_row,
+                         const c10::SymInt& rows, const Tensor& values, const Tensor& B,
+                         const Group& group) {
+    check_gathered(s, by_row.items * by_row.columns);
+    Operands o;
+    o.values = values.resolve_conj().contiguous();
+    o.gathered = for_kernels(B);
+    o.out = empty_dense(s, rows, B);
+    if (is_empty(by_row, B.size(-1))) {
+      check_all(s, findings);
+    } else {
+      run_product(findings, group(), o);
+    }
+    return o.out;
   }
 
   template <class Structure>
@@ -173,18 +184,8 @@ struct Cuda {
                     const Tensor& B) {
     check_mm(s, values, B);
     const auto compute = [&](const Findings& findings) {
-      const Extent extent(s);
-      check_gathered(s, extent.items * extent.columns);
-      Operands o;
-      o.values = values.resolve_conj().contiguous();
-      o.gathered = for_kernels(B);
-      o.out = empty_dense(s, s.rows(), B);
-      if (is_empty(extent, B.size(-1))) {
-        check_all(s, findings);
-      } else {
-        run_product(findings, group_by_row(s, findings), o);
-      }
-      return o.out;
+      return multiply(s, findings, Extent(s), s.rows(), values, B,
+                      [&] { return group_by_row(s, findings); });
     };
     return with_device<Mm>(s, compute, values, B);
   }
@@ -194,19 +195,10 @@ struct Cuda {
                     const Tensor& B) {
     check_mm_transposed(s, values, B);
     const auto compute = [&](const Findings& findings) {
-      const Extent extent(s);
+      const Extent extent = Extent(s).transposed();
       check_gathered(s, extent.items * extent.rows);
-      check_gathered(s, extent.items * extent.columns);
-      Operands o;
-      o.values = values.resolve_conj().contiguous();
-      o.gathered = for_kernels(B);
-      o.out = empty_dense(s, s.columns(), B);
-      if (is_empty(extent.transposed(), B.size(-1))) {
-        check_all(s, findings);
-      } else {
-        run_product(findings, group_by_column(s, findings), o);
-      }
-      return o.out;
+      return multiply(s, findings, extent, s.columns(), values, B,
+                      [&] { return group_by_column(s, findings); });
     };
     return with_device<MmTransposed>(s, compute, values, B);
   }

@@ -8,10 +8,10 @@
 #include <bit>
 #include <set>
 
+#include "../../kernels/cuda/arguments.h"
+
 namespace spgrad::cuda {
 namespace {
-
-constexpr int64_t kLanesOfWarp = 32;
 
 // 32-bit registers of a lane for rows of X under way, in all and for each tile: four loads of 16
 // bytes hide the memory's latency. With blocks of eight warps, four of which share a multiprocessor
@@ -59,8 +59,8 @@ Shape shape_for(const Wanted& wanted) {
       std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(sum)) / 4);
   const int64_t vectors = std::max<int64_t>(1, (wanted.p + wanted.vector - 1) / wanted.vector);
   // More than one tile only where a warp cannot do a row at once otherwise.
-  const auto lanes = std::min<int64_t>(
-      kLanesOfWarp, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
+  const auto lanes =
+      std::min<int64_t>(kWarp, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
   const int64_t tiles = vectors > lanes && registers < kRegistersOfTiles ? 2 : 1;
   const int64_t at_once =
       std::clamp<int64_t>(kRegistersOfRows / (tiles * registers), 1, kMostAtOnce);

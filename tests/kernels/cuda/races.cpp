@@ -53,7 +53,7 @@ void sort() {
   a.origin.rows = a.origin.columns = 8;
   a.origin.entries = a.entries = kEntries;
   a.origin.indices = indices.data();
-  a.by_row = a.first = a.last = a.may_be_sorted = 1;
+  a.first = a.last = a.may_be_sorted = 1;
   a.digit_bits = 3;
   a.tiles = 2;
   a.sorted_keys = keys.data();

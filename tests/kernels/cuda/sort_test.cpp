@@ -70,7 +70,6 @@ Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int
   a.origin.records = result.records;
   a.origin.pending = &result.pending;
   a.entries = s.entries;
-  a.by_row = by_row;
   a.may_be_sorted = form == kCoo && by_row;
   a.digit_bits = (bits + passes - 1) / passes;
   a.tiles = static_cast<unsigned>((s.entries + kTileEntries - 1) / kTileEntries);
