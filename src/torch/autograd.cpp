@@ -99,17 +99,20 @@ class ProductBackward final : public Node {
   }
 
   variable_list apply(variable_list&& grads) override {
-    std::lock_guard<std::mutex> lock(mutex_);
     variable_list result(2);
     if (!grads[0].defined()) return result;
-    const Structure structure = structure_.unpack();
-    Slots slots;
-    slots[kOutput<Product>] = std::move(grads[0]);
     const std::array<bool, 2> needed = {task_should_compute_output(0),
                                         task_should_compute_output(1)};
-    for (size_t i = 0; i < 2; ++i) {
-      if (needed[1 - i]) slots[kInputs<Product>[i]] = inputs_[i].unpack();
+    Structure structure;
+    Slots slots;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);  // another pass may release them
+      structure = structure_.unpack();
+      for (size_t i = 0; i < 2; ++i) {
+        if (needed[1 - i]) slots[kInputs<Product>[i]] = inputs_[i].unpack();
+      }
     }
+    slots[kOutput<Product>] = std::move(grads[0]);
     if (std::is_same_v<Product, Mm> && needed[0] && needed[1]) {
       std::tie(result[0], result[1]) =
           call<MmBackward>(structure, slots[kValues], slots[kColumns], slots[kRows]);
@@ -144,8 +147,6 @@ class ProductBackward final : public Node {
   SavedStructure<Structure> structure_;
   std::array<SavedVariable, 2> inputs_;
 };
-
-bool has_tangent(const Tensor& tensor) { return torch::autograd::isFwGradDefined(tensor); }
 
 // The product with its history: a node for backward, a tangent for forward mode.
 template <class Product, class Structure>

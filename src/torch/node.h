@@ -34,4 +34,11 @@ NodePointer<NodeType> make_node(Arguments&&... arguments) {
   }
 }
 
+// Whether a tensor has a tangent of forward mode. PyTorch's own function takes a lock of the tensor
+// each time, which stays taken in a child that was forked meanwhile.
+inline bool has_tangent(const at::Tensor& tensor) {
+  const auto* const meta = torch::autograd::impl::get_autograd_meta(tensor);
+  return meta != nullptr && meta->fw_grad_ != nullptr && torch::autograd::isFwGradDefined(tensor);
+}
+
 }  // namespace spgrad

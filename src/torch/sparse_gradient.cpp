@@ -1,13 +1,24 @@
 #include "sparse_gradient.h"
 
+#include <ATen/SparseCsrTensorImpl.h>
+#include <ATen/SparseTensorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_indices.h>
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <ATen/ops/_sparse_csr_tensor_unsafe.h>
 #include <ATen/ops/_unique2.h>
 #include <ATen/ops/_values.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/sparse_compressed_tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <utility>
+
+#include "brief_lock.h"
+#include "operators.h"
 
 namespace spgrad {
 namespace {
@@ -32,29 +43,85 @@ Tensor coo_tensor(const Tensor& indices, const Tensor& values, c10::SymIntArrayR
                                               is_coalesced);
 }
 
-// The gradient of the entries of an uncoalesced matrix as a gradient of the matrix.
-//
-// Two entries for one matrix element have the same derivative g, that of the element. A sparse
-// tensor with g at both would stand for 2 g, and the backward function of what made A would add
-// them up. So entries that repeat get equal shares of g.
-Tensor share_among_duplicates(const Tensor& indices, c10::SymIntArrayRef size,
-                              const Tensor& grad_values) {
+// The places of entries in the matrix, numbered row by row through all items.
+Tensor positions_of(const Tensor& indices, c10::SymIntArrayRef size) {
   Tensor position = indices.select(0, 0);
   for (int64_t dim = 1; dim < indices.size(0); ++dim) {
     position = position.mul(size[static_cast<size_t>(dim)]).add_(indices.select(0, dim));
   }
-  const int64_t nnz = position.size(0);
-  if (nnz < 2 || position.slice(0, 1).gt(position.slice(0, 0, nnz - 1)).all().item<bool>()) {
-    return grad_values;  // strictly sorted
-  }
-  const auto [unique, inverse, counts] = at::_unique2(position, true, true, true);
-  if (unique.size(0) == nnz) return grad_values;
-  return grad_values.div(counts.index_select(0, inverse));
+  return position;
 }
 
-// A tensor for .grad with the values of a gradient that nobody else holds. It shares A's indices
-// for COO only: zero_() and copy_() write into the indices of CSR.
-Tensor take_over(const Tensor& gradient) {
+// The same for CSR.
+Tensor positions_of(const Tensor& crow_indices, const Tensor& col_indices, at::IntArrayRef size) {
+  const auto options = crow_indices.options();
+  const Tensor entries = at::arange(col_indices.size(-1), options).expand_as(col_indices);
+  // The row of an entry: how many rows end at its number or before.
+  const Tensor rows = at::searchsorted(crow_indices.slice(-1, 1).contiguous(), entries.contiguous(),
+                                       /*out_int32=*/false, /*right=*/true);
+  Tensor position = rows.mul(size.back()).add_(col_indices);
+  if (size.size() == 3) {
+    const Tensor items = at::arange(size[0], rows.options()).mul_(size[1] * size[2]);
+    position.add_(items.unsqueeze(1));
+  }
+  return position.flatten();
+}
+
+bool has_duplicates(const Tensor& positions) {
+  const int64_t count = positions.size(0);
+  // Strictly sorted ones, the most common, are distinct.
+  return count > 1 &&
+         !positions.slice(0, 1).gt(positions.slice(0, 0, count - 1)).all().item<bool>() &&
+         std::get<0>(at::_unique2(positions)).size(0) < count;
+}
+
+// The elements at `positions` of a matrix with entries of these values at these places; those at
+// one place add up.
+Tensor elements_at(const Tensor& positions, const Tensor& entries, const Tensor& values) {
+  if (values.numel() == 0) return at::zeros(positions.sizes(), values.options());
+  const auto [unique, inverse, counts] = at::_unique2(entries, true, true);
+  const Tensor sums = at::zeros(unique.sizes(), values.options()).index_add(0, inverse, values);
+  const Tensor place = at::searchsorted(unique, positions).clamp_max_(unique.numel() - 1);
+  const Tensor found = unique.index_select(0, place).eq(positions);
+  return at::where(found, sums.index_select(0, place), at::zeros({}, values.options()));
+}
+
+bool same_memory(const Tensor& first, const Tensor& second) {
+  return first.const_data_ptr() == second.const_data_ptr() &&
+         first.sym_sizes() == second.sym_sizes() && first.sym_strides() == second.sym_strides();
+}
+
+bool same_indices(const Tensor& first, const Tensor& second) {
+  return same_memory(first, second) ||
+         (first.sym_sizes() == second.sym_sizes() && at::equal(first, second));
+}
+
+bool same_pattern(const Tensor& first, const Tensor& second) {
+  return first.sizes() == second.sizes() &&
+         same_indices(first.crow_indices(), second.crow_indices()) &&
+         same_indices(first.col_indices(), second.col_indices());
+}
+
+// Whether nobody else, say a hook, holds a gradient or its values.
+bool is_held_once(const Tensor& gradient) {
+  const auto held_once = [](const Tensor& values) {
+    return values.use_count() <= 1 && values.storage().use_count() <= 1;
+  };
+  if (gradient.use_count() > 1) return false;
+  const at::TensorImpl* const impl = gradient.unsafeGetTensorImpl();
+  if (const auto* coo = dynamic_cast<const at::SparseTensorImpl*>(impl)) {
+    return held_once(coo->values());
+  }
+  const auto* csr = dynamic_cast<const at::SparseCsrTensorImpl*>(impl);
+  return csr != nullptr && held_once(csr->values());
+}
+
+// A tensor for .grad. A gradient that somebody else holds must not change when more is added to
+// .grad, and one with a history, as create_graph makes it, keeps it: they are cloned. Of others the
+// values are taken, and for COO the indices are shared with A; zero_() and copy_() write into those
+// of CSR.
+Tensor first_gradient(const Tensor& gradient) {
+  if (at::GradMode::is_enabled() || !is_held_once(gradient)) return gradient.clone();
   if (gradient.layout() == at::kSparse) {
     return coo_tensor(gradient._indices(), gradient._values(), gradient.sym_sizes(),
                       gradient.is_coalesced());
@@ -63,15 +130,46 @@ Tensor take_over(const Tensor& gradient) {
                     gradient.values(), gradient.sizes());
 }
 
-bool same_pattern(const Tensor& first, const Tensor& second) {
-  return first.sizes() == second.sizes() &&
-         at::equal(first.crow_indices(), second.crow_indices()) &&
-         at::equal(first.col_indices(), second.col_indices());
+// The sum of what was in .grad and a further CSR gradient. PyTorch adds where patterns differ.
+Tensor sum_of(const Tensor& total, const Tensor& gradient) {
+  const bool records = at::GradMode::is_enabled() || total.requires_grad();
+  const bool csr = total.layout() == at::kSparseCsr;
+  // zero_() leaves a CSR tensor without entries.
+  if (csr && total._nnz() == 0) return first_gradient(gradient);
+  if (!csr || !same_pattern(total, gradient)) {
+    TORCH_CHECK(total.dim() == 2,
+                "the gradient of a batched CSR tensor can only be added to one with the same "
+                "pattern, but .grad has another one; set it to None first");
+    return records ? total.add(gradient) : total.add_(gradient);
+  }
+  if (records) {
+    return csr_tensor(total.crow_indices(), total.col_indices(),
+                      total.values().add(gradient.values()), total.sizes());
+  }
+  total.values().add_(gradient.values());
+  return total;
 }
 
-bool same_memory(const Tensor& first, const Tensor& second) {
-  return first.const_data_ptr() == second.const_data_ptr() &&
-         first.sym_sizes() == second.sym_sizes() && first.sym_strides() == second.sym_strides();
+bool has_grad(const Tensor& A) {
+  const BriefLock lock;
+  return A.grad().defined();
+}
+
+// What was in .grad, which is left undefined: whoever adds to it has it alone.
+Tensor take_grad(const Tensor& A) {
+  Tensor taken;
+  const BriefLock lock;
+  std::swap(taken, A.mutable_grad());
+  return taken;
+}
+
+// Puts a gradient into .grad, unless another thread has by now: then false.
+bool put_grad(const Tensor& A, Tensor gradient) {
+  const BriefLock lock;
+  Tensor& place = A.mutable_grad();
+  if (place.defined()) return false;
+  std::swap(place, gradient);
+  return true;
 }
 
 }  // namespace
@@ -86,53 +184,82 @@ SavedPattern::SavedPattern(const Tensor& A) : is_leaf_(A.is_leaf()), size_(A.sym
   }
 }
 
-bool SavedPattern::fits(const Tensor& A) const {
+template <class Same>
+bool SavedPattern::is_of(const Tensor& A, const Same& same) const {
+  if (A.sym_sizes() != size_) return false;
   if (A.layout() == at::kSparse) {
-    return !crow_indices_.defined() && is_coalesced_ == A.is_coalesced() &&
-           same_memory(indices_, A._indices()) && A.sym_sizes() == size_;
+    return is_coo() && is_coalesced_ == A.is_coalesced() && same(indices_, A._indices());
   }
-  return crow_indices_.defined() && same_memory(crow_indices_, A.crow_indices()) &&
-         same_memory(indices_, A.col_indices()) && A.sym_sizes() == size_;
+  return A.layout() == at::kSparseCsr && !is_coo() && same(crow_indices_, A.crow_indices()) &&
+         same(indices_, A.col_indices());
 }
 
+bool SavedPattern::fits(const Tensor& A) const { return is_of(A, same_memory); }
+
 Tensor SavedPattern::gradient(const Tensor& grad_values) const {
-  if (crow_indices_.defined()) {
+  if (!is_coo()) {
     return csr_tensor(crow_indices_, indices_, grad_values, C10_AS_INTARRAYREF_SLOW(size_));
   }
-  const bool exact = is_coalesced_ || is_leaf_;
-  return coo_tensor(indices_,
-                    exact ? grad_values : share_among_duplicates(indices_, size_, grad_values),
-                    size_, is_coalesced_);
+  return coo_tensor(indices_, shares() ? share(grad_values) : grad_values, size_, is_coalesced_);
+}
+
+Tensor SavedPattern::values_of_gradient(const Tensor& gradient) const {
+  if (is_of(gradient, same_indices)) {
+    const Tensor values = specified_values(gradient);
+    if (!shares() || !has_duplicates(positions_of(indices_, size_))) return values;
+  }
+  const auto size = C10_AS_INTARRAYREF_SLOW(size_);
+  const Tensor positions =
+      is_coo() ? positions_of(indices_, size_) : positions_of(crow_indices_, indices_, size);
+  // Of a tensor with one derivative for two entries, others make what stands for twice as much.
+  TORCH_CHECK(shares() || !has_duplicates(positions),
+              "entries of a sparse tensor that was made from values must be distinct where it goes "
+              "through other operators, but some are repeated; use csr_mm or coo_mm, which take "
+              "the values themselves");
+  const auto shape = is_coo() ? c10::IntArrayRef(positions.sizes()) : indices_.sizes();
+  if (gradient.layout() == at::kStrided) {
+    return gradient.reshape({-1}).index_select(0, positions).view(shape);
+  }
+  const bool csr = gradient.layout() == at::kSparseCsr;
+  const Tensor entries = csr || gradient.layout() == at::kSparse ? gradient : gradient.to_sparse();
+  const Tensor places = csr ? positions_of(entries.crow_indices(), entries.col_indices(), size)
+                            : positions_of(entries._indices(), size_);
+  return elements_at(positions, places, specified_values(entries).flatten()).view(shape);
+}
+
+// Two entries for one matrix element have the same derivative g, that of the element. A sparse
+// tensor with g at both would stand for 2 g, and the backward function of what made A would add
+// them up. So entries that repeat get equal shares of g.
+bool SavedPattern::shares() const { return is_coo() && !is_coalesced_ && !is_leaf_; }
+
+Tensor SavedPattern::share(const Tensor& grad_values) const {
+  const Tensor positions = positions_of(indices_, size_);
+  if (!has_duplicates(positions)) return grad_values;
+  const auto [unique, inverse, counts] = at::_unique2(positions, true, true, true);
+  return grad_values.div(counts.index_select(0, inverse));
 }
 
 bool accumulate(const Tensor& A, const Tensor& gradient) {
-  Tensor& total = A.mutable_grad();
-  const bool csr = A.layout() == at::kSparseCsr;
-  TORCH_CHECK(!csr || gradient.values().sizes() == A.values().sizes(),
+  if (A.layout() == at::kSparse) return !has_grad(A) && put_grad(A, first_gradient(gradient));
+  TORCH_CHECK(gradient.values().sizes() == A.values().sizes(),
               "PyTorch added up the gradients of several uses of a batched CSR tensor, which it "
               "does wrongly; use the tensor in sparse_mm only, or csr_mm with its values");
-  // zero_() leaves a CSR tensor without entries.
-  if (!total.defined() || (csr && total.layout() == at::kSparseCsr && total._nnz() == 0)) {
-    // With create_graph the gradient has a history, which a clone keeps. A gradient that somebody
-    // else holds (a hook, say) must not change when more is added.
-    const bool ours = !at::GradMode::is_enabled() && gradient.use_count() <= 1;
-    total = ours ? take_over(gradient) : gradient.clone();
-    return true;
-  }
-  if (!csr) return false;
-  if (total.layout() == at::kSparseCsr && same_pattern(total, gradient)) {
-    if (at::GradMode::is_enabled() || total.requires_grad()) {
-      total = csr_tensor(total.crow_indices(), total.col_indices(),
-                         total.values().add(gradient.values()), total.sizes());
-    } else {
-      total.values().add_(gradient.values());
+  Tensor sum;
+  do {
+    const Tensor total = take_grad(A);
+    try {
+      const Tensor& more = sum.defined() ? sum : gradient;
+      if (total.defined()) {
+        sum = sum_of(total, more);
+      } else if (!sum.defined()) {
+        sum = first_gradient(gradient);
+      }
+    } catch (...) {
+      put_grad(A, total);
+      throw;
     }
-    return true;
-  }
-  TORCH_CHECK(A.dim() == 2,
-              "the gradient of a batched CSR tensor can only be added to one with the same "
-              "pattern, but .grad has another one; set it to None first");
-  return false;
+  } while (!put_grad(A, sum));  // another thread has put its own there
+  return true;
 }
 
 }  // namespace spgrad

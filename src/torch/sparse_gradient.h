@@ -18,7 +18,17 @@ class SavedPattern {
 
   at::Tensor gradient(const at::Tensor& grad_values) const;
 
+  // The other way round, where the pattern is that of a tensor which was made from values: their
+  // gradient. Other operators may have changed the order of the entries in between, and the layout.
+  at::Tensor values_of_gradient(const at::Tensor& gradient) const;
+
  private:
+  bool is_coo() const { return !crow_indices_.defined(); }
+  template <class Same>
+  bool is_of(const at::Tensor& A, const Same& same) const;
+  bool shares() const;
+  at::Tensor share(const at::Tensor& grad_values) const;
+
   bool is_leaf_;
   bool is_coalesced_ = false;
   std::vector<c10::SymInt> size_;
@@ -26,8 +36,8 @@ class SavedPattern {
   at::Tensor indices_;       // col_indices for CSR
 };
 
-// Adds a gradient with A's layout to A.grad; false where that is left to PyTorch. The caller holds
-// a lock on A.grad.
+// Adds a gradient with A's layout to A.grad; false where that is left to PyTorch. While threads add
+// to the same .grad, others may find it undefined.
 bool accumulate(const at::Tensor& A, const at::Tensor& gradient);
 
 }  // namespace spgrad

@@ -3,12 +3,19 @@
 //
 // PyTorch's own values() does this for CSR and coalesced COO. This one also takes COO without the
 // coalesced flag, keeps the flag in A.grad, and adds up what PyTorch adds up wrongly.
+#include <ATen/SparseCsrTensorUtils.h>
 #include <ATen/ops/_values.h>
+#include <torch/csrc/autograd/anomaly_mode.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/library.h>
 
-#include <mutex>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
 
+#include "brief_lock.h"
+#include "constructor.h"
 #include "node.h"
 #include "operators.h"
 #include "sparse_gradient.h"
@@ -18,10 +25,12 @@ namespace {
 
 using at::Tensor;
 
-// The values share A's memory and version counter, so that a change of A in place between forward
-// and backward is found out.
+// The values share their memory and version counter with what A was made from, so that a change in
+// place between forward and backward is found out. A.values() of CSR has the counter of A instead,
+// as the indices have, which are saved as well.
 Tensor values_of(const Tensor& A) {
-  return (A.layout() == at::kSparse ? A._values() : A.values()).tensor_data();
+  if (A.layout() == at::kSparse) return A._values().tensor_data();
+  return at::sparse_csr::get_sparse_csr_impl(A)->values().tensor_data();
 }
 
 // Receives the sum of the gradients of A's values from all uses of A in a graph, and makes it the
@@ -45,38 +54,117 @@ class SparseGradientBackward final : public Node {
   SavedPattern pattern_;
 };
 
-// The SparseGradientBackward of a tensor, as long as a graph uses it.
+// Where the gradient of a tensor goes: a node, and the number of its input.
+using Receiver = std::pair<Node*, uint32_t>;
+
+// The SparseGradientBackward of a tensor, which all its uses share: their gradients are added as
+// dense values, before they become sparse. That is faster, and right for batched CSR, which PyTorch
+// adds up wrongly without an error (2.15: the sum has the wrong number of values).
 //
 // A weak pointer to the node would not do: where a graph is torn down, PyTorch takes the edges from
 // a node to which it holds the only strong pointer, while another thread may be about to lock the
-// weak one. That thread's gradient then gets lost, or it reads an edge that is gone.
+// weak one. That thread's gradient then gets lost, or it reads an edge that is gone. So uses are
+// counted.
 struct SharedGradient {
-  // Guards all of them and the hooks that hold them, since forward passes in several threads may
-  // use the same leaf. One mutex for all suffices: it is held for a few instructions.
-  inline static std::mutex mutex;
-
   NodePointer<SparseGradientBackward> node;  // null after the last use
+  Receiver receiver;                         // which the node keeps alive
   size_t uses = 0;
 };
+
+// One use of a SharedGradient. The latest of each receiver can be found, as long as it has a use.
+class Use {
+ public:
+  Use() = default;
+  Use(Use&&) = default;
+
+  // A use of the latest for this receiver, if there is one.
+  static Use find(Receiver receiver) {
+    Use use;
+    const BriefLock lock;
+    const auto known = latest().find(receiver);
+    if (known != latest().end()) use.start(known->second);
+    return use;
+  }
+
+  // Makes `fresh` the latest, unless another one than `expected` is by now: then none.
+  static Use publish(std::shared_ptr<SharedGradient> fresh, const Use& expected) {
+    Use use;
+    Latest entry;  // made before and released after the lock is held
+    entry.emplace(fresh->receiver, fresh);
+    const BriefLock lock;
+    const auto known = latest().find(fresh->receiver);
+    if ((known == latest().end() ? nullptr : known->second) != expected.shared_) return use;
+    if (known == latest().end()) {
+      latest().insert(entry.extract(entry.begin()));
+    } else {
+      known->second.swap(entry.begin()->second);
+    }
+    use.start(fresh);
+    return use;
+  }
+
+  ~Use() {
+    if (!shared_) return;
+    NodePointer<SparseGradientBackward> last;  // released after the lock, maybe with A
+    Latest::node_type entry;
+    const BriefLock lock;
+    if (--shared_->uses > 0) return;
+    last = std::move(shared_->node);
+    const auto known = latest().find(shared_->receiver);
+    if (known != latest().end() && known->second == shared_) entry = latest().extract(known);
+  }
+
+  explicit operator bool() const { return shared_ != nullptr; }
+  const NodePointer<SparseGradientBackward>& node() const { return shared_->node; }
+
+ private:
+  using Latest = std::map<Receiver, std::shared_ptr<SharedGradient>>;
+
+  static Latest& latest() {
+    static auto* const map = new Latest;  // nodes may outlive static objects
+    return *map;
+  }
+
+  void start(const std::shared_ptr<SharedGradient>& shared) {
+    shared_ = shared;
+    ++shared_->uses;
+  }
+
+  std::shared_ptr<SharedGradient> shared_;
+};
+
+// PyTorch takes a lock of the tensor here, which stays taken in a child that is forked meanwhile. A
+// fork waits for BriefLock, which may be held unless Python is entered.
+torch::autograd::Edge gradient_edge(const Tensor& A) {
+  const bool enters_python =
+      torch::autograd::AnomalyMode::is_enabled() || A.key_set().has(c10::DispatchKey::Python);
+  std::optional<BriefLock> lock;
+  if (!enters_python) lock.emplace();
+  return torch::autograd::impl::gradient_edge(A);
+}
+
+// A use of the node that makes the gradient of A.
+Use use_of(const Tensor& A, const Tensor& values) {
+  const torch::autograd::Edge edge = gradient_edge(A);
+  const Receiver receiver(edge.function.get(), edge.input_nr);
+  while (true) {
+    Use known = Use::find(receiver);
+    if (known && known.node()->pattern().fits(A)) return known;
+    auto fresh = std::make_shared<SharedGradient>();
+    fresh->receiver = receiver;
+    fresh->node = make_node<SparseGradientBackward>(A);
+    fresh->node->set_next_edges({edge});
+    fresh->node->add_input_metadata(values);
+    if (Use use = Use::publish(std::move(fresh), known)) return use;
+  }
+}
 
 // The history of the values of A in one use of A: passes their gradient on to the node that all
 // uses share, and keeps it alive.
 class SpecifiedValuesBackward final : public Node {
  public:
-  // The caller holds the mutex.
-  explicit SpecifiedValuesBackward(std::shared_ptr<SharedGradient> shared)
-      : shared_(std::move(shared)) {
-    ++shared_->uses;
-  }
-
-  ~SpecifiedValuesBackward() override {
-    NodePointer<SparseGradientBackward> last;  // destroyed after the unlock, maybe with A
-    std::lock_guard<std::mutex> lock(SharedGradient::mutex);
-    if (--shared_->uses == 0) last = std::move(shared_->node);
-  }
-
-  void connect(const Tensor& values) {
-    set_next_edges({torch::autograd::Edge(shared_->node, 0)});
+  SpecifiedValuesBackward(Use use, const Tensor& values) : use_(std::move(use)) {
+    set_next_edges({torch::autograd::Edge(use_.node(), 0)});
     add_input_metadata(values);
   }
 
@@ -85,67 +173,38 @@ class SpecifiedValuesBackward final : public Node {
   std::string name() const override { return "SpecifiedValuesBackward"; }
 
  private:
-  std::shared_ptr<SharedGradient> shared_;
+  Use use_;
 };
 
-// A hook on the node that receives A's gradient, for two purposes.
-//
-// It holds the one SparseGradientBackward of all uses of A in a graph, so that their gradients are
-// added as dense values, before they become sparse. That is faster, and right for batched CSR,
-// which PyTorch adds up wrongly without an error (2.15: the sum has the wrong number of values).
-//
-// Where A is a leaf, it puts the first gradient into A.grad, since PyTorch's AccumulateGrad drops
-// the coalesced flag of COO. It also adds further gradients of CSR value by value, since PyTorch's
-// addition of CSR loses memory (2.15: some 23 bytes for each entry and call).
-class SparseGradientHook final : public torch::autograd::FunctionPreHook {
+// A hook on the AccumulateGrad of a leaf: puts the first gradient into A.grad, since AccumulateGrad
+// drops the coalesced flag of COO, and adds further gradients of CSR value by value, since
+// PyTorch's addition of CSR loses memory (2.15: some 23 bytes for each entry and call).
+class AccumulateHook final : public torch::autograd::FunctionPreHook {
  public:
-  SparseGradientHook(Node* receiver, uint32_t input)
-      : accumulator_(dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)), input_(input) {}
+  explicit AccumulateHook(torch::autograd::AccumulateGrad& accumulator)
+      : accumulator_(accumulator) {}
 
-  // The node that `values` of A get as their history.
-  static NodePointer<SpecifiedValuesBackward> node_for(const Tensor& A, const Tensor& values) {
-    const torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(A);
-    const auto node = [&] {
-      std::lock_guard<std::mutex> lock(SharedGradient::mutex);
-      std::shared_ptr<SharedGradient>& shared = find_or_add(edge).shared_;
-      if (!shared || !shared->node || !shared->node->pattern().fits(A)) {
-        auto fresh = std::make_shared<SharedGradient>();
-        fresh->node = make_node<SparseGradientBackward>(A);
-        fresh->node->set_next_edges({edge});
-        fresh->node->add_input_metadata(values);
-        shared = std::move(fresh);
-      }
-      return make_node<SpecifiedValuesBackward>(shared);
-    }();
-    node->connect(values);
-    return node;
+  // Adds the hook where it is not there yet. That is before the first graph with a product of this
+  // library is complete; only a backward pass of another graph, by another thread, may be about to
+  // read the list of hooks, as with hooks that users register (PyTorch leaves that to them).
+  static void add_to(torch::autograd::AccumulateGrad& accumulator) {
+    auto hook = std::make_unique<AccumulateHook>(accumulator);
+    const BriefLock lock;
+    for (const auto& known : accumulator.pre_hooks()) {
+      if (dynamic_cast<AccumulateHook*>(known.get()) != nullptr) return;
+    }
+    accumulator.add_pre_hook(std::move(hook));
   }
 
   variable_list operator()(const variable_list& grads) override {
-    if (accumulator_ == nullptr || !grads[0].defined()) return grads;
-    const Tensor& A = accumulator_->variable;
-    if (!A.requires_grad() || grads[0].layout() != A.layout()) return grads;
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const Tensor& A = accumulator_.variable;
+    if (!grads[0].defined() || !A.requires_grad() || grads[0].layout() != A.layout()) return grads;
     // PyTorch then accumulates nothing. Hooks after accumulation run all the same.
     return accumulate(A, grads[0]) ? variable_list{Tensor()} : grads;
   }
 
  private:
-  static SparseGradientHook& find_or_add(const torch::autograd::Edge& edge) {
-    for (const auto& hook : edge.function->pre_hooks()) {
-      auto* known = dynamic_cast<SparseGradientHook*>(hook.get());
-      if (known != nullptr && known->input_ == edge.input_nr) return *known;
-    }
-    auto added = std::make_unique<SparseGradientHook>(edge.function.get(), edge.input_nr);
-    SparseGradientHook& hook = *added;
-    edge.function->add_pre_hook(std::move(added));
-    return hook;
-  }
-
-  torch::autograd::AccumulateGrad* accumulator_;  // owns this hook; null where A is no leaf
-  uint32_t input_;
-  std::mutex mutex_;  // of A.grad: all graphs with the leaf share its accumulator
-  std::shared_ptr<SharedGradient> shared_;  // of the latest pattern of A
+  torch::autograd::AccumulateGrad& accumulator_;  // owns this hook
 };
 
 const auto& specified_values_operator() {
@@ -154,7 +213,7 @@ const auto& specified_values_operator() {
 }
 
 Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
-  TORCH_CHECK(!torch::autograd::isFwGradDefined(A),
+  TORCH_CHECK(!has_tangent(A),
               "forward-mode gradients of a sparse tensor are not supported: use csr_mm or coo_mm, "
               "whose values are a dense tensor");
   Tensor values = [&] {
@@ -162,7 +221,15 @@ Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
     return specified_values_operator().redispatch(keys & c10::after_autograd_keyset, A);
   }();
   if (torch::autograd::compute_requires_grad(A)) {
-    torch::autograd::impl::set_gradient_edge(values, {SparseGradientHook::node_for(A, values), 0});
+    Use use = use_of(A, values);
+    Node* receiver = use.node()->next_edge(0).function.get();
+    if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)) {
+      AccumulateHook::add_to(*leaf);
+    } else {
+      mend_constructors(A);
+    }
+    torch::autograd::impl::set_gradient_edge(
+        values, {make_node<SpecifiedValuesBackward>(std::move(use), values), 0});
   }
   return values;
 }

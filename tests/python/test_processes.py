@@ -190,3 +190,99 @@ def test_the_interpreter_may_end_while_threads_multiply(layout, work):
     done = run(PROBLEM + with_each(dedent(program), layout), seconds=60)
     assert done.stdout.split() == ["ends"]
     assert done.returncode in (0, -signal.SIGABRT), done.stderr
+
+
+# What enters Python while a thread makes nodes, or gives nodes back with the interpreter's lock
+# held: anomaly mode, dispatch modes, saved-tensor hooks, and what the garbage collector finds.
+ENTERING_PYTHON = """
+import gc, itertools, warnings
+from torch.utils._python_dispatch import TorchDispatchMode
+
+warnings.simplefilter("ignore")
+leaf = torch.eye(20).to_sparse({layout}).requires_grad_()
+small = torch.ones(20, 3)
+
+
+class Pass(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        return function(*arguments, **(options or {{}}))
+
+
+class Fail(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise ValueError
+
+
+def in_anomaly_mode():
+    with torch.autograd.detect_anomaly(check_nan=False):
+        try:
+            Fail.apply(spgrad.sparse_mm(leaf, small)).sum().backward()
+        except ValueError as error:  # with its frame, and so with the graph
+            ring = [error]
+            ring.append(ring)
+
+
+def in_a_dispatch_mode():
+    with Pass():
+        C = spgrad.sparse_mm(leaf, small)
+    C.sum().backward()
+
+
+def with_saved_tensor_hooks():
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda saved: saved):
+        spgrad.sparse_mm(leaf, small).sum().backward()
+
+
+def collecting():
+    gc.collect(0)
+
+
+def repeat(work):
+    for _ in range(50):
+        work()
+
+
+kinds = [in_anomaly_mode, in_a_dispatch_mode, with_saved_tensor_hooks, collecting]
+for kind in kinds:
+    repeat(kind)
+for pair in itertools.combinations_with_replacement(kinds, 2):
+    threads = [threading.Thread(target=repeat, args=(work,)) for work in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(leaf.grad.to_dense().trace().item() > 0)
+
+torch.autograd.set_detect_anomaly(False)  # two threads in anomaly mode may leave it on
+done = threading.Event()
+
+
+def forward():
+    while not done.is_set():
+        spgrad.sparse_mm(leaf, small)
+
+
+others = threading.Thread(target=forward)
+others.start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        spgrad.sparse_mm(leaf, small).sum().backward()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+done.set()
+others.join()
+print(True)
+"""
+
+
+@pytest.mark.parametrize("layout", ["torch.sparse_csr", "torch.sparse_coo"])
+def test_nobody_waits_for_a_lock_that_is_held_while_python_is_entered(layout):
+    program = ENTERING_PYTHON.format(layout="layout=" + layout)
+    assert output_of("import os, threading\n" + program, seconds=120) == ["True"] * 2
