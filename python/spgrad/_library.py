@@ -20,6 +20,7 @@ def load_library() -> None:
 
     Raises:
         ImportError: PyTorch has another minor version than the one spgrad was built with.
+        ValueError: SPGRAD_INSTRUCTION_SET names no instruction set of this CPU.
 
     """
     if _series(torch.__version__) != _series(TORCH_VERSION):
@@ -29,6 +30,7 @@ def load_library() -> None:
         )
         raise ImportError(message)
     torch.ops.load_library(Path(_build.__file__).parent / "lib" / "libspgrad.so")
+    torch.ops.spgrad.instruction_set()  # says now what is wrong with SPGRAD_INSTRUCTION_SET
 
 
 load_library()

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "autocast.h"
 #include "backend.h"
 #include "check.h"
 #include "spgrad/sparse_mm.h"
@@ -160,11 +161,12 @@ Tensors multiply_items(const Level& level, const PatternStructure& s,
     const Tensors parts = product(structure, items);
     for (size_t k = 0; k < parts.size(); ++k) results[k].push_back(parts[k]);
   }
+  const Tensor& first = operands.begin()->tensor;
+  const auto options = first.options().dtype(dtype_in_product(first));
   Tensors stacked;
   for (size_t k = 0; k < sizes.size(); ++k) {
-    stacked.push_back(level.wrap(
-        count > 0 ? at::stack(results[k])
-                  : at::empty_symint(level.all(sizes[k]), operands.begin()->tensor.options())));
+    stacked.push_back(level.wrap(count > 0 ? at::stack(results[k])
+                                           : at::empty_symint(level.all(sizes[k]), options)));
   }
   return stacked;
 }

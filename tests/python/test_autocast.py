@@ -134,6 +134,17 @@ def test_operands_of_each_item_of_a_vmap_are_cast(form):
             assert_dense(C, torch.stack([product(A, b) for b in Bs]))
 
 
+@FORMS
+def test_a_vmap_over_no_items_has_the_dtype_of_autocast(form):
+    _, multiply, values, B = problem_for(form)
+    with autocast():
+        for dims, operands in [
+            ((None, 0), (values, B[None][:0])),
+            ((0, None), (values[None][:0], B)),
+        ]:
+            assert vmap(multiply, dims)(*operands).dtype == LOW
+
+
 def test_a_batch_has_the_dtype_of_autocast():
     A = make_sparse("csr64", BATCHED, dtype=torch.float32)
     with autocast():

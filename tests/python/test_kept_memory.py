@@ -11,7 +11,7 @@ from programs import run
 import spgrad
 
 SMAPS = Path("/proc/self/smaps_rollup")
-LEAST = 32 << 20  # bytes from which on memory is kept
+LEAST = 4 << 20  # bytes from which on memory is kept
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +164,16 @@ result(most // 256 * 256 + LEAST)
 print("too much:", resident() - before < 64 * MB)
 spgrad.empty_cache()
 
+def advised():  # parts of the memory for which huge pages were asked
+    return Path("/proc/self/smaps").read_text().count(" hg")
+
+before = advised()
+results = [result(size) for size in (MB, 4 * MB, 16 * MB, 40 * MB)]
+print("advice:", advised() > before)
+del results
+spgrad.empty_cache()
+print("advice withdrawn:", advised() == before)
+
 torch.set_num_threads(1)
 place = result(LEAST, 1.0).data_ptr()
 child = os.fork()
@@ -202,3 +212,58 @@ def test_more_than_an_eighth_of_the_machines_memory_is_not_kept(said):
 
 def test_a_child_process_goes_on_while_memory_is_kept(said):
     assert said["forked"].split() == ["True"] * 2
+
+
+def test_advice_on_huge_pages_goes_with_the_memory(said):
+    assert said["advice"].split() == ["True"]
+    assert said["advice withdrawn"].split() == ["True"]
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_below_a_limit_of_the_address_space_others_find_memory(limit):
+    program = f"""
+import resource
+
+def used():
+    place = dict(RLIMIT_AS=0, RLIMIT_DATA=5)["{limit}"]
+    return int(Path("/proc/self/statm").read_text().split()[place]) * 4096
+
+torch.set_num_threads(1)
+resource.setrlimit(resource.{limit}, (used() + 600 * MB, resource.RLIM_INFINITY))
+result(400 * MB)
+torch.empty(400 * MB, dtype=torch.uint8)
+bytearray(400 * MB)
+place = result(40 * MB).data_ptr()
+print("some is kept:", place == result(40 * MB).data_ptr())
+"""
+    done = run(RESIDENT + program)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split()[-1] == "True"
+
+
+@pytest.mark.parametrize("value", ["0", "1", ""])
+def test_the_environment_may_turn_keeping_off(value):
+    program = """
+before = resident()
+result(64 * MB)
+print(resident() - before > 32 * MB)
+"""
+    done = run(RESIDENT + program, SPGRAD_KEEP_MEMORY=value)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == [str(value != "0")]
+
+
+def test_another_value_in_the_environment_is_an_error():
+    done = run(RESIDENT, SPGRAD_KEEP_MEMORY="no")
+    assert "ValueError: SPGRAD_KEEP_MEMORY must be 0 or 1, but received 'no'" in done.stderr
+
+
+def test_the_profiler_knows_all_memory_that_is_given_back():
+    program = """
+with torch.profiler.profile(profile_memory=True):
+    result(LEAST)
+    spgrad.empty_cache()
+"""
+    done = run(RESIDENT + program)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "unknown" not in done.stderr

@@ -103,7 +103,7 @@ def test_repeated_entries_that_pytorch_moved_are_refused():
     values = random(2)
     A = torch.sparse_csr_tensor([0, 2, 2], [1, 1], values, (2, 2))
     moved = A.to_sparse_coo().t().coalesce()
-    with pytest.raises(RuntimeError, match="must be distinct .* use csr_mm or coo_mm"):
+    with pytest.raises(RuntimeError, match=r"must be distinct .* use csr_mm or coo_mm"):
         spgrad.sparse_mm(moved, torch.ones(2, 1, dtype=torch.double)).sum().backward()
 
 

@@ -234,6 +234,7 @@ def test_wrong_patterns_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: SparseLinear(5, 4, 0.9), "bias must be True or False, but received 0.9"),
         (lambda: SparseLinear(-1, 2), "in_features and out_features must not be negative, but"),
         (lambda: SparseLinear.from_dense(nn.ReLU()), "linear must be a torch.nn.Linear, but rec"),
         (lambda: layer_of()(integers(IN, 3)), "input must have shape (*, 5), but received (5, 3)"),

@@ -76,7 +76,7 @@ class SparseLinear(nn.Module):
         dtype that ``torch.autocast`` casts; the output is contiguous.
 
     Raises:
-        ValueError: Sizes are negative, ``sparsity`` is outside [0, 1], ``mask`` has another shape
+        ValueError: Sizes are negative, ``bias`` is no bool, ``sparsity`` is outside [0, 1], ``mask`` has another shape
             or other numbers, or both are given. In the forward pass: the input has another size.
         RuntimeError: In the forward pass, dtypes or devices differ or are not supported. In
             ``load_state_dict``, sizes differ, or the pattern is malformed.
@@ -109,6 +109,9 @@ class SparseLinear(nn.Module):
     ) -> None:
         """Make the pattern and draw the first values."""
         super().__init__()
+        if not isinstance(bias, bool):
+            message = f"bias must be True or False, but received {bias!r}; sparsity is a keyword"
+            raise ValueError(message)  # noqa: TRY004 - as the products do
         if in_features < 0 or out_features < 0:
             message = (
                 "in_features and out_features must not be negative, "

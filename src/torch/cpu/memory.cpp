@@ -1,10 +1,12 @@
 // Memory of large results is kept when it is freed, for the results to come.
 //
-// The C library gives freed blocks of more than 32 MB back to the system at once. The next result
-// is then faulted in page by page, and the system clears each page before it is overwritten, which
-// takes a large part of the time of a product. Here a freed block stays mapped, but is marked
-// MADV_FREE: the system takes its pages when it is short of memory, without asking and without
-// writing them anywhere. Until then they can be written to without a page fault.
+// The C library gives freed blocks of more than 32 MB back to the system at once, and smaller ones
+// at times. The next result is then faulted in page by page, and the system clears each page before
+// it is overwritten, which takes a large part of the time of a product. Here a freed block stays
+// mapped, but is marked MADV_FREE: the system takes its pages when it is short of memory, without
+// asking and without writing them anywhere. Until then they can be written to without a page fault.
+//
+// SPGRAD_KEEP_MEMORY=0 in the environment keeps nothing.
 #include "cpu/memory.h"
 
 #include <ATen/EmptyTensor.h>
@@ -13,47 +15,78 @@
 #include <torch/library.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <utility>
 
+#include "cpu/memory_limits.h"
 #include "spgrad/memory.h"
 
 namespace spgrad {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-// Smaller blocks may hold no whole huge page.
-constexpr size_t kLeastHuge = 2 * kHugePage;
-// Smaller blocks the C library keeps by itself, once one of their size was freed
-// (DEFAULT_MMAP_THRESHOLD_MAX of glibc). It does not mark their pages, which would take too long
-// beside a product of that size.
-constexpr size_t kLeastKept = size_t{32} << 20;
+// Smaller blocks the C library keeps by itself, and they may hold no whole huge page.
+constexpr size_t kLeastKept = 2 * kHugePage;
 // A block is unmapped when this many large results were asked for since it was freed, and it served
 // none of them: some training steps of a network of a few dozen layers.
 constexpr uint64_t kMostPassedBy = 256;
+// No more is kept at a time than one part in so many of what this process may have.
+constexpr size_t kShareKept = 8;
 
 size_t page_size() {
   static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return size;
 }
 
-// Bytes that may be kept at a time.
-size_t most_kept() {
-  static const size_t bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * page_size() / 8;
-  return bytes;
+bool is_keeping() {
+  static const bool keeping = [] {
+    const char* const asked = std::getenv("SPGRAD_KEEP_MEMORY");
+    if (asked == nullptr || std::string_view(asked).empty()) return true;
+    TORCH_CHECK_VALUE(std::string_view(asked) == "0" || std::string_view(asked) == "1",
+                      "SPGRAD_KEEP_MEMORY must be 0 or 1, but received '", asked, "'");
+    return asked[0] == '1';
+  }();
+  return keeping;
 }
 
-// madvise for the pages that lie in the block as a whole; `page` is their size. A system that does
-// not know the advice answers with an error, which does no harm.
-void advise(const void* block, size_t bytes, size_t page, int advice) {
-  const auto begin = reinterpret_cast<uintptr_t>(block);
-  const uintptr_t first = (begin + page - 1) / page * page;
-  const uintptr_t last = (begin + bytes) / page * page;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
-}
+// Memory straight from the system, which stays ours until it goes back there. Advice that is given
+// on memory of the C library would stay with whoever gets it next.
+class Mapping {
+ public:
+  // Begins with a huge page, so that advice meets whole ones: to mark parts of them is slow.
+  explicit Mapping(size_t bytes) : bytes_((bytes + page_size() - 1) / page_size() * page_size()) {
+    const size_t room = bytes_ + kHugePage;
+    void* const mapped =
+        mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return;
+    const size_t before = -reinterpret_cast<uintptr_t>(mapped) % kHugePage;
+    begin_ = static_cast<char*>(mapped) + before;
+    if (before > 0) munmap(mapped, before);
+    munmap(begin_ + bytes_, kHugePage - before);
+    advise(MADV_HUGEPAGE);
+  }
+  Mapping(Mapping&& other) noexcept
+      : bytes_(other.bytes_), begin_(std::exchange(other.begin_, nullptr)) {}
+  ~Mapping() {
+    if (begin_ != nullptr) munmap(begin_, bytes_);
+  }
+
+  // Null where there was no memory.
+  char* begin() const { return begin_; }
+
+  // A system that does not know the advice answers with an error, which does no harm.
+  void advise(int advice) const { madvise(begin_, bytes_, advice); }
+
+ private:
+  size_t bytes_;  // whole pages
+  char* begin_ = nullptr;
+};
 
 // A header before the data points to its Block. The context of the DataPtr must be the data
 // pointer, or PyTorch will not clone lazily. The header is as large as PyTorch's alignment, so that
@@ -61,11 +94,11 @@ void advise(const void* block, size_t bytes, size_t page, int advice) {
 constexpr size_t kHeader = 64;
 
 struct Block {
-  c10::DataPtr memory;  // the header and the data
-  size_t bytes;         // of the data
+  Mapping memory;  // the header and the data
+  size_t bytes;    // of the data
   uint64_t freed_at = 0;
 
-  void* data() const { return static_cast<char*>(memory.get()) + kHeader; }
+  void* data() const { return memory.begin() + kHeader; }
 };
 
 // Blocks move between lists together with their nodes, so that freeing one allocates nothing.
@@ -97,13 +130,20 @@ class KeptBlocks {
   }
 
   void put(Blocks freed) {
+    if (!is_keeping()) return;
+    // What is kept counts in the limits of the address space, where other libraries find no memory
+    // as long as it is mapped.
+    const size_t room = room_below_limits();
     Blocks surplus;
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock) return;
     freed.front().freed_at = requests_;
     kept_bytes_ += freed.front().bytes;
     kept_.splice(kept_.end(), freed);
-    while (kept_bytes_ > most_kept()) move(kept_.begin(), surplus);
+    // The room that there would be with nothing kept.
+    const size_t all_room = room + std::min(kept_bytes_, SIZE_MAX - room);
+    const size_t most = std::min(memory_of_process(), all_room) / kShareKept;
+    while (kept_bytes_ > most) move(kept_.begin(), surplus);
   }
 
   void clear() {
@@ -133,15 +173,17 @@ KeptBlocks& kept_blocks() {
 class ResultAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes < kLeastKept) return new_memory(bytes);
+    is_keeping();  // may throw, which must not happen when memory is freed
     auto block = std::make_unique<Blocks>(kept_blocks().take(bytes));
-    if (block->empty()) {
-      block->push_back({new_memory(bytes + kHeader), bytes});
-    } else {
-      // The profiler hears of the bytes that are asked for, and of none that are kept.
-      c10::profiledCPUMemoryReporter().New(block->front().memory.get(), bytes);
+    if (block->empty()) block->push_back({Mapping(bytes + kHeader), bytes});
+    if (block->front().memory.begin() == nullptr) {
+      // Where there is no memory left, PyTorch's own allocator throws the error that users know.
+      kept_blocks().clear();
+      return c10::GetCPUAllocator()->allocate(bytes);
     }
     void* data = block->front().data();
+    // The profiler hears of the bytes that are asked for, and of none that are kept.
+    c10::profiledCPUMemoryReporter().New(data, bytes);
     header_of(data) = block.release();
     return {data, data, &keep, c10::Device(c10::kCPU)};
   }
@@ -151,22 +193,6 @@ class ResultAllocator final : public c10::Allocator {
   }
 
  private:
-  static c10::DataPtr new_memory(size_t bytes) {
-    c10::DataPtr memory = allocate_or_empty_cache(bytes);
-    if (bytes >= kLeastHuge) advise(memory.get(), bytes, kHugePage, MADV_HUGEPAGE);
-    return memory;
-  }
-
-  // Where there is no memory left, PyTorch's own allocator throws the error that users know.
-  static c10::DataPtr allocate_or_empty_cache(size_t bytes) {
-    try {
-      return c10::GetCPUAllocator()->allocate(bytes);
-    } catch (const c10::Error&) {
-      kept_blocks().clear();
-      return c10::GetCPUAllocator()->allocate(bytes);
-    }
-  }
-
   // In the header: the list that holds the block with this data, and no other.
   static Blocks*& header_of(void* data) {
     return *reinterpret_cast<Blocks**>(static_cast<char*>(data) - kHeader);
@@ -174,8 +200,8 @@ class ResultAllocator final : public c10::Allocator {
 
   static void keep(void* data) {
     const std::unique_ptr<Blocks> block(header_of(data));
-    c10::profiledCPUMemoryReporter().Delete(block->front().memory.get());
-    advise(data, block->front().bytes, page_size(), MADV_FREE);
+    c10::profiledCPUMemoryReporter().Delete(data);
+    block->front().memory.advise(MADV_FREE);  // the header is written anew
     kept_blocks().put(std::move(*block));
   }
 };
@@ -183,9 +209,10 @@ class ResultAllocator final : public c10::Allocator {
 }  // namespace
 
 at::Tensor empty_large(at::IntArrayRef size, at::ScalarType dtype) {
-  static auto* const allocator = new ResultAllocator;
-  return at::detail::empty_generic(size, allocator, c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                   dtype, std::nullopt);
+  static auto* const own = new ResultAllocator;
+  const auto bytes = at::detail::computeStorageNbytesContiguous(size, c10::elementSize(dtype));
+  return at::detail::empty_generic(size, bytes < kLeastKept ? c10::GetCPUAllocator() : own,
+                                   c10::DispatchKeySet(c10::DispatchKey::CPU), dtype, std::nullopt);
 }
 
 void empty_cache() { kept_blocks().clear(); }
