@@ -1,28 +1,98 @@
-"""The build backend: scikit-build-core, which asks for PyTorch only where there is none yet.
+"""The build backend: scikit-build-core, and what this project needs to know about PyTorch.
 
 A build must use the PyTorch that the library will run with, since PyTorch's C++ interface changes
 with every version. pip builds in an environment of its own; a build requirement on torch would
 install a second one there, of 5 GB and perhaps of another version. So it is required only where the
-environment that is installed into has none.
+environment that is installed into has none. The metadata of a built wheel name the series that it
+needs.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import platform
+import shutil
 import subprocess
 import sys
+from typing import Any
 
 from scikit_build_core import build as _scikit_build
 from scikit_build_core.build import *  # noqa: F403 - all other hooks as they are
 
+_SUPPORTED = "torch>=2.11"
+# What a hook that makes a wheel is about to write; an sdist may be built with any of them.
+_requirement = _SUPPORTED
 
-def _torch_is_installed() -> bool:
+_PROGRAM = """
+import importlib.util, importlib.metadata
+print(importlib.metadata.version("torch") if importlib.util.find_spec("torch") else "")
+"""
+
+
+def _torch_version() -> str:
+    """Ask for the PyTorch that the library will run with; empty where there is none."""
     # pip isolates a build by environment variables, which -E ignores: asked so, Python sees what it
     # will see at run time, be it in the environment's own folder, the system's or the user's.
-    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
-    return any(
-        subprocess.run([sys.executable, *flags, "-c", program], check=False).returncode == 0  # noqa: S603
-        for flags in ([], ["-E"])
-    )
+    for flags in ([], ["-E"]):
+        command = [sys.executable, *flags, "-c", _PROGRAM]
+        found = subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()  # noqa: S603
+        if found:
+            return found
+    return ""
+
+
+def dynamic_metadata(field: str, _settings: dict[str, Any] | None = None) -> list[str]:
+    """Give scikit-build-core the dependencies of the package."""
+    if field != "dependencies":
+        message = f"field must be 'dependencies', but received {field!r}"
+        raise ValueError(message)
+    return [_requirement]
+
+
+def _what_is_missing(torch_version: str) -> str:
+    """Say in one sentence why nothing can be built here; empty where it can."""
+    if sys.platform != "linux":
+        return f"spgrad supports Linux, but this is {platform.system() or sys.platform}."
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    chosen_elsewhere = "CMAKE_CXX_COMPILER" in os.environ.get("CMAKE_ARGS", "")
+    if not chosen_elsewhere and not any(name and shutil.which(name.split()[0]) for name in names):
+        return (
+            "spgrad is compiled when it is installed and needs a C++20 compiler "
+            "(GCC 12 or Clang 14, or newer), but found none; on Debian, apt install g++."
+        )
+    if not torch_version:
+        return f"spgrad is compiled for the PyTorch at hand, but found none; install {_SUPPORTED}."
+    return ""
+
+
+def _for_torch_at_hand(hook: Any) -> Any:
+    """Let a hook write the series of PyTorch that it builds with into the metadata."""
+
+    @functools.wraps(hook)
+    def with_series(*arguments: Any, **options: Any) -> Any:
+        global _requirement  # noqa: PLW0603 - the hook calls dynamic_metadata
+        version = _torch_version()
+        if missing := _what_is_missing(version):
+            raise SystemExit(missing)
+        major, minor = version.split(".")[:2]
+        _requirement = f"torch>={major}.{minor},<{major}.{int(minor) + 1}"
+        try:
+            return hook(*arguments, **options)
+        finally:
+            _requirement = _SUPPORTED
+
+    return with_series
+
+
+build_wheel = _for_torch_at_hand(_scikit_build.build_wheel)
+build_editable = _for_torch_at_hand(_scikit_build.build_editable)
+prepare_metadata_for_build_wheel = _for_torch_at_hand(
+    _scikit_build.prepare_metadata_for_build_wheel
+)
+prepare_metadata_for_build_editable = _for_torch_at_hand(
+    _scikit_build.prepare_metadata_for_build_editable
+)
 
 
 def get_requires_for_build_wheel(
@@ -30,7 +100,7 @@ def get_requires_for_build_wheel(
 ) -> list[str]:
     """Return what scikit-build-core needs, and torch where it is missing."""
     requires = _scikit_build.get_requires_for_build_wheel(config_settings)
-    return requires if _torch_is_installed() else [*requires, "torch>=2.11"]
+    return requires if _torch_version() else [*requires, _SUPPORTED]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

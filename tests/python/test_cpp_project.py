@@ -1,5 +1,6 @@
 """A C++ project outside this one finds, links and runs what the wheel or CMake installed."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,7 +136,7 @@ def configure(tmp_path, find, **variables):
         'message(STATUS "found: ${spgrad_FOUND}")',
     ]
     (project / "CMakeLists.txt").write_text("\n".join(lines))
-    return configure_project(project, tmp_path / "build", spgrad_ROOT=WHEEL, **variables)
+    return configure_project(project, tmp_path / "build", **{"spgrad_ROOT": WHEEL, **variables})
 
 
 MAJOR, MINOR = map(int, SERIES.split("."))
@@ -173,6 +174,37 @@ def test_the_kernels_are_found_without_pytorch(tmp_path):
     code, said = configure(tmp_path, find, LIBTORCH_ROOT=tmp_path)
     assert code == 0
     assert "found: 1" in said
+
+
+@pytest.mark.parametrize(
+    ("find", "found"),
+    [
+        ("spgrad REQUIRED", 1),
+        ("spgrad COMPONENTS torch", 0),
+        ("spgrad REQUIRED COMPONENTS torch", ""),
+    ],
+)
+def test_where_there_is_no_pytorch_the_kernels_are_found_unless_it_is_asked_for(
+    tmp_path, find, found
+):
+    # A copy, since PyTorch is beside the wheel.
+    prefix = tmp_path / "prefix"
+    shutil.copytree(WHEEL / "share", prefix / "share")
+    shutil.copytree(WHEEL / "lib", prefix / "lib")
+    (prefix / "include").mkdir()
+    find = f"""
+set(before "${{CMAKE_MODULE_PATH}}")
+find_package({find})
+if(NOT before STREQUAL "${{CMAKE_MODULE_PATH}}" OR (TARGET spgrad::kernels AND NOT spgrad_FOUND))
+  message(FATAL_ERROR "something is left")
+endif()"""
+    code, said = configure(
+        tmp_path, find, spgrad_ROOT=prefix, CMAKE_DISABLE_FIND_PACKAGE_Python=True
+    )
+    assert "something is left" not in said
+    assert (f"found: {found}" in said) == (code == 0)
+    assert (code == 0) == (found != "")
+    assert ("spgrad::spgrad needs PyTorch" in said) == (found != 1)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import doctest
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +66,44 @@ def test_everything_public_exists(name):
     assert sorted(module.__all__) == module.__all__
     for public in module.__all__:
         assert hasattr(module, public)
+
+
+def test_the_metadata_name_the_series_of_pytorch_that_the_library_needs():
+    major, minor = torch.__version__.split(".")[:2]
+    (requirement,) = importlib.metadata.requires("spgrad")
+    parts = set(requirement.removeprefix("torch").split(","))
+    assert parts == {f">={major}.{minor}", f"<{major}.{int(minor) + 1}"}
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "cmake")
+    return importlib.import_module("spgrad_build")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ("platform", "spgrad supports Linux, but this is"),
+        ("compiler", "needs a C++20 compiler (GCC 12 or Clang 14, or newer), but found none"),
+        ("torch", "but found none; install torch>=2.11"),
+    ],
+)
+def test_what_a_build_lacks_is_said_in_one_sentence(backend, monkeypatch, lacking, said):
+    if lacking == "platform":
+        monkeypatch.setattr("sys.platform", "darwin")
+    if lacking == "compiler":
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.delenv("CXX", raising=False)
+    if lacking == "torch":
+        monkeypatch.setattr(backend, "_torch_version", lambda: "")
+    with pytest.raises(SystemExit) as stopped:
+        backend.build_wheel("/nowhere")
+    assert said in str(stopped.value)
+
+
+def test_an_sdist_may_be_built_with_any_pytorch_that_is_supported(backend):
+    assert backend.dynamic_metadata("dependencies") == ["torch>=2.11"]
 
 
 def test_the_version_is_there():

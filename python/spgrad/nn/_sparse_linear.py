@@ -76,8 +76,9 @@ class SparseLinear(nn.Module):
         dtype that ``torch.autocast`` casts; the output is contiguous.
 
     Raises:
-        ValueError: Sizes are negative, ``bias`` is no bool, ``sparsity`` is outside [0, 1], ``mask`` has another shape
-            or other numbers, or both are given. In the forward pass: the input has another size.
+        ValueError: Sizes are negative, ``bias`` is no bool, ``sparsity`` is outside [0, 1],
+            ``mask`` has another shape or other numbers, or both are given. In the forward pass: the
+            input has another size.
         RuntimeError: In the forward pass, dtypes or devices differ or are not supported. In
             ``load_state_dict``, sizes differ, or the pattern is malformed.
 
