@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import check_tensors
 
 _pattern = torch.ops.spgrad.pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
@@ -56,9 +57,7 @@ class Pattern:
 
     def __init__(self, A: Tensor) -> None:
         """Check the structure of A and prepare it."""
-        if not isinstance(A, Tensor):
-            message = f"A must be a torch.Tensor, but received {type(A).__name__}"
-            raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
+        check_tensors(A=A)
         with torch.inference_mode(mode=False):  # whose tensors could not be trained with later
             self._tensors = _pattern(A.detach())
         self._shape = A.shape
@@ -117,7 +116,10 @@ class Pattern:
 
         """
         if not (isinstance(values, Tensor) and isinstance(B, Tensor)):
-            message = "Both values and B should be instances of torch.Tensor"
+            message = (
+                "Both values and B should be instances of torch.Tensor, "
+                f"but received {type(values).__name__} and {type(B).__name__}"
+            )
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
         if values.shape != self._values_shape:
             message = (

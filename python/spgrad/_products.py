@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import check_tensors
 
 _sparse_mm = torch.ops.spgrad.sparse_mm.default
 _csr_mm = torch.ops.spgrad.csr_mm.default
@@ -79,11 +80,12 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``.
 
     Raises:
-        ValueError: Shapes or layouts do not fit.
+        ValueError: An argument is no tensor, or shapes or layouts do not fit.
         RuntimeError: Dtypes or devices differ or are not supported, or the indices are malformed or
             outside the shape.
 
     """
+    check_tensors(crow_indices=crow_indices, col_indices=col_indices, values=values, B=B)
     product: Tensor = _csr_mm(crow_indices, col_indices, values, B)
     return product
 
@@ -111,10 +113,11 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         ``values`` is dense.
 
     Raises:
-        ValueError: Shapes or layouts do not fit.
+        ValueError: An argument is no tensor, or shapes or layouts do not fit.
         RuntimeError: Dtypes or devices differ or are not supported, or an index is outside
             ``size``.
 
     """
+    check_tensors(indices=indices, values=values, B=B)
     product: Tensor = _coo_mm(indices, values, size, B)
     return product

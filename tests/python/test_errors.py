@@ -262,3 +262,17 @@ def test_plain_tensors_that_are_sparse_are_refused(make, changes, name):
     call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
     with pytest.raises(ValueError, match=rf"^{name} must be a dense \(strided\) tensor"):
         call()
+
+
+@pytest.mark.parametrize("name", ["crow_indices", "col_indices", "values", "indices", "B"])
+def test_an_argument_that_is_no_tensor_is_named_with_its_type(name):
+    A, B = csr(3, 4), ones(4, 2).numpy()
+    arguments = {"values": A.values(), "B": ones(4, 2)}
+    if name == "indices":
+        multiply = partial(spgrad.coo_mm, size=(3, 4))
+        arguments["indices"] = A.to_sparse_coo().indices()
+    else:
+        multiply = spgrad.csr_mm
+        arguments |= {"crow_indices": A.crow_indices(), "col_indices": A.col_indices()}
+    with pytest.raises(ValueError, match=f"^{name} must be a torch.Tensor, but received ndarray$"):
+        multiply(**arguments | {name: B})

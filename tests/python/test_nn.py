@@ -238,6 +238,7 @@ def test_wrong_patterns_are_refused(arguments, message):
         (lambda: SparseLinear(-1, 2), "in_features and out_features must not be negative, but"),
         (lambda: SparseLinear.from_dense(nn.ReLU()), "linear must be a torch.nn.Linear, but rec"),
         (lambda: layer_of()(integers(IN, 3)), "input must have shape (*, 5), but received (5, 3)"),
+        (lambda: layer_of()([1.0]), "input must be a torch.Tensor, but received list"),
         (lambda: layer_of()(integers()), "input must have shape (*, 5), but received ()"),
     ],
 )
@@ -249,6 +250,12 @@ def test_wrong_sizes_are_refused(call, message):
 def test_an_input_of_another_dtype_is_refused():
     with pytest.raises(RuntimeError, match="values and B must have the same dtype"):
         layer_of()(integers(3, IN).float())
+
+
+def test_integers_are_refused_as_input():
+    message = "input must have the dtype of the parameters, torch.float64, but received torch.int64"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        layer_of()(integers(3, IN).long())
 
 
 def dense_layer(dtype=torch.float64):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +79,7 @@ class SparseLinear(nn.Module):
     Raises:
         ValueError: Sizes are negative, ``bias`` is no bool, ``sparsity`` is outside [0, 1],
             ``mask`` has another shape or other numbers, or both are given. In the forward pass: the
-            input has another size.
+            input has another size, or is no tensor.
         RuntimeError: In the forward pass, dtypes or devices differ or are not supported. In
             ``load_state_dict``, sizes differ, or the pattern is malformed.
 
@@ -270,11 +271,18 @@ class SparseLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch.nn uses
         """Apply the layer to the last dimension of the input."""
+        check_tensors(input=input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             message = (
                 f"input must have shape (*, {self.in_features}), but received {tuple(input.shape)}"
             )
             raise ValueError(message)
+        if not input.is_floating_point():
+            message = (
+                f"input must have the dtype of the parameters, {self.values.dtype}, "
+                f"but received {input.dtype}"
+            )
+            raise RuntimeError(message)
         samples = input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0)
         product: Tensor = _pattern_mm(
             self.crow_indices,
