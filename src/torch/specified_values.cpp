@@ -178,7 +178,7 @@ class SpecifiedValuesBackward final : public Node {
 
 // A hook on the AccumulateGrad of a leaf: puts the first gradient into A.grad, since AccumulateGrad
 // drops the coalesced flag of COO, and adds further gradients of CSR value by value, since
-// PyTorch's addition of CSR loses memory (2.15: some 23 bytes for each entry and call).
+// PyTorch's addition of CSR loses memory (2.15).
 class AccumulateHook final : public torch::autograd::FunctionPreHook {
  public:
   explicit AccumulateHook(torch::autograd::AccumulateGrad& accumulator)
