@@ -60,7 +60,10 @@ def parse(command_line: list[str] | None) -> argparse.Namespace:
         "finite-element matrix.",
     )
     parser.add_argument(
-        "--matrix", type=Path, metavar="PATH", help="Matrix Market file in place of that matrix"
+        "--matrix",
+        type=Path,
+        metavar="PATH",
+        help="Matrix Market file (real, integer or pattern) in place of that one",
     )
     parser.add_argument(
         "--output",

@@ -40,7 +40,9 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
         description="Times and peak memory of spgrad beside other libraries.",
     )
     add_size_options(parser)
-    parser.add_argument("--matrix", type=Path, help="Matrix Market file in place of fem")
+    parser.add_argument(
+        "--matrix", type=Path, help="Matrix Market file (real, integer or pattern) in place of fem"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder")
     parser.add_argument(
         "--threads", type=int, nargs="+", metavar="N", help="numbers of threads (1 and all)"

@@ -9,6 +9,11 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/SymIntArrayRef.h>
 
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
 #include "spgrad/export.h"
 
 namespace spgrad {
@@ -41,10 +46,12 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 ///                 come in any order; repeated ones add up.
 /// `values`:       shape of col_indices, a dtype that sparse_mm takes.
 /// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
+/// `columns`:      m. Without it, B says how many there are; with it, B must have as many rows.
 ///
 /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
-                                const at::Tensor& values, const at::Tensor& B);
+                                const at::Tensor& values, const at::Tensor& B,
+                                std::optional<int64_t> columns = std::nullopt);
 
 /// C = A B for a COO matrix given by plain tensors, with a dense gradient of `values`.
 ///
@@ -59,5 +66,43 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
                                 c10::SymIntArrayRef size, const at::Tensor& B);
+
+/// The places of a sparse matrix's entries, checked, transposed and kept for many products: the
+/// form to train with, where values change and places do not. A step with mm() sorts nothing.
+///
+///     const spgrad::Pattern pattern(a);
+///     at::Tensor values = a.values().detach().clone().requires_grad_();
+///     torch::optim::Adam optimiser({values});
+///     pattern.mm(values, b).sum().backward();        // values.grad() is dense, in their order
+///
+/// A pattern never changes, and has copies of the indices, 12 bytes for each entry (16 for unsorted
+/// COO) where int32 suffices. Several threads may use it at once.
+class SPGRAD_EXPORT Pattern {
+ public:
+  /// `A`: sparse COO (unsorted or not; duplicates add up) or CSR tensor, (n, m) or (b, n, m), of
+  /// any
+  ///      dtype: only the positions matter.
+  ///
+  /// Throws c10::ValueError for another layout or rank, c10::Error for a malformed structure.
+  explicit Pattern(const at::Tensor& A);
+
+  /// C = A B for the matrix with these values.
+  ///
+  /// `values`: values_size(), a dtype that sparse_mm takes, in the order of A's entries.
+  /// `B`:      (m, p) or (b, m, p), dtype of values, any strides.
+  ///
+  /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+  at::Tensor mm(const at::Tensor& values, const at::Tensor& B) const;
+
+  /// Size of the matrix, (n, m) or (b, n, m).
+  at::IntArrayRef size() const { return size_; }
+  /// Size of the values: (nnz), or (b, nnz) for batched CSR.
+  at::IntArrayRef values_size() const { return values_size_; }
+
+ private:
+  std::vector<int64_t> size_;
+  std::vector<int64_t> values_size_;
+  std::array<at::Tensor, 4> tensors_;  // of the operators on patterns
+};
 
 }  // namespace spgrad

@@ -123,12 +123,13 @@ STAGES = {
     "src/torch/cpu/products.cpp": operators(
         "/cpu/products.cpp.o", python="product layouts_and_strides gradients malformed memory"
     ),
+    "src/torch/constructor.cpp": operators("/constructor.cpp.o", python="made_from_values"),
     "src/torch/sparse_gradient.cpp": operators(
-        "/sparse_gradient.cpp.o", python="autograd gradients training"
+        "/sparse_gradient.cpp.o", python="autograd gradients training made_from_values"
     ),
     "src/torch/sparse_mm.cpp": operators("/sparse_mm.cpp.o", python="product pattern autograd"),
     "src/torch/specified_values.cpp": operators(
-        "/specified_values.cpp.o", python="autograd gradients training"
+        "/specified_values.cpp.o", python="autograd gradients training made_from_values"
     ),
     "src/torch/autograd.cpp": operators(
         "/autograd.cpp.o", python="autograd gradients transforms memory"
@@ -136,6 +137,9 @@ STAGES = {
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
     "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
     "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
+    "src/torch/cpu/memory_limits.cpp": operators(
+        "/cpu/memory_limits.cpp.o", "/cpu/memory_limits_test.cpp.o", python="kept_memory"
+    ),
     "src/torch/cpu/pattern.cpp": operators("/cpu/pattern.cpp.o", python="pattern"),
     "src/torch/cuda/binaries.cpp": loader("binaries"),
     "src/torch/cuda/cache.cpp": loader("cache"),

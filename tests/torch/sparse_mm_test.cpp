@@ -351,5 +351,36 @@ TEST_F(SparseMmErrors, RefuseHybridTensors) {
             "dimension(s)");
 }
 
+TEST_P(SparseMmOf, IsThatOfAPatternWithTheValues) {
+  const Pattern pattern(A);
+  EXPECT_EQ(pattern.size(), A.sizes());
+  const at::Tensor values =
+      specified(A).detach().clone().view(pattern.values_size()).requires_grad_();
+  const at::Tensor C = pattern.mm(values, B);
+  EXPECT_TRUE(close(C, dense(A).matmul(B.to(at::kDouble))));
+  C.backward(G);
+  EXPECT_EQ(values.grad().sizes(), pattern.values_size());
+  EXPECT_TRUE(close(values.grad(), expected_gradient_of_values()));
+  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+}
+
+TEST(Pattern, RefusesValuesOfAnotherSize) {
+  const Pattern pattern(at::eye(3).to_sparse_csr());
+  EXPECT_THAT([&] { pattern.mm(at::ones({2}), at::ones({3, 1})); },
+              testing::ThrowsMessage<c10::ValueError>(
+                  HasSubstr("values must have shape [3], but received [2]")));
+}
+
+TEST(CsrMm, TakesTheNumberOfColumns) {
+  const at::Tensor A = at::eye(3).to_sparse_csr();
+  const auto multiply = [&](int64_t columns) {
+    return csr_mm(A.crow_indices(), A.col_indices(), A.values(), at::ones({3, 2}), columns);
+  };
+  EXPECT_TRUE(multiply(3).eq(1).all().item<bool>());
+  EXPECT_THAT([&] { multiply(4); }, testing::ThrowsMessage<c10::ValueError>(HasSubstr(
+                                        "B must have 4 rows, as many as there are columns, but "
+                                        "received shape [3, 2]")));
+}
+
 }  // namespace
 }  // namespace spgrad::test
