@@ -86,7 +86,9 @@ Tensor elements_at(const Tensor& positions, const Tensor& entries, const Tensor&
   return at::where(found, sums.index_select(0, place), at::zeros({}, values.options()));
 }
 
+// Tensors within a transform of torch.func have no storage to compare.
 bool same_memory(const Tensor& first, const Tensor& second) {
+  if (!first.has_storage() || !second.has_storage()) return first.is_same(second);
   return first.const_data_ptr() == second.const_data_ptr() &&
          first.sym_sizes() == second.sym_sizes() && first.sym_strides() == second.sym_strides();
 }

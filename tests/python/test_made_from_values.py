@@ -117,6 +117,18 @@ def test_no_dense_matrix_is_made_for_the_gradient_of_values():
     assert gradient.tolist() == [7, 3]
 
 
+@pytest.mark.parametrize("make", [coo, flagged_coo])  # PyTorch has no torch.func for CSR tensors
+@pytest.mark.parametrize("places", PLACES)
+def test_derivatives_by_torch_func_are_those_through_the_dense_matrix(make, places):
+    values, B = random(4).detach(), random(SIZE[1], 3).detach()
+
+    def second(matrix, multiply):
+        first = torch.func.grad(lambda v: multiply(matrix(*PLACES[places], v), B).pow(3).sum())
+        return first(values), torch.func.grad(lambda v: first(v).pow(2).sum())(values)
+
+    torch.testing.assert_close(second(make, spgrad.sparse_mm), second(dense, torch.mm))
+
+
 def test_hooks_and_captures_see_the_gradient_of_the_tensor():
     values, B = random(4), random(SIZE[1], 3)
     A = csr(*PLACES["unsorted"], values)
