@@ -24,6 +24,7 @@ OF_EVERY_BACKEND = {
     "test_gradients",
     "test_hostile",
     "test_layouts_and_strides",
+    "test_made_from_values",
     "test_malformed",
     "test_memory",
     "test_operators",
