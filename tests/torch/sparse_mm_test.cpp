@@ -371,7 +371,7 @@ TEST(Pattern, RefusesValuesOfAnotherSize) {
                   HasSubstr("values must have shape [3], but received [2]")));
 }
 
-TEST(CsrMm, TakesTheNumberOfColumns) {
+TEST(CsrMmWithColumns, WantsAsManyRowsOfB) {
   const at::Tensor A = at::eye(3).to_sparse_csr();
   const auto multiply = [&](int64_t columns) {
     return csr_mm(A.crow_indices(), A.col_indices(), A.values(), at::ones({3, 2}), columns);
