@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def check_tensors(**arguments: object) -> None:
+def refuse_others_than_tensors(**arguments: object) -> None:
     """Refuse arguments that are no tensors, by their names.
 
     Raises:

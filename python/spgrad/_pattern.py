@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import check_tensors
+from spgrad._arguments import refuse_others_than_tensors
 
 _pattern = torch.ops.spgrad.pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
@@ -57,7 +57,7 @@ class Pattern:
 
     def __init__(self, A: Tensor) -> None:
         """Check the structure of A and prepare it."""
-        check_tensors(A=A)
+        refuse_others_than_tensors(A=A)
         with torch.inference_mode(mode=False):  # whose tensors could not be trained with later
             self._tensors = _pattern(A.detach())
         self._shape = A.shape

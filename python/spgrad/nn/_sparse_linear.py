@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import check_tensors
+from spgrad._arguments import refuse_others_than_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -271,7 +271,7 @@ class SparseLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch.nn uses
         """Apply the layer to the last dimension of the input."""
-        check_tensors(input=input)
+        refuse_others_than_tensors(input=input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             message = (
                 f"input must have shape (*, {self.in_features}), but received {tuple(input.shape)}"
