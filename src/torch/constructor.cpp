@@ -2,7 +2,6 @@
 
 #include <torch/csrc/autograd/generated/Functions.h>
 
-#include <algorithm>
 #include <list>
 #include <memory>
 #include <thread>
@@ -99,20 +98,13 @@ SavedVariable* result_of_constructor(Node& node) {
   return compressed == nullptr ? nullptr : &compressed->result_;
 }
 
-// The caller holds the lock.
-bool is_mended(const Node& node) {
-  return std::ranges::any_of(node.pre_hooks(), [](const auto& hook) {
-    return dynamic_cast<const BeforeConstructor*>(hook.get()) != nullptr;
-  });
-}
-
 void mend(Node& node, const Tensor& made) {
   if (made.layout() != at::kSparse && made.layout() != at::kSparseCsr) return;
   auto waiting = std::make_shared<Waiting>();
   auto before = std::make_unique<BeforeConstructor>(waiting);
   auto after = std::make_unique<AfterConstructor>(made, std::move(waiting));
   const BriefLock lock;
-  if (is_mended(node)) return;
+  if (has_pre_hook<BeforeConstructor>(node)) return;
   node.add_pre_hook(std::move(before));
   node.add_post_hook(std::move(after));
 }
@@ -129,7 +121,7 @@ void mend_constructors(const Tensor& A) {
     if (SavedVariable* made = result_of_constructor(*node)) {
       const bool done = [&] {
         const BriefLock lock;
-        return is_mended(*node);
+        return has_pre_hook<BeforeConstructor>(*node);
       }();
       if (!done) mend(*node, node == A.grad_fn() ? A : made->unpack(node));
       continue;

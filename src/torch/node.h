@@ -9,6 +9,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include <algorithm>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -32,6 +33,14 @@ NodePointer<NodeType> make_node(Arguments&&... arguments) {
   } else {
     return c10::make_intrusive<NodeType>(std::forward<Arguments>(arguments)...);
   }
+}
+
+// Whether a hook of this type is on a node. The caller holds the lock under which it is added.
+template <class Hook>
+bool has_pre_hook(const Node& node) {
+  return std::ranges::any_of(node.pre_hooks(), [](const auto& hook) {
+    return dynamic_cast<const Hook*>(hook.get()) != nullptr;
+  });
 }
 
 // Whether a tensor has a tangent of forward mode. PyTorch's own function takes a lock of the tensor

@@ -67,12 +67,14 @@ Tensor positions_of(const Tensor& crow_indices, const Tensor& col_indices, at::I
   return position.flatten();
 }
 
-bool has_duplicates(const Tensor& positions) {
+// How many entries share the place of each entry; undefined where none do.
+Tensor counts_of_duplicates(const Tensor& positions) {
   const int64_t count = positions.size(0);
-  // Strictly sorted ones, the most common, are distinct.
-  return count > 1 &&
-         !positions.slice(0, 1).gt(positions.slice(0, 0, count - 1)).all().item<bool>() &&
-         std::get<0>(at::_unique2(positions)).size(0) < count;
+  if (count < 2 || positions.slice(0, 1).gt(positions.slice(0, 0, count - 1)).all().item<bool>()) {
+    return {};  // strictly sorted, the most common
+  }
+  const auto [unique, inverse, counts] = at::_unique2(positions, true, true, true);
+  return unique.size(0) == count ? Tensor() : counts.index_select(0, inverse);
 }
 
 // The elements at `positions` of a matrix with entries of these values at these places; those at
@@ -206,15 +208,15 @@ Tensor SavedPattern::gradient(const Tensor& grad_values) const {
 }
 
 Tensor SavedPattern::values_of_gradient(const Tensor& gradient) const {
-  if (is_of(gradient, same_indices)) {
-    const Tensor values = specified_values(gradient);
-    if (!shares() || !has_duplicates(positions_of(indices_, size_))) return values;
+  if (is_of(gradient, same_indices) &&
+      (!shares() || !counts_of_duplicates(positions_of(indices_, size_)).defined())) {
+    return specified_values(gradient);
   }
   const auto size = C10_AS_INTARRAYREF_SLOW(size_);
   const Tensor positions =
       is_coo() ? positions_of(indices_, size_) : positions_of(crow_indices_, indices_, size);
   // Of a tensor with one derivative for two entries, others make what stands for twice as much.
-  TORCH_CHECK(shares() || !has_duplicates(positions),
+  TORCH_CHECK(shares() || !counts_of_duplicates(positions).defined(),
               "entries of a sparse tensor that was made from values must be distinct where it goes "
               "through other operators, but some are repeated; use csr_mm or coo_mm, which take "
               "the values themselves");
@@ -235,10 +237,8 @@ Tensor SavedPattern::values_of_gradient(const Tensor& gradient) const {
 bool SavedPattern::shares() const { return is_coo() && !is_coalesced_ && !is_leaf_; }
 
 Tensor SavedPattern::share(const Tensor& grad_values) const {
-  const Tensor positions = positions_of(indices_, size_);
-  if (!has_duplicates(positions)) return grad_values;
-  const auto [unique, inverse, counts] = at::_unique2(positions, true, true, true);
-  return grad_values.div(counts.index_select(0, inverse));
+  const Tensor counts = counts_of_duplicates(positions_of(indices_, size_));
+  return counts.defined() ? grad_values.div(counts) : grad_values;
 }
 
 bool accumulate(const Tensor& A, const Tensor& gradient) {

@@ -190,10 +190,7 @@ class AccumulateHook final : public torch::autograd::FunctionPreHook {
   static void add_to(torch::autograd::AccumulateGrad& accumulator) {
     auto hook = std::make_unique<AccumulateHook>(accumulator);
     const BriefLock lock;
-    for (const auto& known : accumulator.pre_hooks()) {
-      if (dynamic_cast<AccumulateHook*>(known.get()) != nullptr) return;
-    }
-    accumulator.add_pre_hook(std::move(hook));
+    if (!has_pre_hook<AccumulateHook>(accumulator)) accumulator.add_pre_hook(std::move(hook));
   }
 
   variable_list operator()(const variable_list& grads) override {

@@ -13,7 +13,6 @@
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 #include <torch/library.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -38,11 +37,6 @@ constexpr size_t kLeastKept = 2 * kHugePage;
 constexpr uint64_t kMostPassedBy = 256;
 // No more is kept at a time than one part in so many of what this process may have.
 constexpr size_t kShareKept = 8;
-
-size_t page_size() {
-  static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return size;
-}
 
 bool is_keeping() {
   static const bool keeping = [] {
@@ -134,6 +128,7 @@ class KeptBlocks {
     // What is kept counts in the limits of the address space, where other libraries find no memory
     // as long as it is mapped.
     const size_t room = room_below_limits();
+    const size_t memory = memory_of_process();
     Blocks surplus;
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock) return;
@@ -142,7 +137,7 @@ class KeptBlocks {
     kept_.splice(kept_.end(), freed);
     // The room that there would be with nothing kept.
     const size_t all_room = room + std::min(kept_bytes_, SIZE_MAX - room);
-    const size_t most = std::min(memory_of_process(), all_room) / kShareKept;
+    const size_t most = std::min(memory, all_room) / kShareKept;
     while (kept_bytes_ > most) move(kept_.begin(), surplus);
   }
 

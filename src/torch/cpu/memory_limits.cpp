@@ -32,8 +32,6 @@ size_t least_limit(const std::filesystem::path& root, const std::string& group, 
   return least;
 }
 
-size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
-
 size_t limit_of(decltype(RLIMIT_AS) resource) {
   rlimit limit{};
   const bool limited = getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
@@ -43,6 +41,11 @@ size_t limit_of(decltype(RLIMIT_AS) resource) {
 size_t rest(size_t limit, size_t used) { return limit > used ? limit - used : 0; }
 
 }  // namespace
+
+size_t page_size() {
+  static const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
 
 size_t limit_of_control_groups(const std::filesystem::path& membership,
                                const std::filesystem::path& root) {

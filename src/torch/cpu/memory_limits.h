@@ -1,10 +1,13 @@
-// How much memory this process may have.
+// How much memory this process may have, and in what pages.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
 
 namespace spgrad {
+
+// Bytes of a page.
+size_t page_size();
 
 // The memory of the machine, or of the control groups (versions 1 and 2) that this process is in,
 // whichever is the least. Read once.
