@@ -23,8 +23,9 @@ def test_every_constant_that_is_varied_is_one_of_the_kernels():
     for variant in variants.all_variants():
         constants = compiler.constants_of(compiler.sources(dict(variant.constants)))
         assert constants.items() >= dict(variant.constants).items()
-        sort_warps = constants["kSortThreads"] // constants["kWarp"]
-        assert sort_warps * 4 << constants["kDigitBits"] < 48 << 10
+        tile = constants["kSortThreads"] * constants["kSortRounds"]  # 12 bytes for each entry
+        digits = 1 << constants["kDigitBits"]
+        assert 12 * tile + 4 * digits + 8 * constants["kSortThreads"] // 32 <= 48 << 10
     with pytest.raises(ValueError, match="kNothing once, but has it 0 times"):
         compiler.sources({"kNothing": 1})
 
@@ -39,4 +40,4 @@ def test_a_variant_compiles_and_has_grids(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "not compiled" not in printed
     assert "1 variants for sm_90 compiled" in printed
-    assert "sort_count 1×1×256, sort_scan 64×1×256, sort_move 1×1×256, sort_offsets" in printed
+    assert "sort_count 1×1×256, sort_scan 8×1×1024, sort_move 1×1×256, sort_offsets" in printed

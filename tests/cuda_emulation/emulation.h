@@ -97,7 +97,16 @@ T from_lane_xor(T value, int mask) {
   return emulation::value_of_lane(value,
                                   (threadIdx.x ^ static_cast<unsigned>(mask)) % emulation::kLanes);
 }
+template <int bits>
+unsigned lanes_with_bits(unsigned key) {
+  return lanes_with(key & ((1u << bits) - 1));
+}
+inline unsigned lanes_where(bool condition) {
+  const unsigned alike = lanes_with(condition);
+  return condition ? alike : ~alike;
+}
 inline int count_ones(unsigned mask) { return __builtin_popcount(mask); }
+inline int highest_bit(unsigned mask) { return mask == 0 ? -1 : 31 - __builtin_clz(mask); }
 
 inline unsigned fetch_add(unsigned* p, unsigned value) {
   emulation::before_atomic(p);

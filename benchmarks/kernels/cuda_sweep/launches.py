@@ -132,7 +132,8 @@ class Runner:
             (a.keys, a.pairs), (a.sorted_keys, a.sorted_pairs) = source, target
             again = " again" if number else ""
             launches.append(Launch("sort_count" + again, (tiles, 1), threads, a))
-            launches.append(Launch("sort_scan", (digits, 1), threads, a))
+            blocks = -(-digits // c["kScanDigits"])
+            launches.append(Launch("sort_scan", (blocks, 1), c["kScanThreads"], a))
             launches.append(Launch("sort_move" + again, (tiles, 1), threads, a))
             target, source = source, target
         of_keys = self._structs["Offsets"](entries, keys, sorted_keys, offsets.data_ptr())

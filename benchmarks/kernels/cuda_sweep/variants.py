@@ -82,13 +82,16 @@ SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] 
 }
 ROWS = ({"kRowsOfBlock": 16}, {"kRowsOfBlock": 64}, {"kLongRow": 128}, {"kLongRow": 512})
 FEWER_WARPS = (("kWarps", 4), ("kRowsOfBlock", 16))
-# Counts of all warps and digits must fit into 48 KB.
+# The entries of a tile must fit into 48 KB, in the order of their digits.
 SORTS = (
     {},
-    *({"kSortRounds": rounds} for rounds in (8, 24)),
-    *({"kSortThreads": threads} for threads in (128, 512)),
-    {"kSortThreads": 512, "kSortRounds": 8},
+    *({"kSortRounds": rounds} for rounds in (4, 12)),
+    {"kSortThreads": 128},
+    {"kSortThreads": 128, "kSortRounds": 16},
+    {"kSortThreads": 512, "kSortRounds": 4},
+    {"kSortThreads": 512, "kSortRounds": 6},
     *({"kDigitBits": bits} for bits in (6, 8)),
+    {"kScanThreads": 512},
 )
 
 

@@ -18,9 +18,12 @@ inline constexpr int kBlock = kWarps * kWarp;
 
 // Of the sort: threads of a thread block, entries that it does, greatest number of bits of a digit.
 inline constexpr int kSortThreads = 256;
-inline constexpr int kSortRounds = 16;
+inline constexpr int kSortRounds = 8;
 inline constexpr int kTileEntries = kSortThreads * kSortRounds;
 inline constexpr int kDigitBits = 9;
+// Of the sum over its tiles: threads of a thread block, and digits, whose counts are one sector.
+inline constexpr int kScanThreads = 1024;
+inline constexpr int kScanDigits = 8;
 
 // Entries of a row (or, of a transposed structure, of a column) from which on it is cut into pieces
 // of as many.
@@ -149,7 +152,7 @@ struct Sort {
   const void* pairs;
   unsigned* sorted_keys;
   void* sorted_pairs;
-  unsigned* counts;  // (digits, tiles)
+  unsigned* counts;  // (tiles, digits)
   unsigned* totals;  // (digits)
   Status* status;
 };

@@ -35,7 +35,30 @@ __device__ __forceinline__ T from_lane_xor(T value, int mask) {
 __device__ __forceinline__ unsigned lanes_with(unsigned key) {
   return __match_any_sync(kAllLanes, key);
 }
+// The same for keys of so many bits: 4 instructions for each of them. The one instruction for whole
+// keys takes longer where many keys differ.
+template <int bits>
+__device__ __forceinline__ unsigned lanes_with_bits(unsigned key) {
+  unsigned same = kAllLanes;
+#pragma unroll
+  for (int bit = 0; bit < bits; ++bit) {
+    unsigned alike;
+    asm volatile(
+        "{ .reg .pred set; setp.ne.u32 set, %1, 0; vote.sync.ballot.b32 %0, set, 0xffffffff;"
+        " @!set not.b32 %0, %0; }"
+        : "=r"(alike)
+        : "r"(key & 1u << bit));
+    same &= alike;
+  }
+  return same;
+}
+// The lanes of which this is true, as a mask.
+__device__ __forceinline__ unsigned lanes_where(bool condition) {
+  return __ballot_sync(kAllLanes, condition);
+}
 __device__ __forceinline__ int count_ones(unsigned mask) { return __popc(mask); }
+// The number of the highest bit that is set; -1 if none is.
+__device__ __forceinline__ int highest_bit(unsigned mask) { return 31 - __clz(mask); }
 
 // Whole numbers only: sums of others would depend on the order.
 __device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {

@@ -98,11 +98,12 @@ __device__ __forceinline__ Complex<Real> number_from_lane_xor(Complex<Real> a, i
 }
 
 // Sums of whole numbers over the lanes of a warp, up to and including each of them. All lanes.
-__device__ __forceinline__ unsigned sum_up_to_lane(unsigned value) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+template <class Number>
+__device__ __forceinline__ Number sum_up_to_lane(Number value) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
-    const unsigned before = from_lane(value, lane >= distance ? lane - distance : lane);
+    const Number before = from_lane(value, lane - distance);
     if (lane >= distance) value += before;
   }
   return value;

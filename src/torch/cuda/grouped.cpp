@@ -126,8 +126,9 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
   sort.counts = workspace[counts];
   sort.totals = workspace[totals];
   sort.status = findings.status();
-  const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks) {
-    launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, kSortThreads}, &sort);
+  const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks,
+                       unsigned threads) {
+    launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, threads}, &sort);
   };
   for (int pass = 0; pass < passes && tiles > 0; ++pass) {
     const bool into_pairs = (passes - pass) % 2 == 1;
@@ -140,9 +141,9 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
     sort.sorted_pairs = into_pairs ? pairs.mutable_data_ptr() : workspace[other_pairs];
     const std::string argument =
         pass == 0 ? c10::str("<", source, ">") : c10::str("<spgrad::cuda::Moved<", source, ">>");
-    run("sort_count", argument, tiles);
-    run("sort_scan", "", digits);
-    run("sort_move", argument, tiles);
+    run("sort_count", argument, tiles, kSortThreads);
+    run("sort_scan", "", at::ceil_div(digits, unsigned{kScanDigits}), kScanThreads);
+    run("sort_move", argument, tiles, kSortThreads);
   }
 
   const Tensor offsets = at::empty({keys + 1}, options);

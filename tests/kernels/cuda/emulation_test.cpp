@@ -228,7 +228,12 @@ TEST(Emulation, LanesExchangeNumbers) {
       EXPECT_EQ(from_lane(lane, static_cast<int>(lane) + 33), (lane + 1) % 32);
       EXPECT_EQ(from_lane_xor(static_cast<float>(lane), 5), static_cast<float>(lane ^ 5));
       EXPECT_EQ(from_lane_xor(~UInt64{lane}, 16), ~UInt64{lane ^ 16});
+      EXPECT_EQ(from_lane(lane, -1), 31u);
       EXPECT_EQ(lanes_with(lane % 2), lane % 2 == 0 ? 0x55555555u : 0xaaaaaaaau);
+      EXPECT_EQ(lanes_with_bits<1>(lane), lane % 2 == 0 ? 0x55555555u : 0xaaaaaaaau);
+      EXPECT_EQ(lanes_where(lane < 5), 31u);
+      EXPECT_EQ(highest_bit(lanes_where(lane < 5)), 4);
+      EXPECT_EQ(highest_bit(lanes_where(false)), -1);
     });
   }
 }
@@ -343,7 +348,9 @@ TEST_P(RealKernels, HaveNoRaces) { expect_report(RACES, GetParam()); }
 INSTANTIATE_TEST_SUITE_P(, RealKernels,
                          testing::Values(Planted{"sums", nullptr}, Planted{"both", nullptr},
                                          Planted{"products", nullptr},
-                                         Planted{"malformed", nullptr}, Planted{"sort", nullptr}),
+                                         Planted{"malformed", nullptr},
+                                         Planted{"sort_coo", nullptr},
+                                         Planted{"sort_csr", nullptr}),
                          test_name);
 
 class RaceChecker : public testing::TestWithParam<Planted> {};

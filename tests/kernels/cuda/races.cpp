@@ -36,24 +36,25 @@ void malformed() {
   if (result.pending != 1) throw std::runtime_error("nothing was told");
 }
 
-void sort() {
-  using Source = OfCoo<int, true>;
+// The first pass of a sort of two tiles.
+template <class Source>
+void sort(int form, const void* offsets, const void* indices) {
   constexpr Int64 kEntries = kTileEntries + 40;
-  std::vector<Int64> indices(2 * kEntries);
-  for (size_t k = 0; k < indices.size(); ++k) indices[k] = static_cast<Int64>(k * 7 % 8);
   Status status = {};
   std::vector<unsigned> keys(kEntries);
   std::vector<Vector<int, 2>> pairs(kEntries);
   std::vector<unsigned> counts(2 * 8);
   std::vector<unsigned> totals(8);
   Sort a = {};
-  a.origin.form = kCoo;
-  a.origin.wide = 1;
+  a.origin.form = form;
+  a.origin.wide = form == kCoo;
   a.origin.items = 1;
   a.origin.rows = a.origin.columns = 8;
   a.origin.entries = a.entries = kEntries;
-  a.origin.indices = indices.data();
-  a.first = a.last = a.may_be_sorted = 1;
+  a.origin.offsets = offsets;
+  a.origin.indices = indices;
+  a.first = a.last = 1;
+  a.may_be_sorted = form == kCoo;
   a.digit_bits = 3;
   a.tiles = 2;
   a.sorted_keys = keys.data();
@@ -66,8 +67,22 @@ void sort() {
   a.origin.records = records;
   a.origin.pending = &pending;
   launch(2, 1, kSortThreads, 1, [&] { sort_count<Source>(a); });
-  launch(8, 1, kSortThreads, 2, [&] { sort_scan(a); });
+  launch(1, 1, kScanThreads, 2, [&] { sort_scan(a); });
   launch(2, 1, kSortThreads, 3, [&] { sort_move<Source>(a); });
+  std::vector<int> begins(9);
+  const Offsets of_keys = {kEntries, 8, keys.data(), begins.data()};
+  launch(1, 1, kSortThreads, 4, [&] { sort_offsets<int>(of_keys); });
+}
+void sort_coo() {
+  std::vector<Int64> indices(2 * (kTileEntries + 40));
+  for (size_t k = 0; k < indices.size(); ++k) indices[k] = static_cast<Int64>(k * 7 % 8);
+  sort<OfCoo<int, true>>(kCoo, nullptr, indices.data());
+}
+void sort_csr() {
+  std::vector<int> indices(kTileEntries + 40);
+  for (size_t k = 0; k < indices.size(); ++k) indices[k] = static_cast<int>(k * 7 % 8);
+  const int offsets[9] = {0, 5, 5, 700, 1100, 2000, kTileEntries, kTileEntries, kTileEntries + 40};
+  sort<ByColumnOfCsr<int, int>>(kCsr, offsets, indices.data());
 }
 
 }  // namespace
@@ -81,7 +96,8 @@ int main(int argc, char** argv) {
       {"both", product<Shape<Half, float, int, unsigned, true, true, true, 8, 4, 1, 2, 3>>},
       {"products", product<Shape<double, double, int, unsigned, true, false, true, 1, 8, 2, 4, 3>>},
       {"malformed", malformed},
-      {"sort", sort},
+      {"sort_coo", sort_coo},
+      {"sort_csr", sort_csr},
   };
   for (const auto& [name, run] : kernels) {
     if (argc != 2 || std::strcmp(argv[1], name) != 0) continue;

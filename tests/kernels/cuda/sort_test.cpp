@@ -94,13 +94,17 @@ Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int
     const auto run = [&](const auto& kernel, unsigned blocks) {
       launch(blocks, 1, kSortThreads, ++seed, kernel);
     };
+    const auto run_scan = [&] {
+      launch((digits + kScanDigits - 1) / kScanDigits, 1, kScanThreads, ++seed,
+             [&] { sort_scan(a); });
+    };
     if (pass == 0) {
       run([&] { sort_count<Source>(a); }, a.tiles);
-      run([&] { sort_scan(a); }, digits);
+      run_scan();
       run([&] { sort_move<Source>(a); }, a.tiles);
     } else {
       run([&] { sort_count<Moved<Source>>(a); }, a.tiles);
-      run([&] { sort_scan(a); }, digits);
+      run_scan();
       run([&] { sort_move<Moved<Source>>(a); }, a.tiles);
     }
     keys_before = result.keys;
@@ -143,6 +147,15 @@ Structure make_csr(Int64 items, Int64 rows, Int64 columns, Int64 entries_of_item
     std::sort(cuts.begin(), cuts.end());
     s.offsets.insert(s.offsets.end(), cuts.begin(), cuts.end());
   }
+  for (Int64 k = 0; k < s.entries; ++k) s.indices.push_back(below(random, columns));
+  return s;
+}
+
+// Rows of these numbers of entries.
+Structure make_csr_of(const std::vector<Int64>& lengths, Int64 columns, unsigned seed) {
+  std::mt19937_64 random(seed);
+  Structure s = {1, static_cast<Int64>(lengths.size()), columns, false, {}, {0}, 0};
+  for (const Int64 length : lengths) s.offsets.push_back(s.entries += length);
   for (Int64 k = 0; k < s.entries; ++k) s.indices.push_back(below(random, columns));
   return s;
 }
@@ -202,8 +215,16 @@ void expect_sorted(const Structure& s, int form, bool by_row, int most_digit_bit
 }
 
 // Entries round a warp, what a warp does, and a tile.
-const Int64 kEntries[] = {
-    1, 31, 33, 512, 513, kTileEntries - 1, kTileEntries, kTileEntries + 1, 2 * kTileEntries + 100};
+constexpr Int64 kWarpEntries = kTileEntries / kSortWarps;
+const Int64 kEntries[] = {1,
+                          31,
+                          33,
+                          kWarpEntries,
+                          kWarpEntries + 1,
+                          kTileEntries - 1,
+                          kTileEntries,
+                          kTileEntries + 1,
+                          2 * kTileEntries + 100};
 
 TEST(SortTest, CooByRow) {
   for (const Int64 entries : kEntries) {
@@ -237,6 +258,66 @@ TEST(SortTest, CsrByColumn) {
   expect_sorted<ByColumnOfCsr<Int64, Int64>, Int64, Int64>(make_csr(1, 1, 1, 40, 6), kCsr, false);
 }
 
+TEST(SortTest, RowsOfCsrAreFoundWhereverTheyBegin) {
+  const auto expect = [](const std::vector<Int64>& lengths) {
+    expect_sorted<ByColumnOfCsr<int, int>, int, int>(make_csr_of(lengths, 600, 1), kCsr, false);
+    expect_sorted<ByColumnOfCsr<Int64, Int64>, Int64, Int64>(make_csr_of(lengths, 3, 1), kCsr,
+                                                             false);
+  };
+  const std::vector<Int64> nothing(3 * kSortThreads);  // more rows than threads
+  const auto and_nothing = [&](std::vector<Int64> lengths) {
+    lengths.insert(lengths.end(), nothing.begin(), nothing.end());
+    return lengths;
+  };
+  expect(std::vector<Int64>(kTileEntries + 70, 1));
+  expect({3 * kTileEntries + 5});
+  expect(and_nothing({100}));
+  // A row, or many without entries, at the border of a warp and of a tile, and beside it.
+  for (const Int64 border : {Int64{kWarp}, kWarpEntries, Int64{kTileEntries}}) {
+    for (const Int64 first : {border - 1, border, border + 1}) {
+      expect({first, 40, 0, 0, kTileEntries, 1});
+      std::vector<Int64> lengths = and_nothing({0, 0, first});
+      lengths.insert(lengths.end(), {2, 0, 90});
+      expect(and_nothing(lengths));
+    }
+  }
+  std::mt19937_64 random(2);
+  std::vector<Int64> lengths(3000);
+  for (Int64& length : lengths) length = random() % 4 == 0 ? below(random, 12) : 0;
+  expect(lengths);
+}
+
+TEST(SortTest, RowsOfCsrAreFoundAmongVeryManyWithoutEntries) {
+  const auto most = static_cast<size_t>(ByColumnOfCsr<int, int>::kMostMarked);
+  for (const size_t rows : {most, most + 4, most + 5, most + 20000}) {
+    std::vector<Int64> lengths(rows);
+    lengths[0] = 5;
+    lengths[3] = kTileEntries;  // where the tile begins that the others are in
+    lengths[rows / 2] = 7;
+    lengths[rows - 1] = kTileEntries;
+    expect_sorted<ByColumnOfCsr<int, int>, int, int>(make_csr_of(lengths, 60, 1), kCsr, false);
+  }
+}
+
+TEST(SortTest, BatchesOfCsr) {
+  // Rows without entries, and tiles that are of several items.
+  const Structure s = make_csr(4, 500, 90, 3 * kTileEntries / 8, 12);
+  expect_sorted<ByColumnOfCsr<int, int>, int, int>(s, kCsr, false);
+  expect_sorted<ByColumnOfCsr<Int64, Int64>, Int64, Int64>(s, kCsr, false, 3);
+}
+
+TEST(SortTest, OneDescentIsSeen) {
+  for (const Int64 border : {Int64{kWarp}, kWarpEntries, Int64{kTileEntries}}) {
+    for (const Int64 place : {border - 1, border, border + 1}) {
+      Structure s = make_coo(1, kTileEntries, 20, kTileEntries + 50, false, 13);
+      for (Int64 k = 0; k < s.entries; ++k) {
+        s.indices[static_cast<size_t>(k)] = k / 3 + (k < place ? 1 : 0);
+      }
+      expect_sorted<OfCoo<int, true>, int, Int64>(s, kCoo, true);
+    }
+  }
+}
+
 TEST(SortTest, ManyPasses) {
   for (const bool sorted : {false, true}) {
     // Two, three and four passes: the first and the last one are of different parity.
@@ -246,11 +327,18 @@ TEST(SortTest, ManyPasses) {
       expect_sorted<OfCoo<int, false>, int, Int64>(s, kCoo, false, digit_bits);
     }
   }
+  for (const int digit_bits : {kDigitBits, 5, 4}) {
+    expect_sorted<ByColumnOfCsr<int, int>, int, int>(make_csr(1, 50, 900, 5000, 7), kCsr, false,
+                                                     digit_bits);
+  }
 }
 
 TEST(SortTest, EqualKeys) {
   expect_sorted<OfCoo<int, true>, int, Int64>(make_coo(1, 1, 50, 5000, false, 8), kCoo, true);
   expect_sorted<OfCoo<int, false>, int, Int64>(make_coo(1, 50, 1, 5000, false, 8), kCoo, false);
+  Structure s = make_csr(1, 50, 512, 5000, 8);
+  std::fill(s.indices.begin(), s.indices.end(), 511);  // the last digit
+  expect_sorted<ByColumnOfCsr<int, int>, int, int>(s, kCsr, false);
 }
 
 TEST(SortTest, BadIndicesOfCooAreTold) {
@@ -274,18 +362,19 @@ TEST(SortTest, BadIndicesOfCooAreTold) {
 
 TEST(SortTest, BadStructuresOfCsrTouchNothingOutside) {
   std::mt19937_64 random(10);
-  for (int round = 0; round < 10; ++round) {
-    Structure s = make_csr(2, 50, 40, 2500, 11);
+  for (int round = 0; round < 20; ++round) {
+    const Int64 items = 1 + round % 2;
+    Structure s = make_csr(items, 50, 40, 5000 / items, 11);
     const auto spoil = [&](std::vector<Int64>& numbers, Int64 bound) {
       for (int n = 0; n < 20; ++n) {
         const Int64 choices[] = {-1, bound, static_cast<int>(random()), below(random, bound)};
         numbers[random() % numbers.size()] = choices[random() % 4];
       }
     };
-    spoil(s.offsets, 2500);
-    if (round % 2 == 0) spoil(s.indices, 40);
-    const auto result =
-        sort<ByColumnOfCsr<int, int>, int, int>(s, kCsr, false, static_cast<uint64_t>(round), 9);
+    spoil(s.offsets, 5000 / items);
+    if (round % 4 < 2) spoil(s.indices, 40);
+    const auto result = sort<ByColumnOfCsr<int, int>, int, int>(
+        s, kCsr, false, static_cast<uint64_t>(round), kDigitBits);
     UInt64 first = 0;
     for (Int64 k = s.entries; k-- > 0;) {
       const Int64 column = s.indices[static_cast<size_t>(k)];
@@ -295,6 +384,93 @@ TEST(SortTest, BadStructuresOfCsrTouchNothingOutside) {
     for (const auto& pair : result.pairs) {
       EXPECT_GE(pair.of[0], 0);
       EXPECT_LT(pair.of[0], 50);
+    }
+  }
+}
+
+TEST(SortTest, CountsThatAreWrongTouchNothingOutside) {
+  // As if other indices had been counted.
+  std::mt19937_64 random(14);
+  const Structure s = make_csr(1, 50, 700, kTileEntries + 300, 15);
+  const std::vector<int> offsets(s.offsets.begin(), s.offsets.end());
+  const std::vector<int> indices(s.indices.begin(), s.indices.end());
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    std::vector<unsigned> counts(2 * kDigits);
+    std::vector<unsigned> totals(kDigits);
+    for (auto* numbers : {&counts, &totals}) {
+      for (unsigned& number : *numbers) number = static_cast<unsigned>(random()) >> seed * 8;
+    }
+    constexpr size_t kMargin = 5000;
+    const auto count = static_cast<size_t>(s.entries);
+    std::vector<unsigned> keys(count + 2 * kMargin, 12345);
+    std::vector<Vector<int, 2>> pairs(count + 2 * kMargin, {-7, -7});
+    Status status = {};
+    Sort a = {};
+    a.origin = origin_of(s, kCsr, offsets, indices);
+    a.entries = s.entries;
+    a.first = a.last = 1;
+    a.digit_bits = kDigitBits;
+    a.tiles = 2;
+    a.counts = counts.data();
+    a.totals = totals.data();
+    a.sorted_keys = keys.data() + kMargin;
+    a.sorted_pairs = pairs.data() + kMargin;
+    a.status = &status;
+    launch(2, 1, kSortThreads, seed, [&] { sort_move<ByColumnOfCsr<int, int>>(a); });
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (i >= kMargin && i < kMargin + count) continue;
+      ASSERT_EQ(keys[i], 12345u);
+      ASSERT_EQ(pairs[i].of[0], -7);
+    }
+  }
+}
+
+TEST(SortTest, CountsOfManyTilesAreAddedUp) {
+  std::mt19937_64 random(16);
+  for (const int digit_bits : {1, 2, 4, 5}) {
+    for (const unsigned tiles : {1u, 7u, 1023u, 1024u, 1025u, 2500u}) {
+      const unsigned digits = 1u << digit_bits;
+      std::vector<unsigned> counts(size_t{tiles} * digits);
+      for (unsigned& count : counts) count = static_cast<unsigned>(random() % 100);
+      std::vector<unsigned> expected = counts;
+      std::vector<unsigned> sums(digits);
+      for (size_t i = 0; i < counts.size(); ++i) {
+        expected[i] = sums[i % digits];
+        sums[i % digits] += counts[i];
+      }
+      std::vector<unsigned> totals(digits);
+      Sort a = {};
+      a.digit_bits = digit_bits;
+      a.tiles = tiles;
+      a.counts = counts.data();
+      a.totals = totals.data();
+      launch((digits + kScanDigits - 1) / kScanDigits, 1, kScanThreads, tiles,
+             [&] { sort_scan(a); });
+      EXPECT_EQ(counts, expected) << tiles;
+      EXPECT_EQ(totals, sums);
+    }
+  }
+}
+
+TEST(SortTest, OffsetsOfSortedKeys) {
+  std::mt19937_64 random(17);
+  for (const Int64 keys : {1, 255, 256, 257, 5000}) {
+    for (const size_t entries : {0u, 1u, 31u, 32u, 33u, 1023u, 1024u, 1025u, 40000u}) {
+      for (const Int64 used : {Int64{1}, keys / 3 + 1, keys}) {
+        std::vector<unsigned> sorted(entries);
+        for (unsigned& key : sorted) {
+          key = static_cast<unsigned>(keys - used + below(random, used));
+        }
+        std::sort(sorted.begin(), sorted.end());
+        std::vector<Int64> offsets(static_cast<size_t>(keys) + 1);
+        const Offsets a = {static_cast<Int64>(entries), keys, sorted.data(), offsets.data()};
+        launch(static_cast<unsigned>(keys / kSortThreads + 1), 1, kSortThreads, entries,
+               [&] { sort_offsets<Int64>(a); });
+        for (size_t key = 0; key < offsets.size(); ++key) {
+          const auto place = std::lower_bound(sorted.begin(), sorted.end(), key);
+          ASSERT_EQ(offsets[key], place - sorted.begin());
+        }
+      }
     }
   }
 }
