@@ -107,6 +107,7 @@ inline unsigned lanes_where(bool condition) {
 }
 inline int count_ones(unsigned mask) { return __builtin_popcount(mask); }
 inline int highest_bit(unsigned mask) { return mask == 0 ? -1 : 31 - __builtin_clz(mask); }
+inline int lowest_bit(unsigned mask) { return __builtin_ctz(mask); }
 
 inline unsigned fetch_add(unsigned* p, unsigned value) {
   emulation::before_atomic(p);
@@ -129,6 +130,10 @@ T load_once(const T* p) {
   return *p;
 }
 template <class T>
+T load_read_only(const T* p) {
+  return *p;
+}
+template <class T>
 T load_shared_by_blocks(const T* p) {
   emulation::give_way();
   return *p;
@@ -137,6 +142,14 @@ T load_shared_by_blocks(const T* p) {
 template <class T>
 T* kept_pointer(T* p) {
   return p;
+}
+
+template <class To, class From>
+To bits_of(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
 
 inline float float_of_bits(unsigned bits) {

@@ -80,7 +80,7 @@ class Runner:
         most = len(case.col) // c["kLongRow"] * 2
         of_sums = max(4, case.problem.values.itemsize)
         a = self._structs["Product"](
-            p=v.p, conjugated=moved, most_pieces=most, origin=self._origin,
+            p=v.p, conjugated=moved, most_pieces=most, origin=self._origin, rows_of_block=v.rows,
             values=case.problem.values.data_ptr(), status=self.status.data_ptr(),
             pieces=self._keep(most * ctypes.sizeof(self._structs["Piece"])).data_ptr(),
             partial_sums=self._keep(most * v.p * of_sums).data_ptr(),
@@ -93,9 +93,8 @@ class Runner:
             indices=(case.pairs if moved else case.col).data_ptr(),
         )  # fmt: skip
         find = self._structs["Find"](a.a, a.origin, a.status, a.pieces, most)
-        threads, lanes_and_tiles = c["kWarps"] * c["kWarp"], v.shape[0] * v.shape[1]
-        tiles = 1 if products else -(-v.p // (v.vector * lanes_and_tiles))
-        grid = (a.piece_blocks - (-rows // c["kRowsOfBlock"]), tiles)
+        threads = c["kWarps"] * c["kWarp"]
+        grid = (a.piece_blocks - (-rows // v.rows), 1 if products else -(-v.p // v.columns()))
         launches = []
         for x, y, sums_of_turn, dA in zip(gathered, own, out, case.dA, strict=True):
             of_turn = type(a).from_buffer_copy(a)

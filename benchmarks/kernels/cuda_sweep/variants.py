@@ -33,6 +33,8 @@ class Variant(NamedTuple):
     vector: int = 4
     dtype: str = "float32"
     p: int = 128
+    rows: int = 32
+    """Of a thread block."""
     piece_blocks: int = 2
     """For each multiprocessor; 2 in products.cpp."""
     constants: tuple[tuple[str, int], ...] = ()
@@ -40,8 +42,14 @@ class Variant(NamedTuple):
 
     def __str__(self) -> str:
         """Name all that differs in a table."""
-        shape = f" shape {self.shape} pieces {self.piece_blocks}" if self.kind in ROLES else ""
+        shape = ""
+        if self.kind in ROLES:
+            shape = f" shape {self.shape} rows {self.rows} pieces {self.piece_blocks}"
         return f"{self.kind}{shape}{''.join(f' {name}={value}' for name, value in self.constants)}"
+
+    def columns(self) -> int:
+        """Count the columns that a group of lanes does at a time."""
+        return self.vector * self.shape[0] * self.shape[1]
 
     def expressions(self) -> dict[str, str]:
         """Give the kernels' names for NVRTC, by what they are called here."""
@@ -63,7 +71,7 @@ class Variant(NamedTuple):
 # By dtype, p and vector: shapes of the forward product and of both gradients. The first of each is
 # what shapes.cpp chooses. Gradients of half numbers do all columns at once, as then products have
 # the dtype of the operands.
-HALF = (((16, 1, 2, 4), (16, 1, 4, 4), (8, 2, 1, 4)), ((16, 1, 2, 3), (16, 1, 4, 3)))
+HALF = (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3), (16, 1, 2, 3)))
 WIDE = (((32, 2, 2, 4), (32, 1, 4, 4), (32, 2, 2, 3)), ((32, 2, 2, 3), (32, 1, 4, 3)))
 SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {
     ("float32", 128, 4): (
@@ -73,15 +81,14 @@ SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] 
     ("float32", 64, 4): (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3),)),
     ("float32", 256, 4): WIDE,
     ("float32", 32, 4): (((8, 1, 4, 4), (8, 1, 2, 4), (4, 2, 2, 4)), ((8, 1, 4, 3),)),
-    ("float32", 1, 1): (((1, 1, 4, 4), (1, 1, 1, 4), (1, 1, 1, 6)), ((1, 1, 4, 3),)),
+    ("float32", 1, 1): (((4, 1, 4, 4), (8, 1, 4, 4), (4, 1, 2, 4)), ((4, 1, 4, 3), (8, 1, 4, 3))),
     ("float16", 128, 8): HALF,
     ("bfloat16", 128, 8): HALF,
     ("float64", 128, 2): WIDE,
     ("complex64", 128, 2): WIDE,
     ("complex128", 128, 1): WIDE,
 }
-ROWS = ({"kRowsOfBlock": 16}, {"kRowsOfBlock": 64}, {"kLongRow": 128}, {"kLongRow": 512})
-FEWER_WARPS = (("kWarps", 4), ("kRowsOfBlock", 16))
+LONG_ROWS = (128, 512)
 # The entries of a tile must fit into 48 KB, in the order of their digits.
 SORTS = (
     {},
@@ -103,9 +110,11 @@ def all_variants() -> list[Variant]:
             made += [Variant(kind, shape, vector, dtype, p) for shape in shapes]
     for kind, blocks in (("forward", 4), ("backward", 3)):
         usual = Variant(kind, (32, 1, 4, blocks))
-        made += [usual._replace(constants=tuple(constants.items())) for constants in ROWS]
+        made += [usual._replace(constants=(("kLongRow", count),)) for count in LONG_ROWS]
+        made += [usual._replace(rows=rows) for rows in (16, 64)]
         # As many warps of a multiprocessor have the same bound on registers.
-        made.append(Variant(kind, (32, 1, 4, 2 * blocks), constants=FEWER_WARPS))
+        fewer = usual._replace(shape=(32, 1, 4, 2 * blocks), rows=16)
+        made.append(fewer._replace(constants=(("kWarps", 4),)))
         made += [usual._replace(piece_blocks=count) for count in (1, 4)]
     made += [Variant(kind, (32, 1, 4, n)) for kind in ("products", "transposed") for n in (3, 4)]
     return made + [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]

@@ -11,9 +11,8 @@ using UInt64 = unsigned long long;
 
 inline constexpr int kWarp = 32;
 
-// Of the products: warps of a thread block, rows that they share out, threads of a block.
+// Of the products: warps of a thread block, and its threads.
 inline constexpr int kWarps = 8;
-inline constexpr int kRowsOfBlock = 32;
 inline constexpr int kBlock = kWarps * kWarp;
 
 // Of the sort: threads of a thread block, entries that it does, greatest number of bits of a digit.
@@ -133,8 +132,9 @@ struct Product {
   Status* status;
   Piece* pieces;
   unsigned most_pieces;
-  unsigned piece_blocks;  // thread blocks that do pieces; the others do rows
-  void* partial_sums;     // p numbers for each piece
+  unsigned piece_blocks;   // thread blocks that do pieces; the others do rows
+  unsigned rows_of_block;  // at most kBlock
+  void* partial_sums;      // p numbers for each piece
 };
 
 // Stable radix sort of entries by row or by column, in passes over digits of the key.

@@ -59,6 +59,9 @@ __device__ __forceinline__ unsigned lanes_where(bool condition) {
 __device__ __forceinline__ int count_ones(unsigned mask) { return __popc(mask); }
 // The number of the highest bit that is set; -1 if none is.
 __device__ __forceinline__ int highest_bit(unsigned mask) { return 31 - __clz(mask); }
+__device__ __forceinline__ int lowest_bit(unsigned mask) {
+  return __ffs(static_cast<int>(mask)) - 1;
+}
 
 // Whole numbers only: sums of others would depend on the order.
 __device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {
@@ -108,11 +111,28 @@ __device__ __forceinline__ T load_shared_by_blocks(const T* p) {
   return result;
 }
 
+// What nobody writes while the kernel runs, and other warps may read, too.
+template <class T>
+__device__ __forceinline__ T load_read_only(const T* p) {
+  T result;
+  *reinterpret_cast<Word<T>*>(&result) = __ldg(reinterpret_cast<const Word<T>*>(p));
+  return result;
+}
+
 // The compiler is not to look into a pointer that is worked out once, and then to work it out anew.
 template <class T>
 __device__ __forceinline__ T* kept_pointer(T* p) {
   asm("" : "+l"(p));
   return p;
+}
+
+// The same bits as another type.
+template <class To, class From>
+__device__ __forceinline__ To bits_of(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
 }
 
 __device__ __forceinline__ float float_of_half(unsigned short bits) {

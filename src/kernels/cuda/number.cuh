@@ -129,4 +129,28 @@ struct alignas(sizeof(Scalar) * count) Vector {
   Scalar of[count];
 };
 
+template <class Scalar, int count>
+__device__ __forceinline__ Vector<Sum<Scalar>, count> widened(const Vector<Scalar, count>& x) {
+  Vector<Sum<Scalar>, count> result;
+#pragma unroll
+  for (int v = 0; v < count; ++v) result.of[v] = widened(x.of[v]);
+  return result;
+}
+// Two at a time: one instruction for each, where compilers need two to take them out of a word.
+template <int count>
+__device__ __forceinline__ Vector<float, count> widened(const Vector<BFloat16, count>& x) {
+  Vector<float, count> result;
+  if constexpr (count == 1) {
+    result.of[0] = widened(x.of[0]);
+  } else {
+    const auto words = bits_of<Vector<unsigned, count / 2>>(x);
+#pragma unroll
+    for (int v = 0; v < count; v += 2) {
+      result.of[v] = float_of_bits(words.of[v / 2] << 16);
+      result.of[v + 1] = float_of_bits(words.of[v / 2] & 0xffff0000u);
+    }
+  }
+  return result;
+}
+
 }  // namespace spgrad::cuda

@@ -5,70 +5,25 @@
 //     gradient of A           products
 //     both gradients          both, over the columns of A
 //
-// A warp does a row, or a piece of a long one. Groups of kLanes lanes share out its entries; a lane
-// has kTiles vectors of the columns. Each lane fetches and checks one entry, and leaves what is
-// needed of it in memory that the warp shares, so that an index is read once, checked, then used.
-//
-// Rows of more than kLongRow entries are done in pieces, before all others; whoever does the last
-// piece of a row adds them up. Sums are added in an order that depends on the row and on the shape
-// of the kernel alone: no number is added by an atomic operation.
+// A group of kLanes lanes does a row; each of its lanes has kTiles vectors of the columns. In each
+// step, each lane fetches and checks one entry, and leaves what is needed of it in memory that the
+// warp shares, so that an index is read once, checked, then used. Sums are added in the order of
+// the entries, whoever does a row and whatever is beside it (in pieces of kLongRow entries): no
+// number is added by an atomic operation.
 #pragma once
-#include "number.cuh"
-#include "status.cuh"
+#include "rows.cuh"
 
 namespace spgrad::cuda {
 
-// What a kernel is compiled for. `Place` counts vectors of X; `Out` is the dtype of products.
-template <class Scalar_, class Out_, class Index_, class Place_, bool moved, bool sums,
-          bool products, int vector, int lanes, int tiles, int at_once, int blocks>
-struct Shape {
-  using Scalar = Scalar_;
-  using Out = Out_;
-  using Index = Index_;
-  using Place = Place_;
-  static constexpr bool kMoved = moved;
-  static constexpr bool kSums = sums;
-  static constexpr bool kProducts = products;
-  static constexpr int kVector = vector;
-  static constexpr int kLanes = lanes;
-  static constexpr int kTiles = tiles;
-  static constexpr int kAtOnce = at_once;  // entries of a group whose rows of X are under way
-  static constexpr int kBlocks = blocks;   // of threads, on a multiprocessor: bounds the registers
-  static constexpr int kGroups = kWarp / lanes;
-  static constexpr int kColumns = vector * lanes * tiles;  // that a warp does at a time
-};
-
-// An entry that has been checked: where its row of X begins, in vectors, and its value.
-template <class Place, class Number, bool with_value>
-struct alignas(sizeof(Number) < 8 ? 8 : 16) Staged {
-  Place place;
-  Number value;
-};
-template <class Place, class Number>
-struct Staged<Place, Number, false> {
-  Place place;
-};
-
-// What the threads of a warp share.
-template <class S>
-struct WarpMemory {
-  Staged<typename S::Place, Sum<typename S::Scalar>, S::kSums> entries[kWarp];
-  Sum<typename S::Scalar> products[S::kProducts ? kWarp : 1];
-};
-
-template <class S>
-using Loaded = Vector<typename S::Scalar, S::kVector>;
-template <class S>
-using Sums = Vector<Sum<typename S::Scalar>, S::kVector>;
-
-// An entry as it was given. Its value comes along where its place is known beforehand.
+// An entry as it was given.
 template <class S>
 struct Fetched {
   typename S::Index index;
-  typename S::Index position;
+  typename S::Index position;  // of its value, where that is not its own
   typename S::Scalar value;
 };
 
+// Entry k. Its value comes along where its place is known beforehand.
 template <class S>
 __device__ __forceinline__ Fetched<S> fetch(const Product& a, Int64 k) {
   using Index = typename S::Index;
@@ -86,103 +41,24 @@ __device__ __forceinline__ Fetched<S> fetch(const Product& a, Int64 k) {
   return result;
 }
 
-// The columns of one lane.
+// The entry of this lane, where there is one.
 template <class S>
-struct Lane {
-  int group;
-  int first;                // vector
-  bool present[S::kTiles];  // whether the columns of a tile are there
-};
-
-template <class S>
-__device__ __forceinline__ Lane<S> make_lane(int first_column, int p) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  Lane<S> result;
-  result.group = lane / S::kLanes;
-  result.first = lane % S::kLanes;
-#pragma unroll
-  for (int t = 0; t < S::kTiles; ++t) {
-    result.present[t] = first_column + (result.first + t * S::kLanes) * S::kVector < p;
-  }
-  return result;
+__device__ __forceinline__ Fetched<S> fetch(const Product& a, const Step& step,
+                                            const Lane<S>& lane) {
+  return lane.first < step.left ? fetch<S>(a, step.entry) : Fetched<S>{};
 }
 
-// Sums over the kLanes lanes of a group, of `count` numbers at once: each step halves the numbers
-// that a lane has. Number n ends in held[n % kHeld] of the lanes that it is said to belong to.
-template <class S, int count>
-struct LaneSums {
-  static constexpr int kHeld = count > S::kLanes ? count / S::kLanes : 1;
-  static constexpr int kSpread = count > S::kLanes ? 1 : S::kLanes / count;  // lanes with the same
-};
-
-template <class S, int count>
-__device__ __forceinline__ void sum_over_lanes(Sum<typename S::Scalar> (&v)[count], int first) {
-  int left = count;
-#pragma unroll
-  for (int mask = S::kLanes / 2; mask > 0; mask /= 2) {
-    if (left > 1) {
-      left /= 2;
-      const bool upper = (first & mask) != 0;
-#pragma unroll
-      for (int i = 0; i < count / 2; ++i) {
-        if (i >= left) continue;
-        const auto given = number_from_lane_xor(upper ? v[i] : v[i + left], mask);
-        v[i] = plus(upper ? v[i + left] : v[i], given);
-      }
-    } else {
-      v[0] = plus(v[0], number_from_lane_xor(v[0], mask));
-    }
-  }
+template <class S>
+__device__ __forceinline__ bool has_position(const Product& a, const Fetched<S>& entry) {
+  return !S::kMoved || static_cast<UInt64>(entry.position) < static_cast<UInt64>(a.a.entries);
 }
 
-// Adds the entries [e, e + kAtOnce · kGroups) of those that are staged, up to `count`. All lanes
-// take part.
-template <class S, int at_once, bool checks_count>
-__device__ __forceinline__ void add_together(WarpMemory<S>& memory, const Lane<S>& lane,
-                                             const Loaded<S>* __restrict__ x, int e, int count,
-                                             const Sums<S> (&own)[S::kTiles],
-                                             Sums<S> (&sum)[S::kTiles]) {
-  using Number = Sum<typename S::Scalar>;
-  Loaded<S> row[at_once][S::kTiles];
-  Number factor[at_once];
-  bool there[at_once];
-#pragma unroll
-  for (int i = 0; i < at_once; ++i) {
-    const int n = e + i * S::kGroups + lane.group;
-    there[i] = !checks_count || n < count;
-    // In place of one that is missing, the last one is loaded, and left out. That is no branch.
-    const auto entry = memory.entries[there[i] ? n : count - 1];
-    if constexpr (S::kSums) factor[i] = entry.value;
-#pragma unroll
-    for (int t = 0; t < S::kTiles; ++t) {
-      if (lane.present[t]) row[i][t] = x[entry.place + static_cast<unsigned>(t * S::kLanes)];
-    }
-  }
-  Number product[at_once];
-#pragma unroll
-  for (int i = 0; i < at_once; ++i) {
-    product[i] = {};
-#pragma unroll
-    for (int t = 0; t < S::kTiles; ++t) {
-      if (!there[i] || !lane.present[t]) continue;
-#pragma unroll
-      for (int v = 0; v < S::kVector; ++v) {
-        const Number number = widened(row[i][t].of[v]);
-        if constexpr (S::kSums) multiply_add(sum[t].of[v], factor[i], number);
-        if constexpr (S::kProducts) multiply_add(product[i], own[t].of[v], number);
-      }
-    }
-  }
-  if constexpr (S::kProducts) {
-    using L = LaneSums<S, at_once>;
-    sum_over_lanes<S>(product, lane.first);
-    if (lane.first % L::kSpread == 0) {
-#pragma unroll
-      for (int i = 0; i < L::kHeld; ++i) {
-        const int which = lane.first / L::kSpread * L::kHeld + i;
-        const int n = e + which * S::kGroups + lane.group;
-        if (n < kWarp) memory.products[n] = product[i];
-      }
+// The value, where it is not known yet. This may be of no entry.
+template <class S>
+__device__ __forceinline__ void fetch_value(const Product& a, Fetched<S>& entry) {
+  if constexpr (S::kMoved && S::kSums) {
+    if (a.a.entries > 0 && has_position(a, entry)) {
+      entry.value = load_once(static_cast<const typename S::Scalar*>(a.values) + entry.position);
     }
   }
 }
@@ -193,61 +69,175 @@ struct Kept {
   bool good;
 };
 
-// Checks the entry of each lane, the first one of which is `k`, and stages it for the warp.
+// Checks entry k, which this lane has fetched, and stages it for its group. One that is not there
+// is staged as nothing.
 template <class S>
-__device__ __forceinline__ Kept stage(const Product& a, WarpMemory<S>& memory,
-                                      const Fetched<S>& entry, Int64 k, int count) {
-  using Scalar = typename S::Scalar;
+__device__ __forceinline__ Kept stage(const Product& a, WarpMemory<S>& memory, const Lane<S>& lane,
+                                      const Fetched<S>& entry, Int64 k, bool there) {
   using Place = typename S::Place;
   const int me = static_cast<int>(threadIdx.x) % kWarp;
-  Kept kept = {-1, true};
-  if (me >= count) return kept;
-  kept.position = S::kMoved ? static_cast<Int64>(entry.position) : k + me;
-  kept.good = static_cast<UInt64>(entry.index) < static_cast<UInt64>(a.a.columns);
-  if (S::kMoved && static_cast<UInt64>(kept.position) >= static_cast<UInt64>(a.a.entries)) {
-    kept = {-1, false};
-  }
-  const Place step = static_cast<Place>(a.gathered.row_stride / S::kVector);
-  memory.entries[me].place = kept.good ? static_cast<Place>(entry.index) * step : 0;
+  auto& staged = memory.batches[me / S::kAtOnce].entries[me % S::kAtOnce];
+  const bool has_place = has_position(a, entry);
+  const bool good = has_place && static_cast<Bound<S>>(entry.index) < lane.bound;
+  staged.place = there && good ? static_cast<Place>(entry.index) * lane.stride : 0;
   if constexpr (S::kSums) {
     // What a bad entry may have been is unknown, and so is all that it is added to.
-    Sum<Scalar> value = NotANumber<Sum<Scalar>>::get();
-    if (kept.good) {
-      value = widened(S::kMoved ? load_once(static_cast<const Scalar*>(a.values) + kept.position)
-                                : entry.value);
+    using Number = Sum<typename S::Scalar>;
+    staged.value =
+        good ? conjugate_if(a.conjugated, widened(entry.value)) : NotANumber<Number>::get();
+  }
+  if (there && !good && a.a.reports) {
+    refuse(a.origin, a.status, false, static_cast<UInt64>(k), entry.index, 0);
+  }
+  const Int64 position = S::kMoved ? static_cast<Int64>(entry.position) : k;
+  return {there && has_place ? position : -1, good};
+}
+
+// Sums over the kLanes lanes of a group, of kAtOnce numbers at once: each step halves the numbers
+// that a lane has. Number n ends in v[0] of the lanes from n · kLanes / kAtOnce on.
+template <class S>
+__device__ __forceinline__ void sum_over_lanes(Sum<typename S::Scalar> (&v)[S::kAtOnce],
+                                               int first) {
+  int left = S::kAtOnce;
+#pragma unroll
+  for (int mask = S::kLanes / 2; mask > 0; mask /= 2) {
+    if (left > 1) {
+      left /= 2;
+      const bool upper = (first & mask) != 0;
+#pragma unroll
+      for (int i = 0; i < S::kAtOnce / 2; ++i) {
+        if (i >= left) continue;
+        const auto given = number_from_lane_xor(upper ? v[i] : v[i + left], mask);
+        v[i] = plus(upper ? v[i + left] : v[i], given);
+      }
+    } else {
+      v[0] = plus(v[0], number_from_lane_xor(v[0], mask));
     }
-    memory.entries[me].value = conjugate_if(a.conjugated, value);
   }
-  if (!kept.good && a.a.reports) {
-    refuse(a.origin, a.status, false, static_cast<UInt64>(k + me), entry.index, 0);
-  }
-  return kept;
 }
 
-// Adds all entries that are staged, for the columns of this lane. In the last round some are
-// missing.
+// What a group has of a row. Of the row behind it, what is read is on its way.
 template <class S>
-__device__ __forceinline__ void add_staged(WarpMemory<S>& memory, const Lane<S>& lane,
-                                           const Loaded<S>* __restrict__ x, int count,
-                                           const Sums<S> (&own)[S::kTiles],
-                                           Sums<S> (&sum)[S::kTiles]) {
-  constexpr int kRound = S::kAtOnce * S::kGroups;
-  int e = 0;
-#pragma unroll 1
-  for (; e + kRound <= count; e += kRound) {
-    add_together<S, S::kAtOnce, false>(memory, lane, x, e, count, own, sum);
-  }
-  if (e < count) add_together<S, S::kAtOnce, true>(memory, lane, x, e, count, own, sum);
+struct Row {
+  Sums<S> sum[S::kTiles];
+  Sums<S> own[S::kTiles];  // the columns of Y
+  Loaded<S> next_own[S::kTiles];
+};
+
+// A row's number through all items, and its item.
+struct Place {
+  Int64 row;
+  Int64 item;
+};
+
+template <bool pieces>
+__device__ __forceinline__ Place place_of(const Product& a, const List& list, const Step& step,
+                                          Int64 first) {
+  Int64 row = first + list.rows[step.row].number;
+  if constexpr (pieces) row = a.pieces[row].row;
+  return {row, item_of(a.a, row)};
 }
 
-// The columns of this lane in the first row of X.
+// Of the row of a step, the columns of this lane in Y.
 template <class S>
-__device__ __forceinline__ const Loaded<S>* columns_of(const Operand& x, const Lane<S>& lane,
-                                                       int first_column, Int64 item) {
+__device__ __forceinline__ void load_own(const Product& a, const Lane<S>& lane, const Place& place,
+                                         Loaded<S> (&own)[S::kTiles]) {
+  const auto* y = static_cast<const typename S::Scalar*>(a.own.data) +
+                  place.item * a.own.item_stride +
+                  (place.row - place.item * a.a.rows) * a.own.row_stride + lane.column;
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) {
+    if (!lane.present[t]) continue;
+    own[t] = load_read_only(reinterpret_cast<const Loaded<S>*>(y) + t * S::kLanes);
+  }
+}
+
+// The sums of a row go to their place.
+template <class S, class Number>
+__device__ __forceinline__ void store_sums(Number* place, const Lane<S>& lane,
+                                           const Sums<S> (&sum)[S::kTiles]) {
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) {
+    if (!lane.present[t]) continue;
+    Vector<Number, S::kVector> rounded;
+#pragma unroll
+    for (int v = 0; v < S::kVector; ++v) rounded.of[v] = Rounded<Number>::from(sum[t].of[v]);
+    *(reinterpret_cast<Vector<Number, S::kVector>*>(place) + t * S::kLanes) = rounded;
+  }
+}
+
+// After the last entry of a row, or of a piece, the sums of which are not rounded yet.
+template <class S, bool pieces>
+__device__ __forceinline__ void put_sums(const Product& a, const Lane<S>& lane, Int64 number,
+                                         Row<S>& row) {
   using Scalar = typename S::Scalar;
-  const auto* first = static_cast<const Scalar*>(x.data) + first_column;
-  if (item != 0) first += item * x.item_stride;
-  return kept_pointer(reinterpret_cast<const Loaded<S>*>(first) + lane.first);
+  const Int64 place = number * a.p + lane.column;
+  if constexpr (pieces) {
+    store_sums(static_cast<Sum<Scalar>*>(a.partial_sums) + place, lane, row.sum);
+  } else {
+    store_sums(static_cast<Scalar*>(a.sums) + place, lane, row.sum);
+  }
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) row.sum[t] = {};
+}
+
+// Adds the entries [e, e + kAtOnce) of those that are staged. All lanes.
+template <class S, bool all_there>
+__device__ __forceinline__ void add_batch(WarpMemory<S>& memory, const Lane<S>& lane, int e,
+                                          int count, Row<S>& row) {
+  using Number = Sum<typename S::Scalar>;
+  const int begin = lane.group * S::kLanes + e;
+  const Batch<S> batch = memory.batches[begin / S::kAtOnce];
+  Loaded<S> x[S::kAtOnce][S::kTiles];
+#pragma unroll
+  for (int i = 0; i < S::kAtOnce; ++i) {
+#pragma unroll
+    for (int t = 0; t < S::kTiles; ++t) {
+      x[i][t] = load_read_only(lane.x[t] + batch.entries[i].place);
+    }
+  }
+  Number product[S::kAtOnce];
+#pragma unroll
+  for (int i = 0; i < S::kAtOnce; ++i) {
+    const bool there = all_there || e + i < count;
+#pragma unroll
+    for (int t = 0; t < S::kTiles; ++t) {
+      const Sums<S> wide = widened(x[i][t]);
+      Number of_tile = {};
+#pragma unroll
+      for (int v = 0; v < S::kVector; ++v) {
+        const Number number = wide.of[v];
+        if constexpr (S::kSums) {
+          if (there) multiply_add(row.sum[t].of[v], batch.entries[i].value, number);
+        }
+        if constexpr (S::kProducts) multiply_add(of_tile, row.own[t].of[v], number);
+      }
+      if constexpr (S::kProducts) {
+        if (!lane.present[t]) of_tile = {};
+        product[i] = t == 0 ? of_tile : plus(product[i], of_tile);
+      }
+    }
+  }
+  if constexpr (S::kProducts) {
+    constexpr int kSame = S::kLanes / S::kAtOnce;  // lanes with the same number
+    sum_over_lanes<S>(product, lane.first);
+    if (lane.first % kSame == 0) memory.products[begin + lane.first / kSame] = product[0];
+  }
+}
+
+// Adds the entries that are staged, `count` of them.
+template <class S>
+__device__ __forceinline__ void add_staged(WarpMemory<S>& memory, const Lane<S>& lane, int count,
+                                           Row<S>& row) {
+#pragma unroll 1
+  for (int e = 0; e < S::kLanes; e += S::kAtOnce) {
+    if (!any_group<S>(e < count)) break;
+    if (all_groups<S>(e + S::kAtOnce <= count)) {
+      add_batch<S, true>(memory, lane, e, count, row);
+    } else {
+      add_batch<S, false>(memory, lane, e, count, row);
+    }
+  }
 }
 
 // The product of the entry that this lane has staged goes to the place of its value.
@@ -265,206 +255,84 @@ __device__ __forceinline__ void put_product(const Product& a, const WarpMemory<S
   *place = Rounded<Out>::from(product);
 }
 
-// Adds up what the groups have. Each step halves the tiles that a lane has, as long as there are
-// more; afterwards tile held[i] of the result is in sum[i].
+// The row that was on its way is there.
 template <class S>
-struct GroupSums {
-  static constexpr int kHeld = S::kTiles > S::kGroups ? S::kTiles / S::kGroups : 1;
-  static constexpr int kSpread = S::kTiles > S::kGroups ? 1 : S::kGroups / S::kTiles;
-};
-
-template <class S>
-__device__ __forceinline__ void sum_over_groups(Sums<S> (&sum)[S::kTiles], int group) {
-  int left = S::kTiles;
-#pragma unroll
-  for (int mask = S::kGroups / 2; mask > 0; mask /= 2) {
-    if (left > 1) {
-      left /= 2;
-      const bool upper = (group & mask) != 0;
-#pragma unroll
-      for (int t = 0; t < S::kTiles / 2; ++t) {
-        if (t >= left) continue;
-#pragma unroll
-        for (int v = 0; v < S::kVector; ++v) {
-          const auto mine = upper ? sum[t + left].of[v] : sum[t].of[v];
-          const auto other = upper ? sum[t].of[v] : sum[t + left].of[v];
-          sum[t].of[v] = plus(mine, number_from_lane_xor(other, mask * S::kLanes));
-        }
-      }
-    } else {
-#pragma unroll
-      for (int v = 0; v < S::kVector; ++v) {
-        sum[0].of[v] = plus(sum[0].of[v], number_from_lane_xor(sum[0].of[v], mask * S::kLanes));
-      }
-    }
-  }
-}
-
-// Calls use(first column, sums of a vector) for each vector of the row that this lane has to write.
-template <class S, class Use>
-__device__ __forceinline__ void for_each_sum(Sums<S> (&sum)[S::kTiles], const Lane<S>& lane,
-                                             int first_column, int p, const Use& use) {
-  using G = GroupSums<S>;
-  sum_over_groups<S>(sum, lane.group);
-  if (lane.group % G::kSpread != 0) return;
-#pragma unroll
-  for (int i = 0; i < G::kHeld; ++i) {
-    const int tile = lane.group / G::kSpread * G::kHeld + i;
-    const int column = first_column + (lane.first + tile * S::kLanes) * S::kVector;
-    if (column < p) use(column, sum[i]);
-  }
-}
-
-template <class S>
-__device__ __forceinline__ void load_own(const Product& a, const Lane<S>& lane, int first_column,
-                                         Int64 item, Int64 row, Sums<S> (&own)[S::kTiles]) {
-  using Scalar = typename S::Scalar;
-  const auto* y = static_cast<const Scalar*>(a.own.data) + item * a.own.item_stride +
-                  (row - item * a.a.rows) * a.own.row_stride + first_column;
+__device__ __forceinline__ void use_own(const Product& a, Row<S>& row) {
 #pragma unroll
   for (int t = 0; t < S::kTiles; ++t) {
-    own[t] = {};
-    if (!lane.present[t]) continue;
-    const auto loaded = *(reinterpret_cast<const Loaded<S>*>(y) + lane.first + t * S::kLanes);
 #pragma unroll
     for (int v = 0; v < S::kVector; ++v) {
-      own[t].of[v] = conjugate_if(a.conjugated, widened(loaded.of[v]));
+      row.own[t].of[v] = conjugate_if(a.conjugated, widened(row.next_own[t].of[v]));
     }
   }
 }
 
-// Lists the pieces of long rows, and checks all offsets. Grid: rows.
-template <class Index>
-__global__ void __launch_bounds__(kBlock) find_pieces(SPGRAD_ARGUMENT(Find) a) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Int64 row = static_cast<Int64>(blockIdx.x) * kBlock + threadIdx.x;
-  Int64 length = 0;
-  if (row < a.a.items * a.a.rows) {
-    const Range range = read_row<Index>(a.a, row, &a.origin, a.status);
-    length = range.end - range.begin;
+// Does the rows of the list, for the columns from the first one on. While entries are added, those
+// that come next are on their way. All threads.
+template <class S, bool pieces>
+__device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemory<S>& memory,
+                                         Lane<S>& lane, Int64 first, int first_column) {
+  set_columns<S>(a.gathered, lane, first_column, a.p);
+  const Step nothing = {};
+  Step step = step_behind(list, lane, nothing);
+  Step next = {};
+  Fetched<S> entry = fetch<S>(a, step, lane);
+  Fetched<S> next_entry = {};
+  // Where values are moved, two steps are on their way: the place of a value has to be there before
+  // the value can be read.
+  if constexpr (S::kMoved) {
+    next = step_behind(list, lane, step);
+    next_entry = fetch<S>(a, next, lane);
+    fetch_value(a, entry);
   }
-  const bool is_long = length > kLongRow;
-  const unsigned count = is_long ? static_cast<unsigned>((length + kLongRow - 1) / kLongRow) : 0;
-  const unsigned alike = lanes_with(is_long);
-  unsigned with_long = is_long ? alike : ~alike;
-  if (with_long == 0) return;
-  // The pieces of the rows of lower lanes come first.
-  const unsigned upto = sum_up_to_lane(count);
-  unsigned start = 0;
-  if (lane == kWarp - 1) start = fetch_add(&a.status->pieces, upto);
-  start = from_lane(start, kWarp - 1) + upto - count;
+  Row<S> row = {};
+  bool begins = true;
+  if constexpr (S::kProducts) {
+    if (step.left > 0) load_own(a, lane, place_of<pieces>(a, list, step, first), row.next_own);
+  }
 #pragma unroll 1
-  for (int l = 0; with_long != 0; ++l, with_long >>= 1) {
-    if ((with_long & 1) == 0) continue;
-    const unsigned first = from_lane(start, l);
-    const unsigned pieces = from_lane(count, l);
-    for (unsigned n = static_cast<unsigned>(lane); n < pieces; n += kWarp) {
-      // There is room for all pieces of rows that do not overlap.
-      if (first + n < a.most_pieces) a.pieces[first + n] = {row - lane + l, n, first, 0, 0};
+  while (any_group<S>(step.left > 0)) {
+    const int count = step.left < S::kLanes ? step.left : S::kLanes;
+    const bool ends = step.left <= S::kLanes;
+    const unsigned number = list.rows[step.row].number;
+    if (begins && step.left > 0) {
+      if (a.a.items > 1) {
+        const Place place = place_of<pieces>(a, list, step, first);
+        set_item<S>(a.gathered, lane, first_column, place.item);
+      }
+      if constexpr (S::kProducts) use_own(a, row);
+    }
+    const Kept kept = stage<S>(a, memory, lane, entry, step.entry, lane.first < count);
+    if constexpr (S::kMoved) {
+      const Step behind = step_behind(list, lane, next);
+      entry = next_entry;
+      next_entry = fetch<S>(a, behind, lane);
+      fetch_value(a, entry);
+      step = next;
+      next = behind;
+    } else {
+      step = step_behind(list, lane, step);
+      entry = fetch<S>(a, step, lane);
+    }
+    begins = ends;
+    if constexpr (S::kProducts) {
+      if (begins && step.left > 0)
+        load_own(a, lane, place_of<pieces>(a, list, step, first), row.next_own);
+    }
+    sync_warp();
+    add_staged<S>(memory, lane, count, row);
+    sync_warp();
+    if constexpr (S::kProducts) put_product<S>(a, memory, kept, first_column);
+    if constexpr (S::kSums) {
+      const bool has_done = ends && count > 0;
+      if (has_done) put_sums<S, pieces>(a, lane, first + number, row);
+      if constexpr (pieces) {
+        if (any_group<S>(has_done)) {
+          finish_piece(a, lane, has_done, static_cast<unsigned>(first) + number);
+        }
+      }
     }
   }
-}
-
-// What the warps of a thread block share: rows, and how many of them are taken.
-struct Rows {
-  Range ranges[kRowsOfBlock];
-  unsigned taken;
-  int poisoned;
-};
-
-// A row that a warp does, or a piece of it.
-struct Row {
-  Int64 number;
-  Int64 item;
-  Int64 begin;
-  int length;
-  unsigned piece;
-};
-
-// Takes the next row of the thread block that no warp has. All lanes. So a warp with long rows does
-// fewer of them, and neighbouring rows, whose rows of X are often the same, are done together.
-__device__ __forceinline__ bool take_row(const Product& a, Rows& rows, Row& taken) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll 1
-  while (true) {
-    unsigned n = 0;
-    if (lane == 0) n = fetch_add(&rows.taken, 1);
-    n = from_lane(n, 0);
-    taken.number = static_cast<Int64>(blockIdx.x - a.piece_blocks) * kRowsOfBlock + n;
-    if (n >= kRowsOfBlock || taken.number >= a.a.items * a.a.rows) break;
-    const Range range = rows.ranges[n];
-    const Int64 length = range.end - range.begin;
-    if (length < 0 || length > kLongRow) continue;  // malformed, or done in pieces
-    taken.item = range.item;
-    taken.begin = range.begin;
-    taken.length = static_cast<int>(length);
-    return true;
-  }
-  taken.length = 0;
-  return false;
-}
-
-// Takes the next piece of this warp.
-template <class Index>
-__device__ __forceinline__ bool take_piece(const Product& a, Row& taken) {
-  taken.length = 0;
-  unsigned count = load_shared_by_blocks(&a.status->pieces);
-  if (count > a.most_pieces) count = a.most_pieces;
-#pragma unroll 1
-  while (true) {
-    taken.piece += a.piece_blocks * kWarps;
-    if (taken.piece >= count) return false;
-    const Piece piece = a.pieces[taken.piece];
-    const Range range = read_row<Index>(a.a, piece.row, nullptr, nullptr);
-    const Int64 begin = range.begin + static_cast<Int64>(piece.number) * kLongRow;
-    if (begin >= range.end) continue;  // offsets that have changed meanwhile
-    taken.number = piece.row;
-    taken.item = range.item;
-    taken.begin = begin;
-    taken.length = range.end - begin < kLongRow ? static_cast<int>(range.end - begin) : kLongRow;
-    return true;
-  }
-}
-
-// Entry `done` + lane of a row, where there is one.
-template <class S>
-__device__ __forceinline__ Fetched<S> fetch(const Product& a, const Row& at, int done) {
-  const int n = done + static_cast<int>(threadIdx.x) % kWarp;
-  return n < at.length ? fetch<S>(a, at.begin + n) : Fetched<S>{};
-}
-
-// Adds up the pieces of a row, in order, for one column.
-template <class S>
-__device__ __forceinline__ void add_pieces(const Product& a, const Piece& piece, unsigned count,
-                                           int column) {
-  using Scalar = typename S::Scalar;
-  const auto* partial = static_cast<const Sum<Scalar>*>(a.partial_sums) +
-                        static_cast<Int64>(piece.first) * a.p + column;
-  Sum<Scalar> total = {};
-#pragma unroll 16
-  for (unsigned n = 0; n < count; ++n) {
-    total = plus(total, load_shared_by_blocks(partial + static_cast<Int64>(n) * a.p));
-  }
-  static_cast<Scalar*>(a.sums)[piece.row * a.p + column] = Rounded<Scalar>::from(total);
-}
-
-// After the sums of a piece: if it is the last one of its row, adds them up. All lanes.
-template <class S>
-__device__ __forceinline__ void finish_piece(const Product& a, unsigned number) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Piece piece = a.pieces[number];
-  const Range range = read_row<typename S::Index>(a.a, piece.row, nullptr, nullptr);
-  const auto count = static_cast<unsigned>((range.end - range.begin + kLongRow - 1) / kLongRow);
-  fence_device();
-  sync_warp();
-  unsigned done = 0;
-  if (lane == 0) done = fetch_add(&a.pieces[piece.first].done, 1);
-  done = from_lane(done, 0);
-  sync_warp();  // the other lanes, too, see what the first one has seen: exchanges order no memory
-  const unsigned tiles = static_cast<unsigned>((a.p + S::kColumns - 1) / S::kColumns);
-  if (done != count * tiles - 1 || piece.first + count > a.most_pieces) return;
-  fence_device();
-  for (int column = lane; column < a.p; column += kWarp) add_pieces<S>(a, piece, count, column);
 }
 
 template <class Number>
@@ -494,93 +362,69 @@ __device__ __forceinline__ void give_up(const Product& a) {
   }
 }
 
-// Grid: (piece_blocks + rows / kRowsOfBlock, tiles of columns). While entries are added, those that
-// come next are on their way.
+// Does all columns of what is listed. Sums of different columns have nothing in common, so that
+// other thread blocks do them; products run over all columns.
+template <class S, bool pieces>
+__device__ __forceinline__ void add_columns(const Product& a, List& list, WarpMemory<S>& memory,
+                                            Lane<S>& lane, Int64 first, int first_column) {
+  for (int column = first_column;;) {
+    if (threadIdx.x == 0) list.taken = 0;
+    sync_block();
+    add_rows<S, pieces>(a, list, memory, lane, first, column);
+    column += S::kColumns;
+    if (!S::kProducts || column >= a.p) return;
+    sync_block();
+  }
+}
+
+// Sums of the rows without entries of this warp.
+template <class S>
+__device__ __forceinline__ void clear_rows(const Product& a, Int64 row, bool is_empty,
+                                           int first_column) {
+  using Scalar = typename S::Scalar;
+  unsigned empty = lanes_where(is_empty);
+  const int me = static_cast<int>(threadIdx.x) % kWarp;
+  const int behind =
+      S::kProducts || a.p - first_column < S::kColumns ? a.p : first_column + S::kColumns;
+#pragma unroll 1
+  for (; empty != 0; empty &= empty - 1) {
+    Scalar* sums = static_cast<Scalar*>(a.sums) + (row - me + lowest_bit(empty)) * a.p;
+#pragma unroll 1
+    for (int column = first_column + me * S::kVector; column < behind;
+         column += kWarp * S::kVector) {
+      *reinterpret_cast<Loaded<S>*>(sums + column) = {};
+    }
+  }
+}
+
+// Grid: (piece_blocks + rows / rows_of_block, tiles of columns).
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply(SPGRAD_ARGUMENT(Product) a) {
-  using Scalar = typename S::Scalar;
   using Index = typename S::Index;
   using Memory = WarpMemory<S>[kWarps];
   SPGRAD_SHARED(Memory, all_memory);
-  SPGRAD_SHARED(Rows, rows);
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  WarpMemory<S>& memory = all_memory[warp];
-  const bool does_pieces = blockIdx.x < a.piece_blocks;
-  if (threadIdx.x == 0) {
-    rows.taken = 0;
-    rows.poisoned = load_shared_by_blocks(&a.status->poisoned) != 0;
-  }
-  if (!does_pieces && threadIdx.x < kRowsOfBlock) {
-    const Int64 row = static_cast<Int64>(blockIdx.x - a.piece_blocks) * kRowsOfBlock + threadIdx.x;
-    if (row < a.a.items * a.a.rows) {
-      rows.ranges[threadIdx.x] = read_row<Index>(a.a, row, nullptr, nullptr);
+  SPGRAD_SHARED(List, list);
+  WarpMemory<S>& memory = all_memory[threadIdx.x / kWarp];
+  // Not looked at before offsets are read, too, for each wait is long for the rows of a block.
+  const bool poisoned = load_shared_by_blocks(&a.status->poisoned) != 0;
+  Lane<S> lane = make_lane<S>(a.a);
+  const int first_column = S::kProducts ? 0 : static_cast<int>(blockIdx.y) * S::kColumns;
+  if (blockIdx.x < a.piece_blocks) {
+    constexpr unsigned kPieces = kWarps * S::kGroups;  // of a block at a time
+    for (unsigned turn = blockIdx.x; !poisoned; turn += a.piece_blocks) {
+      const unsigned first = turn * kPieces;
+      if (!list_pieces<Index>(a, list, first, kPieces)) break;
+      add_columns<S, true>(a, list, memory, lane, first, first_column);
+    }
+  } else {
+    const Int64 first = static_cast<Int64>(blockIdx.x - a.piece_blocks) * a.rows_of_block;
+    const Int64 length = list_rows<Index>(a, list, first);
+    if (!poisoned) {
+      add_columns<S, false>(a, list, memory, lane, first, first_column);
+      if constexpr (S::kSums) clear_rows<S>(a, first + threadIdx.x, length == 0, first_column);
     }
   }
-  sync_block();
-  if (rows.poisoned) {
-    give_up<S>(a);
-    return;
-  }
-  Row next = {};
-  next.piece = (blockIdx.x - a.piece_blocks) * kWarps + static_cast<unsigned>(warp);
-  const auto take = [&] {
-    return does_pieces ? take_piece<Index>(a, next) : take_row(a, rows, next);
-  };
-  const int first_column = S::kProducts ? 0 : static_cast<int>(blockIdx.y) * S::kColumns;
-  Lane<S> lane = make_lane<S>(first_column, a.p);
-  bool more = take();
-  auto ahead = fetch<S>(a, next, 0);
-  while (more) {
-    const Row at = next;
-    more = take();
-    int column = first_column;
-    bool last_columns = true;
-    // Sums of different columns have nothing in common, so that other thread blocks do them.
-    // Products run over all columns.
-#pragma unroll 1
-    do {
-      if constexpr (S::kProducts) {
-        lane = make_lane<S>(column, a.p);
-        last_columns = column + S::kColumns >= a.p;
-      }
-      Sums<S> sum[S::kTiles] = {};
-      Sums<S> own[S::kTiles];
-      if constexpr (S::kProducts) load_own<S>(a, lane, column, at.item, at.number, own);
-      const auto* x = columns_of<S>(a.gathered, lane, column, at.item);
-      int done = 0;
-#pragma unroll 1
-      do {
-        const int count = at.length - done < kWarp ? at.length - done : kWarp;
-        const Kept kept = stage<S>(a, memory, ahead, at.begin + done, count);
-        const int behind = done + kWarp;
-        const bool last = behind >= at.length;
-        ahead = last && last_columns ? fetch<S>(a, next, 0) : fetch<S>(a, at, last ? 0 : behind);
-        if (count == 0) break;
-        sync_warp();
-        add_staged<S>(memory, lane, x, count, own, sum);
-        sync_warp();
-        if constexpr (S::kProducts) put_product<S>(a, memory, kept, column);
-        done = behind;
-      } while (done < at.length);
-      if constexpr (S::kSums) {
-        for_each_sum<S>(sum, lane, column, a.p, [&](int c, const Sums<S>& total) {
-          if (does_pieces) {
-            auto* partial =
-                static_cast<Sum<Scalar>*>(a.partial_sums) + static_cast<Int64>(at.piece) * a.p + c;
-            *reinterpret_cast<Sums<S>*>(partial) = total;
-          } else {
-            Loaded<S> rounded;
-#pragma unroll
-            for (int v = 0; v < S::kVector; ++v) rounded.of[v] = Rounded<Scalar>::from(total.of[v]);
-            auto* sums = static_cast<Scalar*>(a.sums) + at.number * a.p + c;
-            *reinterpret_cast<Loaded<S>*>(sums) = rounded;
-          }
-        });
-        if (does_pieces) finish_piece<S>(a, at.piece);
-      }
-      column += S::kColumns;
-    } while (!last_columns);
-  }
+  if (poisoned) give_up<S>(a);
 }
 
 }  // namespace spgrad::cuda

@@ -42,11 +42,15 @@ struct Range {
   Int64 end;
 };
 
+__device__ __forceinline__ Int64 item_of(const Grouped& a, Int64 row) {
+  return a.items == 1 ? 0 : static_cast<unsigned>(row) / static_cast<unsigned>(a.rows);
+}
+
 // The offsets of one row, checked. Bad ones are told where `status` is given.
 template <class Index>
 __device__ __forceinline__ Range read_row(const Grouped& a, Int64 row, const Origin* origin,
                                           Status* status) {
-  const Int64 item = a.items == 1 ? 0 : static_cast<unsigned>(row) / static_cast<unsigned>(a.rows);
+  const Int64 item = item_of(a, row);
   const Int64 local = row - item * a.rows;
   const Int64 place = item * a.offset_stride + local;
   const Index* offsets = static_cast<const Index*>(a.offsets) + place;

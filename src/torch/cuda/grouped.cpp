@@ -92,7 +92,7 @@ Origin origin_of(const PatternStructure&, std::vector<Tensor>&) {
 // Sorts the entries of the structure by key, in [0, extent.items · extent.rows), where `extent` has
 // the keys as rows. `source` names what reads the structure's own keys and entries.
 GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_be_sorted,
-                      at::ScalarType index, const Findings& findings) {
+                      at::ScalarType index, const Findings& findings, const Tensor& lent) {
   const c10::Device device = findings.device();
   const int64_t keys = extent.items * extent.rows;
   check_count(keys, "rows or columns of all items together");
@@ -115,7 +115,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
       workspace.reserve<char>(moved * 2 * static_cast<int64_t>(c10::elementSize(index)));
   const auto counts = workspace.reserve<unsigned>(int64_t{digits} * tiles);
   const auto totals = workspace.reserve<unsigned>(digits);
-  workspace.allocate(device);
+  workspace.allocate(device, lent);
 
   Sort sort = {};
   sort.origin = findings.origin();
@@ -196,7 +196,7 @@ bool Findings::were_unsorted() const {
   return data<Status>(copy)->unsorted != 0;
 }
 
-GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings) {
+GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings, const Tensor&) {
   const Origin& origin = findings.origin();
   Grouped view = {};
   view.reports = 1;
@@ -213,28 +213,30 @@ GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings) {
   return {view, false, s.crow_indices.scalar_type(), {}, {}};
 }
 
-GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings) {
+GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
+                               const Tensor& lent) {
   launch_check(findings, /*offsets_only=*/true);
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(),
                 c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(s.crow_indices.scalar_type()),
                          ", ", name_of(index), ">"),
-                /*may_be_sorted=*/false, index, findings);
+                /*may_be_sorted=*/false, index, findings, lent);
 }
 
-GroupedEntries group_by_row(const CooStructure& s, const Findings& findings) {
+GroupedEntries group_by_row(const CooStructure& s, const Findings& findings, const Tensor& lent) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent, c10::str("spgrad::cuda::OfCoo<", name_of(index), ", true>"),
-                /*may_be_sorted=*/true, index, findings);
+                /*may_be_sorted=*/true, index, findings, lent);
 }
 
-GroupedEntries group_by_column(const CooStructure& s, const Findings& findings) {
+GroupedEntries group_by_column(const CooStructure& s, const Findings& findings,
+                               const Tensor& lent) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(), c10::str("spgrad::cuda::OfCoo<", name_of(index), ", false>"),
-                /*may_be_sorted=*/false, index, findings);
+                /*may_be_sorted=*/false, index, findings, lent);
 }
 
 namespace {
@@ -249,11 +251,11 @@ GroupedEntries of_pattern(const Extent& extent, const Tensor& offsets, const Ten
 
 }  // namespace
 
-GroupedEntries group_by_row(const PatternStructure& s, const Findings&) {
+GroupedEntries group_by_row(const PatternStructure& s, const Findings&, const Tensor&) {
   return of_pattern(Extent(s), s.row_offsets, s.row_entries);
 }
 
-GroupedEntries group_by_column(const PatternStructure& s, const Findings&) {
+GroupedEntries group_by_column(const PatternStructure& s, const Findings&, const Tensor&) {
   return of_pattern(Extent(s).transposed(), s.column_offsets, s.column_entries);
 }
 

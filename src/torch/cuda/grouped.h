@@ -45,12 +45,20 @@ struct GroupedEntries {
   at::Tensor indices;
 };
 
-GroupedEntries group_by_row(const CsrStructure& structure, const Findings& findings);
-GroupedEntries group_by_row(const CooStructure& structure, const Findings& findings);
-GroupedEntries group_by_row(const PatternStructure& structure, const Findings& findings);
-GroupedEntries group_by_column(const CsrStructure& structure, const Findings& findings);
-GroupedEntries group_by_column(const CooStructure& structure, const Findings& findings);
-GroupedEntries group_by_column(const PatternStructure& structure, const Findings& findings);
+// A sort takes its memory from `lent` where that suffices: the result of the product, which nothing
+// is written to before the entries are grouped.
+GroupedEntries group_by_row(const CsrStructure& structure, const Findings& findings,
+                            const at::Tensor& lent = {});
+GroupedEntries group_by_row(const CooStructure& structure, const Findings& findings,
+                            const at::Tensor& lent = {});
+GroupedEntries group_by_row(const PatternStructure& structure, const Findings& findings,
+                            const at::Tensor& lent = {});
+GroupedEntries group_by_column(const CsrStructure& structure, const Findings& findings,
+                               const at::Tensor& lent = {});
+GroupedEntries group_by_column(const CooStructure& structure, const Findings& findings,
+                               const at::Tensor& lent = {});
+GroupedEntries group_by_column(const PatternStructure& structure, const Findings& findings,
+                               const at::Tensor& lent = {});
 
 // Entries that cannot have a row to gather from make a malformed structure.
 template <class Structure>

@@ -126,11 +126,13 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
   product.most_pieces = static_cast<unsigned>(most_pieces);
   product.partial_sums = workspace[partial_sums];
   // Thread blocks that look for pieces cost nothing where there are none.
-  const int64_t piece_blocks = std::min<int64_t>(at::ceil_div(most_pieces, int64_t{kWarps}),
+  const int64_t piece_blocks = std::min<int64_t>(at::ceil_div(most_pieces, kWarps * shape.groups),
                                                  int64_t{multiprocessors(device)} * 2);
   product.piece_blocks = static_cast<unsigned>(piece_blocks);
-
   const int64_t rows = a.view.items * a.view.rows;
+  const int64_t rows_of_block = rows_of_block_for(shape, rows, multiprocessors(device));
+  product.rows_of_block = static_cast<unsigned>(rows_of_block);
+
   const Find find = {a.view, product.origin, product.status, product.pieces, product.most_pieces};
   launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", device,
          {static_cast<unsigned>(at::ceil_div(rows, int64_t{kBlock})), 1, kBlock}, &find);
@@ -139,7 +141,7 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
                     kMostColumnTiles * shape.columns, " on ", c10::DeviceTypeName(kDeviceType),
                     ", but received ", p);
   launch("spgrad::cuda::multiply<" + shape.name + ">", device,
-         {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, int64_t{kRowsOfBlock})),
+         {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, rows_of_block)),
           static_cast<unsigned>(column_tiles), kBlock},
          &product);
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
@@ -174,7 +176,7 @@ struct Cuda {
     if (is_empty(by_row, B.size(-1))) {
       check_all(s, findings);
     } else {
-      run_product(findings, group(), o);
+      run_product(findings, group(o.out), o);
     }
     return o.out;
   }
@@ -185,7 +187,7 @@ struct Cuda {
     check_mm(s, values, B);
     const auto compute = [&](const Findings& findings) {
       return multiply(s, findings, Extent(s), s.rows(), values, B,
-                      [&] { return group_by_row(s, findings); });
+                      [&](const Tensor& out) { return group_by_row(s, findings, out); });
     };
     return with_device<Mm>(s, compute, values, B);
   }
@@ -198,7 +200,7 @@ struct Cuda {
       const Extent extent = Extent(s).transposed();
       check_gathered(s, extent.items * extent.rows);
       return multiply(s, findings, extent, s.columns(), values, B,
-                      [&] { return group_by_column(s, findings); });
+                      [&](const Tensor& out) { return group_by_column(s, findings, out); });
     };
     return with_device<MmTransposed>(s, compute, values, B);
   }
@@ -244,7 +246,7 @@ struct Cuda {
       o.gathered = for_kernels(grad);
       o.own = for_kernels(B);
       o.conjugated = true;
-      const GroupedEntries a = group_by_column(s, findings);
+      const GroupedEntries a = group_by_column(s, findings, o.out);
       o.products = at::empty(size, B.options());
       run_product(findings, a, o);
       return {o.products, o.out};

@@ -13,14 +13,22 @@
 namespace spgrad::cuda {
 namespace {
 
-// 32-bit registers of a lane for rows of X under way, in all and for each tile: four loads of 16
-// bytes hide the memory's latency. With blocks of eight warps, four of which share a multiprocessor
-// (three where products are made), nothing is spilled.
+// Measured on an H200 (docs/kernel-performance.md). 32-bit registers of a lane for rows of X under
+// way: four loads of 16 bytes hide the memory's latency. With blocks of eight warps, four of which
+// share a multiprocessor (three where sums and products are made), next to nothing is spilled.
 constexpr int64_t kRegistersOfRows = 16;
-constexpr int64_t kRegistersOfTiles = 8;
 constexpr int64_t kMostAtOnce = 4;
-constexpr int64_t kBlocksForSums = 4;
-constexpr int64_t kBlocksForProducts = 3;
+constexpr int64_t kRegistersOfSums = 4;  // of a lane with more than one tile
+constexpr int64_t kBlocks = 4;
+constexpr int64_t kBlocksForBoth = 3;
+// Fewer lanes would read entries of too many rows at once.
+constexpr int64_t kFewestLanes = 4;
+// Rows that a thread block does, for each group of a warp, where there are enough of them. With
+// fewer, rows of X are shared less; with more, blocks are fewer.
+constexpr int64_t kRowsOfGroup = 32;
+constexpr int64_t kMostRowsOfBlock = 128;
+constexpr int64_t kFewestRowsOfGroup = 8;
+constexpr int64_t kBlocksOfMultiprocessor = 8;
 
 const char* flag(bool value) { return value ? "true" : "false"; }
 
@@ -55,15 +63,16 @@ std::string name_of(at::ScalarType dtype) {
 
 Shape shape_for(const Wanted& wanted) {
   const at::ScalarType sum = at::toOpMathType(wanted.dtype);
-  const int64_t registers =
-      std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(sum)) / 4);
+  const auto registers_of = [&](at::ScalarType dtype) {
+    return std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(dtype)) / 4);
+  };
   const int64_t vectors = std::max<int64_t>(1, (wanted.p + wanted.vector - 1) / wanted.vector);
   // More than one tile only where a warp cannot do a row at once otherwise.
-  const auto lanes =
-      std::min<int64_t>(kWarp, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))));
-  const int64_t tiles = vectors > lanes && registers < kRegistersOfTiles ? 2 : 1;
+  const auto lanes = std::clamp<int64_t>(
+      static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(vectors))), kFewestLanes, kWarp);
+  const int64_t tiles = vectors > lanes && registers_of(sum) <= kRegistersOfSums ? 2 : 1;
   const int64_t at_once =
-      std::clamp<int64_t>(kRegistersOfRows / (tiles * registers), 1, kMostAtOnce);
+      std::clamp<int64_t>(kRegistersOfRows / (tiles * registers_of(wanted.dtype)), 1, kMostAtOnce);
   const int64_t columns = wanted.vector * lanes * tiles;
   // Products of columns that do not fit in one tile are added up in memory.
   const at::ScalarType out = wanted.products && wanted.p > columns ? sum : wanted.dtype;
@@ -71,8 +80,14 @@ Shape shape_for(const Wanted& wanted) {
                    name_of(wanted.index), ", ", wanted.far ? "spgrad::cuda::UInt64" : "unsigned",
                    ", ", flag(wanted.moved), ", ", flag(wanted.sums), ", ", flag(wanted.products),
                    ", ", wanted.vector, ", ", lanes, ", ", tiles, ", ", at_once, ", ",
-                   wanted.products ? kBlocksForProducts : kBlocksForSums, ">"),
-          columns, out};
+                   wanted.sums && wanted.products ? kBlocksForBoth : kBlocks, ">"),
+          columns, kWarp / lanes, out};
+}
+
+int64_t rows_of_block_for(const Shape& shape, int64_t rows, int64_t multiprocessors) {
+  const int64_t most = std::min(kRowsOfGroup * shape.groups, kMostRowsOfBlock);
+  const int64_t fewest = std::min(kFewestRowsOfGroup * shape.groups, most);
+  return std::clamp(rows / (multiprocessors * kBlocksOfMultiprocessor), fewest, most);
 }
 
 std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) {

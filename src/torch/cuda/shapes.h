@@ -24,10 +24,14 @@ struct Wanted {
 // A kernel's shape: template arguments, and what the host must know of them.
 struct Shape {
   std::string name;    // "spgrad::cuda::Shape<...>"
-  int64_t columns;     // that a warp does at a time
+  int64_t columns;     // that a group of lanes does at a time
+  int64_t groups;      // of a warp
   at::ScalarType out;  // dtype of products
 };
 Shape shape_for(const Wanted& wanted);
+
+// How many of the rows a thread block does, on a device with so many multiprocessors.
+int64_t rows_of_block_for(const Shape& shape, int64_t rows, int64_t multiprocessors);
 
 // Numbers of a dtype in the widest load, 16 bytes.
 int64_t widest_vector(at::ScalarType dtype);

@@ -25,8 +25,14 @@ class Workspace {
     return {offset};
   }
 
-  // After all have been reserved, and before the first is asked for.
-  void allocate(c10::Device device) {
+  // After all have been reserved, and before the first is asked for. They go into `lent`, if that
+  // is given and large enough: memory that nothing else uses as long as these arrays are used.
+  void allocate(c10::Device device, const at::Tensor& lent = {}) {
+    if (lent.defined() && lent.nbytes() >= size_ &&
+        reinterpret_cast<uintptr_t>(lent.const_data_ptr()) % kAlignment == 0) {
+      memory_ = lent;
+      return;
+    }
     memory_ = at::empty({static_cast<int64_t>(size_)}, at::TensorOptions(at::kByte).device(device));
   }
 

@@ -196,7 +196,8 @@ bool is_csr(const Problem& problem) {
 
 // The kernels of a product, as the operators launch them.
 template <class S>
-Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks = 3) {
+Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks = 3,
+                      unsigned rows_of_block = 32) {
   using Index = typename S::Index;
   const Problem& problem = inputs.problem;
   std::vector<Index> offsets(problem.offsets.begin(), problem.offsets.end());
@@ -260,7 +261,8 @@ Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blo
   const auto up = [](Int64 n, Int64 each) { return static_cast<unsigned>((n + each - 1) / each); };
   const Find find = {a.a, a.origin, a.status, a.pieces, a.most_pieces};
   launch(up(all_rows, kBlock), 1, kBlock, seed, [&] { find_pieces<Index>(find); });
-  launch(a.piece_blocks + up(all_rows, kRowsOfBlock), S::kProducts ? 1 : up(inputs.p, S::kColumns),
+  a.rows_of_block = rows_of_block;
+  launch(a.piece_blocks + up(all_rows, rows_of_block), S::kProducts ? 1 : up(inputs.p, S::kColumns),
          kBlock, seed + 1, [&] { multiply<S>(a); });
   return result;
 }

@@ -26,7 +26,7 @@ void product() {
 
 // Two bad entries and a bad offset: all blocks tell it, and the last one tells the host.
 void malformed() {
-  using S = Shape<float, float, int, unsigned, false, true, false, 4, 1, 1, 4, 4>;
+  using S = Shape<float, float, int, unsigned, false, true, false, 4, 1, 1, 1, 4>;
   Problem problem = make_problem(1, 70, 30, {7, 0, 33, 1}, true, false, 1);
   problem.indices[3] = 30;
   problem.indices.back() = -1;
@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
     const char* name;
     void (*run)();
   } kernels[] = {
-      {"sums", product<Shape<float, float, int, unsigned, false, true, false, 4, 2, 2, 4, 4>>},
+      {"sums", product<Shape<float, float, int, unsigned, false, true, false, 4, 2, 2, 2, 4>>},
       {"both", product<Shape<Half, float, int, unsigned, true, true, true, 8, 4, 1, 2, 3>>},
       {"products", product<Shape<double, double, int, unsigned, true, false, true, 1, 8, 2, 4, 3>>},
       {"malformed", malformed},

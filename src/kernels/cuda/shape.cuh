@@ -1,0 +1,134 @@
+// What a product's kernel is compiled for, and what its lanes share and hold.
+#pragma once
+#include "number.cuh"
+#include "status.cuh"
+
+namespace spgrad::cuda {
+
+// `Place` counts vectors of X; `Out` is the dtype of products.
+template <class Scalar_, class Out_, class Index_, class Place_, bool moved, bool sums,
+          bool products, int vector, int lanes, int tiles, int at_once, int blocks>
+struct Shape {
+  using Scalar = Scalar_;
+  using Out = Out_;
+  using Index = Index_;
+  using Place = Place_;
+  static constexpr bool kMoved = moved;
+  static constexpr bool kSums = sums;
+  static constexpr bool kProducts = products;
+  static constexpr int kVector = vector;
+  static constexpr int kLanes = lanes;  // of a group
+  static constexpr int kTiles = tiles;
+  static constexpr int kAtOnce = at_once;  // entries of a group whose rows of X are under way
+  static constexpr int kBlocks = blocks;   // of threads, on a multiprocessor: bounds the registers
+  static constexpr int kGroups = kWarp / lanes;
+  static constexpr int kColumns = vector * lanes * tiles;  // that a group does at a time
+  static_assert(at_once <= lanes, "entries at once are some of those that a group has staged");
+};
+
+// An entry that has been checked: where its row of X begins, in vectors, and its value.
+template <class Place, class Number, bool with_value>
+struct alignas(sizeof(Number) < 8 ? 8 : 16) Staged {
+  Place place;
+  Number value;
+};
+template <class Place, class Number>
+struct Staged<Place, Number, false> {
+  Place place;
+};
+
+template <int bytes>
+struct UnsignedOf {
+  using type = UInt64;
+};
+template <>
+struct UnsignedOf<4> {
+  using type = unsigned;
+};
+
+// The entries of a group whose rows of X are loaded together, as few words of 16 bytes as can be.
+template <class S>
+struct alignas(16) Batch {
+  Staged<typename S::Place, Sum<typename S::Scalar>, S::kSums> entries[S::kAtOnce];
+};
+
+// What the lanes of a warp share: each lane has staged one entry of its group.
+template <class S>
+struct WarpMemory {
+  Batch<S> batches[kWarp / S::kAtOnce];
+  Sum<typename S::Scalar> products[S::kProducts ? kWarp : 1];
+};
+
+template <class S>
+using Loaded = Vector<typename S::Scalar, S::kVector>;
+template <class S>
+using Sums = Vector<Sum<typename S::Scalar>, S::kVector>;
+
+// What indices are compared with, without their sign.
+template <class S>
+using Bound = typename UnsignedOf<sizeof(typename S::Index)>::type;
+
+// A lane in its group, and its columns.
+template <class S>
+struct Lane {
+  int group;
+  int first;                 // vector; also the entry of a step that it stages
+  int column;                // at which its first tile begins
+  bool present[S::kTiles];   // whether the columns of a tile are there
+  Bound<S> bound;            // of indices: the columns of A, as far as indices reach
+  typename S::Place stride;  // of the rows of X, in vectors
+  // Its columns in the first row of X; in place of an absent tile, columns that are there.
+  const Loaded<S>* x[S::kTiles];
+};
+
+// Whether any group has more to do, or all have. All lanes; those of a group agree.
+template <class S>
+__device__ __forceinline__ bool any_group(bool value) {
+  if constexpr (S::kGroups == 1) return value;
+  return lanes_where(value) != 0;
+}
+template <class S>
+__device__ __forceinline__ bool all_groups(bool value) {
+  if constexpr (S::kGroups == 1) return value;
+  return lanes_where(value) == kAllLanes;
+}
+
+template <class S>
+__device__ __forceinline__ Lane<S> make_lane(const Grouped& a) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  Lane<S> result;
+  result.group = lane / S::kLanes;
+  result.first = lane % S::kLanes;
+  constexpr Bound<S> kReach = static_cast<Bound<S>>(1) << (8 * sizeof(Bound<S>) - 1);
+  const auto columns = static_cast<UInt64>(a.columns);
+  result.bound = columns < kReach ? static_cast<Bound<S>>(columns) : kReach;
+  return result;
+}
+
+// Where the columns of a lane begin in the rows of X of this item.
+template <class S>
+__device__ __forceinline__ void set_item(const Operand& x, Lane<S>& lane, int first_column,
+                                         Int64 item) {
+  const auto* row = static_cast<const typename S::Scalar*>(x.data) + item * x.item_stride;
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) {
+    const int column = lane.column + t * S::kLanes * S::kVector;
+    const auto* columns = row + (lane.present[t] ? column : first_column);
+    lane.x[t] = kept_pointer(reinterpret_cast<const Loaded<S>*>(columns));
+  }
+}
+
+// From now on the lane has its part of the columns from the first one on.
+template <class S>
+__device__ __forceinline__ void set_columns(const Operand& x, Lane<S>& lane, int first_column,
+                                            int p) {
+  lane.column = first_column + lane.first * S::kVector;
+  lane.stride = static_cast<typename S::Place>(x.row_stride / S::kVector);
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) {
+    lane.present[t] = lane.column + t * S::kLanes * S::kVector < p;
+  }
+  set_item<S>(x, lane, first_column, 0);
+}
+
+}  // namespace spgrad::cuda
