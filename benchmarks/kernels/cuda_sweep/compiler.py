@@ -65,8 +65,16 @@ def open_nvrtc() -> ctypes.CDLL:
         return ctypes.CDLL("libnvrtc.so.12")
 
 
+class Code(NamedTuple):
+    """Code of kernels, or why there is none; symbols, registers and spilled bytes by name."""
+
+    kernels: dict[str, tuple[str, int, int]]
+    code: bytes
+    error: str = ""
+
+
 class Built(NamedTuple):
-    """The code of a variant, or why there is none; symbols, registers and spilled bytes by name."""
+    """A variant with its code."""
 
     variant: Variant
     kernels: dict[str, tuple[str, int, int]]
@@ -83,8 +91,10 @@ def _resources(log: str, symbol: str) -> tuple[int, int]:
     return (int(found[3]), int(found[1]) + int(found[2])) if found else (-1, -1)
 
 
-def compile_variant(variant: Variant, architecture: str) -> Built:
-    """Compile all kernels of a variant, and read the assembler's log."""
+def compile_kernels(
+    expressions: dict[str, str], architecture: str, constants: dict[str, int]
+) -> Code:
+    """Compile kernels into one file of code, and read the assembler's log."""
     lib, program = open_nvrtc(), ctypes.c_void_p()
     lib.nvrtcGetErrorString.restype = ctypes.c_char_p
 
@@ -102,21 +112,26 @@ def compile_variant(variant: Variant, architecture: str) -> Built:
     def strings(texts: Any) -> Any:
         return (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
 
-    texts = sources(dict(variant.constants))
+    texts = sources(constants)
     main = '#include "kernels.cuh"\n' + size_checks(read_structs(texts["arguments.h"]))
     headers = (len(texts), strings(texts.values()), strings(texts))
     check(lib.nvrtcCreateProgram(ctypes.byref(program), main.encode(), b"main.cu", *headers))
-    expressions = variant.expressions()
     for expression in expressions.values():
         check(lib.nvrtcAddNameExpression(program, expression.encode()))
     options = [f"--gpu-architecture={architecture}", "--std=c++20", "--ptxas-options=-v"]
     status = lib.nvrtcCompileProgram(program, len(options), strings(options))
     log = output("ProgramLog").rstrip(b"\0").decode()
     if status:
-        return Built(variant, {}, b"", log)
+        return Code({}, b"", log)
     kernels, lowered = {}, ctypes.c_char_p()
     for name, expression in expressions.items():
         check(lib.nvrtcGetLoweredName(program, expression.encode(), ctypes.byref(lowered)))
         symbol = (lowered.value or b"").decode()
         kernels[name] = (symbol, *_resources(log, symbol))
-    return Built(variant, kernels, output("CUBIN"))
+    return Code(kernels, output("CUBIN"))
+
+
+def compile_variant(variant: Variant, architecture: str) -> Built:
+    """Compile all kernels of a variant."""
+    code = compile_kernels(variant.expressions(), architecture, dict(variant.constants))
+    return Built(variant, *code)

@@ -1,0 +1,195 @@
+"""The machine code of the CUDA kernels, as PyTorch's NVRTC makes it: no GPU is needed."""
+
+import functools
+import importlib.util
+import multiprocessing
+import re
+import shutil
+import subprocess
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+import spgrad
+from benchmarks.kernels.cuda_sweep.compiler import compile_kernels
+
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+]
+FORWARD, TRANSPOSED, GRADIENT_A, BOTH = (
+    "false, true, false",
+    "true, true, false",
+    "false, false, true",
+    "true, true, true",
+)
+# Of the kernels for p = 128 and wide loads: bytes that are spilled at most. NVRTC 13.0 spills 0 to
+# 24 of float32; what has more is a sum of wide numbers beside rows of as many.
+SPILLED = {
+    (torch.float32, FORWARD): 0,
+    (torch.float32, TRANSPOSED): 32,
+    (torch.float32, GRADIENT_A): 0,
+    (torch.float32, BOTH): 48,
+    (torch.float64, FORWARD): 32,
+    (torch.float64, BOTH): 256,
+    (torch.float16, FORWARD): 32,
+    (torch.float16, BOTH): 96,
+    (torch.bfloat16, FORWARD): 32,
+    (torch.bfloat16, BOTH): 128,
+    (torch.complex64, FORWARD): 32,
+    (torch.complex64, BOTH): 192,
+    (torch.complex128, FORWARD): 48,
+    (torch.complex128, BOTH): 448,
+}
+# Forward, instructions for an entry, where the rows of all that are added together are there.
+INSTRUCTIONS = {
+    torch.float32: 9,
+    torch.float64: 14,
+    torch.float16: 13,
+    torch.bfloat16: 13,
+    torch.complex64: 24,
+    torch.complex128: 24,
+}
+
+needs_nvrtc = pytest.mark.skipif(
+    "sm_90" not in spgrad.cuda.info().architectures, reason="needs an NVRTC that knows sm_90"
+)
+
+
+def disassembler():
+    """Find nvdisasm: of the system, or of Triton, which comes with PyTorch for CUDA."""
+    found = importlib.util.find_spec("triton")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    return shutil.which("nvdisasm") or shutil.which(folder / "backends/nvidia/bin/nvdisasm")
+
+
+def shape_of(name):
+    """Read the numbers of a product's kernel: vector, lanes, tiles, at once, blocks."""
+    numbers = re.search(r"((?:\d+, ){4}\d+)>>$", name)
+    return tuple(map(int, numbers[1].split(", "))) if numbers else None
+
+
+@functools.cache
+def kernel_for(dtype, role):
+    """Name the kernel with 32-bit indices and the widest loads that does 128 columns, or most."""
+    names = [
+        name
+        for name in torch.ops.spgrad._cuda_kernels([dtype])
+        if f"int, unsigned, {role}, " in name and shape_of(name)[0] == 16 // dtype.itemsize
+    ]
+    columns = {name: shape_of(name)[0] * shape_of(name)[1] * shape_of(name)[2] for name in names}
+    most = min(128, max(columns.values()))
+    return next(name for name in names if columns[name] == most)
+
+
+def build(names, architecture):
+    """Compile kernels into one file."""
+    built = compile_kernels({name: name for name in names}, architecture, {})
+    assert not built.error, built.error
+    return built
+
+
+@functools.cache
+def build_one(name):
+    """Compile one kernel, once."""
+    return build([name], "sm_90")
+
+
+def build_all(names, architecture):
+    """Compile kernels in several processes, and give registers and spilled bytes by name."""
+    batches = [(names[first : first + 8], architecture) for first in range(0, len(names), 8)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context) as pool:
+        return {
+            name: (registers, spilled)
+            for built in pool.map(build, *zip(*batches, strict=True))
+            for name, (_, registers, spilled) in built.kernels.items()
+        }
+
+
+def loops_over_entries(code, at_once, folder):
+    """List the parts of the code without a jump that load so many rows."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(code)
+    text = subprocess.run(
+        [disassembler(), "-c", file], check=True, capture_output=True, text=True
+    ).stdout
+    parts, part = [], []
+    for line in text.splitlines():
+        instruction = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line)
+        if instruction and not instruction[1].startswith("NOP"):
+            part.append(instruction[1])
+        if re.match(r"\.L", line) or (instruction and "BRA" in instruction[1]):
+            parts.append(part)
+            part = []
+    wide = [p for p in parts if sum("LDG.E.128" in i for i in p) == at_once]
+    return [p for p in wide if not any(re.match(r"@\S+ [DF]FMA", i) for i in p)]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("dtype", "role"), SPILLED, ids=str)
+def test_products_keep_their_numbers_in_registers(dtype, role):
+    name = kernel_for(dtype, role)
+    (_, registers, spilled) = build_one(name).kernels[name]
+    blocks = shape_of(name)[-1]
+    assert registers * 256 * blocks <= 65536
+    assert spilled <= SPILLED[dtype, role]
+
+
+@needs_nvrtc
+@pytest.mark.skipif(not disassembler(), reason="needs nvdisasm")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_are_loaded_by_16_bytes_and_added_in_few_instructions(dtype, tmp_path):
+    name = kernel_for(dtype, FORWARD)
+    _, lanes, tiles, at_once, _ = shape_of(name)
+    loops = loops_over_entries(build_one(name).code, at_once * tiles, tmp_path)
+    assert loops
+    entries = at_once * 32 // lanes
+    assert max(map(len, loops)) / entries <= INSTRUCTIONS[dtype]
+
+
+@needs_nvrtc
+def test_the_sort_spills_nothing():
+    names = [name for name in torch.ops.spgrad._cuda_kernels([]) if "sort" in name]
+    assert len(names) > 10
+    found = build_all(names, "sm_90")
+    assert {name for name, (_, spilled) in found.items() if spilled} == set()
+
+
+# Pairs of dtype and role that stand for all.
+PAIRS = [
+    (torch.float32, BOTH),
+    (torch.float64, FORWARD),
+    (torch.float16, TRANSPOSED),
+    (torch.bfloat16, GRADIENT_A),
+    (torch.complex64, GRADIENT_A),
+    (torch.complex128, BOTH),
+]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_120"])
+def test_other_architectures_compile(architecture):
+    if architecture not in spgrad.cuda.info().architectures:
+        pytest.skip("this NVRTC does not compile for it")
+    names = [kernel_for(dtype, role) for dtype, role in PAIRS]
+    names += [name for name in torch.ops.spgrad._cuda_kernels([]) if "int, int" in name]
+    assert all(registers > 0 for registers, _ in build_all(names, architecture).values())
+
+
+@pytest.mark.long
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
+def test_all_kernels_compile(architecture):
+    if architecture not in spgrad.cuda.info().architectures:
+        pytest.skip("this NVRTC does not compile for it")
+    names = torch.ops.spgrad._cuda_kernels(DTYPES)
+    found = build_all(names, architecture)
+    assert found.keys() == set(names)
+    assert all(0 < registers <= 168 for registers, _ in found.values())
