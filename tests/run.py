@@ -84,11 +84,12 @@ IN_FEW_PROCESSES = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"
 IN_FEW_PROCESSES += ("--no-loadscope-reorder",)  # conftest.py has the longest files first
 
 
-def pytest(name: str, *arguments: str) -> Counts:
-    """Run pytest, and name the report."""
+def pytest(name: str, *arguments: str, settings: tuple[str, ...] = ()) -> Counts:
+    """Run pytest with these settings of the environment, and name the report."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    succeeded = run(sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments)
+    command = ("env", *settings, sys.executable, "-m", "pytest", f"--junitxml={report}")
+    succeeded = run(*command, *arguments)
     return read_junit(report, succeeded=succeeded)
 
 
@@ -108,6 +109,18 @@ QUICK = files_of("product", "gradients", "layouts_and_strides", "errors", "malfo
 def composite() -> Counts:
     """Run tests on what devices without kernels get."""
     return pytest("composite", "--backend=composite", *IN_FEW_PROCESSES, *OF_COMPOSITE)
+
+
+def cuda_emulation() -> Counts:
+    """Build spgrad with CUDA kernels that serve CPU tensors, and run the tests of the products."""
+    folder = ROOT / "build" / "cuda-emulation"
+    install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation")
+    place = ("--upgrade", "--target", str(folder / "site"), "-C", f"build-dir={folder / 'build'}")
+    if not run(*install, *place, "-C", "cmake.define.SPGRAD_CUDA_EMULATION=ON", "."):
+        return Counts(failures=["cuda-emulation: build"])
+    settings = (f"PYTHONPATH={folder / 'site'}", f"SPGRAD_CACHE={folder / 'cache'}")
+    arguments = ("--backend=cuda-emulation", *IN_FEW_PROCESSES)
+    return pytest("cuda-emulation", *arguments, settings=settings)
 
 
 def changed_python() -> Counts:
@@ -138,6 +151,7 @@ LONG = {
     "asan": (lambda: ctest("asan"), CPP_SOURCES),
     "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
     "long": (lambda: pytest("long", "-m", "long"), PYTHON_SOURCES),
+    "cuda-emulation": (cuda_emulation, (".",)),
 }
 # While one works: the steps that are quick, and the Python tests that matter.
 CHECK = {
@@ -149,11 +163,11 @@ CHECK = {
 
 def table(rows: list[tuple[str, float | None, Counts]]) -> str:
     """Lay out the steps with their seconds."""
-    lines = [f"{'step':<10} {'seconds':>8} {'passed':>7} {'failed':>7} {'skipped':>8}"]
+    lines = [f"{'step':<14} {'seconds':>8} {'passed':>7} {'failed':>7} {'skipped':>8}"]
     for name, seconds, counts in rows:
         took = "unchanged" if seconds is None else f"{seconds:.0f}"
         numbers = (counts.passed, len(counts.failures), counts.skipped)
-        lines.append("{:<9} {:>9} {:>7} {:>7} {:>8}".format(name, took, *numbers))
+        lines.append("{:<13} {:>9} {:>7} {:>7} {:>8}".format(name, took, *numbers))
     return "\n".join(lines)
 
 

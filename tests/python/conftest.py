@@ -22,6 +22,7 @@ OF_EVERY_BACKEND = {
     "test_autograd",
     "test_errors",
     "test_gradients",
+    "test_graphs",
     "test_hostile",
     "test_layouts_and_strides",
     "test_made_from_values",
