@@ -11,18 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracle import DTYPES
 
 import spgrad
 from benchmarks.kernels.cuda_sweep.compiler import compile_kernels
 
-DTYPES = [
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-    torch.complex64,
-    torch.complex128,
-]
 FORWARD, TRANSPOSED, GRADIENT_A, BOTH = (
     "false, true, false",
     "true, true, false",
@@ -189,7 +182,7 @@ def test_other_architectures_compile(architecture):
 def test_all_kernels_compile(architecture):
     if architecture not in spgrad.cuda.info().architectures:
         pytest.skip("this NVRTC does not compile for it")
-    names = torch.ops.spgrad._cuda_kernels(DTYPES)
+    names = torch.ops.spgrad._cuda_kernels(list(DTYPES))
     found = build_all(names, architecture)
     assert found.keys() == set(names)
     assert all(0 < registers <= 168 for registers, _ in found.values())
