@@ -57,7 +57,7 @@ __device__ __forceinline__ bool has_position(const Product& a, const Fetched<S>&
 template <class S>
 __device__ __forceinline__ void fetch_value(const Product& a, Fetched<S>& entry) {
   if constexpr (S::kMoved && S::kSums) {
-    if (a.a.entries > 0 && has_position(a, entry)) {
+    if (has_position(a, entry)) {
       entry.value = load_once(static_cast<const typename S::Scalar*>(a.values) + entry.position);
     }
   }

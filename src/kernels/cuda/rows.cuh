@@ -26,6 +26,11 @@ struct List {
   unsigned counts[kWarps];
 };
 
+// How many pieces a long row of so many entries has.
+__device__ __forceinline__ unsigned pieces_of(Int64 length) {
+  return static_cast<unsigned>((length + kLongRow - 1) / kLongRow);
+}
+
 // Lists the pieces of long rows, and checks all offsets. Grid: rows.
 template <class Index>
 __global__ void __launch_bounds__(kBlock) find_pieces(SPGRAD_ARGUMENT(Find) a) {
@@ -37,7 +42,7 @@ __global__ void __launch_bounds__(kBlock) find_pieces(SPGRAD_ARGUMENT(Find) a) {
     length = range.end - range.begin;
   }
   const bool is_long = length > kLongRow;
-  const unsigned count = is_long ? static_cast<unsigned>((length + kLongRow - 1) / kLongRow) : 0;
+  const unsigned count = is_long ? pieces_of(length) : 0;
   unsigned with_long = lanes_where(is_long);
   if (with_long == 0) return;
   // The pieces of the rows of lower lanes come first.
@@ -169,7 +174,7 @@ __device__ __forceinline__ void finish_piece(const Product& a, const Lane<S>& la
   if (has_done) {
     piece = a.pieces[number];
     const Range range = read_row<typename S::Index>(a.a, piece.row, nullptr, nullptr);
-    count = static_cast<unsigned>((range.end - range.begin + kLongRow - 1) / kLongRow);
+    count = pieces_of(range.end - range.begin);
   }
   fence_device();
   sync_warp();
