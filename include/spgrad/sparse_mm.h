@@ -86,6 +86,17 @@ class SPGRAD_EXPORT Pattern {
   /// Throws c10::ValueError for another layout or rank, c10::Error for a malformed structure.
   explicit Pattern(const at::Tensor& A);
 
+  /// The pattern of a CSR matrix, given by plain tensors as csr_mm takes them; `size` is (n, m) or
+  /// (b, n, m).
+  static Pattern from_csr(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                          at::IntArrayRef size);
+  /// The pattern of a COO matrix, given by plain tensors as coo_mm takes them.
+  static Pattern from_coo(const at::Tensor& indices, at::IntArrayRef size);
+
+  /// The pattern of the transposed matrix, or of each in a batch. It shares the memory of this one,
+  /// and its values are in the same order.
+  Pattern transposed() const;
+
   /// C = A B for the matrix with these values.
   ///
   /// `values`: values_size(), a dtype that sparse_mm takes, in the order of A's entries.
@@ -94,12 +105,27 @@ class SPGRAD_EXPORT Pattern {
   /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
   at::Tensor mm(const at::Tensor& values, const at::Tensor& B) const;
 
+  /// C = Aᵀ B, for B of (n, p) or (b, n, p), without conjugation; as transposed().mm(values, B).
+  at::Tensor mm_transposed(const at::Tensor& values, const at::Tensor& B) const;
+
+  /// X_i · Y_j at the entries, without conjugation: values of values_size().
+  ///
+  /// `X`: (n, p) or (b, n, p), a dtype that sparse_mm takes, any strides.
+  /// `Y`: (m, p) or (b, m, p), dtype of X, any strides.
+  at::Tensor sddmm(const at::Tensor& X, const at::Tensor& Y) const;
+
+  /// The coordinates of the entries in the order of the values, as COO has them: (2, nnz), or
+  /// (3, nnz) with the item of the batch first, int64. They are made anew by each call.
+  at::Tensor indices() const;
+
   /// Size of the matrix, (n, m) or (b, n, m).
   at::IntArrayRef size() const { return size_; }
   /// Size of the values: (nnz), or (b, nnz) for batched CSR.
   at::IntArrayRef values_size() const { return values_size_; }
 
  private:
+  Pattern() = default;
+
   std::vector<int64_t> size_;
   std::vector<int64_t> values_size_;
   std::array<at::Tensor, 4> tensors_;  // of the operators on patterns

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 _pattern = torch.ops.spgrad.pattern.default
+_pattern_from_csr = torch.ops.spgrad.pattern_from_csr.default
+_coo_pattern = torch.ops.spgrad.coo_pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
+_pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
+_pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
+_pattern_indices = torch.ops.spgrad.pattern_indices.default
 
 _Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -18,7 +28,7 @@ class Pattern:
     """The places of a sparse matrix's entries, checked, transposed and kept for many products.
 
     Use it where the entries stay at their places while their values change, as in training: a step
-    with :meth:`mm` sorts nothing.
+    with :meth:`mm` sorts nothing. :meth:`from_csr` and :meth:`from_coo` make one of plain tensors.
 
     >>> import torch, spgrad
     >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr()
@@ -58,11 +68,61 @@ class Pattern:
     def __init__(self, A: Tensor) -> None:
         """Check the structure of A and prepare it."""
         refuse_others_than_tensors(A=A)
-        with torch.inference_mode(mode=False):  # whose tensors could not be trained with later
-            self._tensors = _pattern(A.detach())
+        self._tensors = _made_by(_pattern, A.detach())
         self._shape = A.shape
         is_coo = A.layout == torch.sparse_coo
         self._values_shape = A._indices().shape[1:] if is_coo else A.col_indices().shape  # noqa: SLF001
+
+    @classmethod
+    def from_csr(cls, crow_indices: Tensor, col_indices: Tensor, shape: Sequence[int]) -> Pattern:
+        """Make the pattern of a CSR matrix, given by plain tensors.
+
+        >>> import torch, spgrad
+        >>> spgrad.Pattern.from_csr(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), (2, 3))
+        Pattern(shape=(2, 3), nnz=3)
+
+        Args:
+            crow_indices: As :func:`spgrad.csr_mm` takes them.
+            col_indices: As :func:`spgrad.csr_mm` takes them. The values are in this order.
+            shape: ``(n, m)`` or ``(b, n, m)``.
+
+        Returns:
+            The pattern, with copies of the indices.
+
+        Raises:
+            ValueError: An argument is no tensor, or shapes or layouts do not fit.
+            RuntimeError: Dtypes or devices differ or are not supported, or the indices are
+                malformed or outside the shape.
+
+        """
+        refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices)
+        tensors = _made_by(_pattern_from_csr, crow_indices, col_indices, shape)
+        return cls._of(tensors, torch.Size(shape), col_indices.shape)
+
+    @classmethod
+    def from_coo(cls, indices: Tensor, shape: Sequence[int]) -> Pattern:
+        """Make the pattern of a COO matrix, given by plain tensors.
+
+        >>> import torch, spgrad
+        >>> spgrad.Pattern.from_coo(torch.tensor([[0, 1, 1], [1, 2, 0]]), (2, 3))
+        Pattern(shape=(2, 3), nnz=3)
+
+        Args:
+            indices: As :func:`spgrad.coo_mm` takes them. The values are in this order.
+            shape: ``(n, m)`` or ``(b, n, m)``.
+
+        Returns:
+            The pattern, with copies of the indices.
+
+        Raises:
+            ValueError: ``indices`` is no tensor, or shapes or layouts do not fit.
+            RuntimeError: The dtype is not supported, or an index is outside ``shape``.
+            NotImplementedError: ``indices`` is on the meta device, without data.
+
+        """
+        refuse_others_than_tensors(indices=indices)
+        tensors = _made_by(_coo_pattern, indices, shape)
+        return cls._of(tensors, torch.Size(shape), indices.shape[1:])
 
     @classmethod
     def _of(cls, tensors: _Tensors, shape: torch.Size, values_shape: torch.Size) -> Pattern:
@@ -90,6 +150,45 @@ class Pattern:
         """Device of the pattern."""
         return self._tensors[0].device
 
+    @property
+    def T(self) -> Pattern:  # noqa: N802 - as torch.Tensor and SciPy have it
+        """The pattern of the transposed matrix, or of each in a batch.
+
+        It copies nothing, and its values are in the same order.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1], [2, 0]]), (2, 3))
+        >>> pattern.T.mm(torch.tensor([5.0, 7.0]), torch.eye(2))
+        tensor([[0., 7.],
+                [0., 0.],
+                [5., 0.]])
+        """
+        row_offsets, row_entries, column_offsets, column_entries = self._tensors
+        *batch, n, m = self._shape
+        tensors = (column_offsets, column_entries, row_offsets, row_entries)
+        return self._of(tensors, torch.Size((*batch, m, n)), self._values_shape)
+
+    def indices(self) -> Tensor:
+        """List the places of the entries, in the order of the values.
+
+        >>> import torch, spgrad
+        >>> spgrad.Pattern(torch.tensor([[0.0, 2.0], [3.0, 4.0]]).to_sparse()).indices()
+        tensor([[0, 1, 1],
+                [1, 0, 1]])
+
+        Returns:
+            A new int64 tensor of shape ``(2, nnz)``: row and column of each entry; or
+            ``(3, nnz)``, with the item of the batch first. This is what COO has, so that
+            ``torch.sparse_coo_tensor(pattern.indices(), values.flatten(), pattern.shape)`` is the
+            matrix.
+
+        Raises:
+            RuntimeError: The pattern was loaded from a file that holds none.
+
+        """
+        indices: Tensor = _pattern_indices(*self._tensors, self._shape)
+        return indices
+
     def mm(self, values: Tensor, B: Tensor) -> Tensor:
         """Multiply the sparse matrix with these values by a dense one.
 
@@ -115,6 +214,37 @@ class Pattern:
             RuntimeError: Dtypes or devices differ or are not supported.
 
         """
+        return self._product(_pattern_mm, values, B)
+
+    def mm_transposed(self, values: Tensor, B: Tensor) -> Tensor:
+        """Multiply the transpose of the sparse matrix with these values by a dense one.
+
+        The same as ``pattern.T.mm(values, B)``, without conjugation. Nothing is sorted.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1], [2, 0]]), (2, 3))
+        >>> pattern.mm_transposed(torch.tensor([5.0, 7.0]), torch.eye(2))
+        tensor([[0., 7.],
+                [0., 0.],
+                [5., 0.]])
+
+        Args:
+            values: As :meth:`mm` takes them.
+            B: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, with the dtype and device of
+                ``values`` and any strides.
+
+        Returns:
+            The product, a new contiguous tensor of shape ``(m, p)`` or ``(b, m, p)``. The gradients
+            are dense.
+
+        Raises:
+            ValueError: An argument is no tensor, or shapes or layouts do not fit.
+            RuntimeError: Dtypes or devices differ or are not supported.
+
+        """
+        return self._product(_pattern_mm_transposed, values, B)
+
+    def _product(self, operator: Callable[..., Tensor], values: Tensor, B: Tensor) -> Tensor:
         if not (isinstance(values, Tensor) and isinstance(B, Tensor)):
             message = (
                 "Both values and B should be instances of torch.Tensor, "
@@ -129,8 +259,34 @@ class Pattern:
             raise ValueError(message)
         if values.dim() > 1:
             values = values.flatten()
-        product: Tensor = _pattern_mm(*self._tensors, self._shape, values, B)
-        return product
+        return operator(*self._tensors, self._shape, values, B)
+
+    def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
+        """Multiply two dense matrices, ``X @ Y.mT``, at the entries of the pattern only.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1], [2, 0]]), (2, 3))
+        >>> pattern.sddmm(torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0], [3.0]]))
+        tensor([ 3., 10.])
+
+        Args:
+            X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that
+                :func:`spgrad.sparse_mm` takes and with any strides.
+            Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
+                ``X``.
+
+        Returns:
+            ``X[i] · Y[j]``, without conjugation, for each entry: values of shape
+            :attr:`values_shape`, in their order. The gradients of ``X`` and ``Y`` are dense.
+
+        Raises:
+            ValueError: An argument is no tensor, or shapes or layouts do not fit.
+            RuntimeError: Dtypes or devices differ or are not supported.
+
+        """
+        refuse_others_than_tensors(X=X, Y=Y)
+        products: Tensor = _pattern_sddmm(*self._tensors, self._shape, X, Y)
+        return products.view(self._values_shape) if len(self._values_shape) > 1 else products
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.
@@ -182,6 +338,11 @@ class Pattern:
     def __repr__(self) -> str:
         """Name the shape and the number of entries."""
         return f"Pattern(shape={tuple(self._shape)}, nnz={self.nnz})"
+
+
+def _made_by(operator: Callable[..., _Tensors], *arguments: object) -> _Tensors:
+    with torch.inference_mode(mode=False):  # whose tensors could not be trained with later
+        return operator(*arguments)
 
 
 # What torch.load may make with weights_only=True: tensors and two shapes.

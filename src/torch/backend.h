@@ -35,4 +35,10 @@ void register_pattern(torch::Library& m) {
   register_operation<Backend, MakePattern>(m, Types<CsrStructure, CooStructure>());
 }
 
+// For backends that tell the indices of patterns.
+template <class Backend>
+void register_indices(torch::Library& m) {
+  register_operation<Backend, Indices>(m, Types<PatternStructure>());
+}
+
 }  // namespace spgrad

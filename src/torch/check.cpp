@@ -115,13 +115,16 @@ void check_structure(const PatternStructure& s) {
   };
   check_offsets(s.row_offsets, "row_offsets", s.rows());
   check_offsets(s.column_offsets, "column_offsets", s.columns());
-  TORCH_CHECK_VALUE(
-      s.row_entries.dim() == 1 || (s.row_entries.dim() == 2 && s.row_entries.sym_size(1) == 2),
-      "row_entries must have shape (nnz) or (nnz, 2), but received ", s.row_entries.sym_sizes());
-  TORCH_CHECK_VALUE(s.column_entries.dim() == 2 && s.column_entries.sym_size(1) == 2 &&
-                        s.column_entries.sym_size(0) == s.row_entries.sym_size(0),
-                    "column_entries must have shape (", s.row_entries.sym_size(0),
-                    ", 2), but received ", s.column_entries.sym_sizes());
+  const auto are_entries = [](const at::Tensor& entries) {
+    return entries.dim() == 1 || (entries.dim() == 2 && entries.sym_size(1) == 2);
+  };
+  TORCH_CHECK_VALUE(are_entries(s.row_entries),
+                    "row_entries must have shape (nnz) or (nnz, 2), but received ",
+                    s.row_entries.sym_sizes());
+  const c10::SymInt nnz = s.row_entries.sym_size(0);
+  TORCH_CHECK_VALUE(are_entries(s.column_entries) && s.column_entries.sym_size(0) == nnz,
+                    "column_entries must have shape (", nnz, ") or (", nnz, ", 2), but received ",
+                    s.column_entries.sym_sizes());
 }
 
 namespace {
@@ -205,6 +208,15 @@ void check_pattern(const at::Tensor& A) {
   TORCH_CHECK_VALUE(A.dense_dim() == 0,
                     "A must have only sparse dimensions, but received a hybrid tensor with ",
                     A.dense_dim(), " dense dimension(s)");
+}
+
+void check_size_of(const CsrStructure& s, c10::SymIntArrayRef size) {
+  check_size(size);
+  std::vector<c10::SymInt> expected(size.begin(), size.end() - 1);
+  expected.back() += 1;
+  TORCH_CHECK_VALUE(s.crow_indices.sym_sizes() == c10::SymIntArrayRef(expected),
+                    "crow_indices must have shape ", c10::SymIntArrayRef(expected), " for size ",
+                    size, ", but received ", s.crow_indices.sym_sizes());
 }
 
 template <class Structure>

@@ -12,6 +12,9 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
 // The contract of Pattern.
 void check_pattern(const at::Tensor& A);
 
+// Offsets must be those of matrices of this size.
+void check_size_of(const CsrStructure& structure, c10::SymIntArrayRef size);
+
 // The contracts of the operators on plain tensors: of the structure alone, and of the products.
 void check_structure(const CsrStructure& structure);
 void check_structure(const CooStructure& structure);

@@ -61,6 +61,12 @@ struct Meta {
             at::empty_symint({entries, 2}, options)};
   }
 
+  static at::Tensor run(Indices, c10::DispatchKeySet, const PatternStructure& s) {
+    check_structure(s);
+    return at::empty_symint({static_cast<int64_t>(s.size.size()), s.values_size()[0]},
+                            s.row_entries.options().dtype(at::kLong));
+  }
+
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CooStructure& s) {
     check_structure(s);
     TORCH_CHECK_NOT_IMPLEMENTED(false,
@@ -72,6 +78,7 @@ struct Meta {
 TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
   register_products<Meta>(m);
   register_pattern<Meta>(m);
+  register_indices<Meta>(m);
 }
 
 }  // namespace

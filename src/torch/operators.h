@@ -74,6 +74,15 @@ struct MakePattern {
   static constexpr int columns_operand = kNone;
 };
 
+// Of patterns only: the coordinates of the entries, as COO has them, in the order of the values.
+struct Indices {
+  static constexpr const char* name = "indices";
+  using Result = at::Tensor;
+  using Values = Types<>;
+  using Dense = Types<>;
+  static constexpr int columns_operand = kNone;
+};
+
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const std::string& name) {
   return c10::Dispatcher::singleton()

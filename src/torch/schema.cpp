@@ -42,6 +42,13 @@ TORCH_LIBRARY(spgrad, m) {
   m.def("coo_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pattern(Tensor A) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
+      "pattern_from_csr(Tensor crow_indices, Tensor col_indices, SymInt[] size) -> (Tensor, "
+      "Tensor, "
+      "Tensor, Tensor)");
+  m.def(
+      "pattern_indices(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size) -> Tensor");
+  m.def(
       "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
   m.def(

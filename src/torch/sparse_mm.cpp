@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <tuple>
+#include <utility>
 
 #include "check.h"
 #include "operators.h"
@@ -26,6 +27,14 @@ PatternTensors pattern(const at::Tensor& A) {
   return with_structure(A, [](const auto& structure) { return call<MakePattern>(structure); });
 }
 
+PatternTensors pattern_from_csr(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                                c10::SymIntArrayRef size) {
+  CsrStructure structure{crow_indices, col_indices, /*column_count=*/0};
+  check_size_of(structure, size);
+  structure.column_count = size.back();
+  return call<MakePattern>(structure);
+}
+
 }  // namespace
 
 at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
@@ -37,6 +46,7 @@ at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
   m.impl("sparse_mm", sparse_mm_composite);
   m.impl("pattern", pattern);
+  m.impl("pattern_from_csr", pattern_from_csr);
 }
 
 at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B) {
@@ -58,21 +68,81 @@ at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values, c10::SymI
   return call<Mm>(CooStructure(indices, size), values, B);
 }
 
-Pattern::Pattern(const at::Tensor& A) : size_(A.sizes().vec()) {
-  const c10::InferenceMode no_inference(false);  // whose tensors could not be trained with later
-  static const auto op = find_operator<PatternTensors(const at::Tensor&)>("pattern");
-  std::apply([&](const auto&... tensor) { tensors_ = {tensor...}; }, op.call(A.detach()));
-  const bool is_coo = A.layout() == at::kSparse;
-  values_size_ = is_coo ? A._indices().sizes().slice(1).vec() : A.col_indices().sizes().vec();
+namespace {
+
+// make() outside of inference mode, whose tensors could not be trained with later.
+template <class Make>
+std::array<at::Tensor, 4> tensors_of_pattern(const Make& make) {
+  const c10::InferenceMode no_inference(false);
+  return std::apply([](auto&&... tensor) { return std::array{std::move(tensor)...}; }, make());
+}
+
+std::vector<int64_t> values_size_of(const at::Tensor& A) {
+  return (A.layout() == at::kSparse ? A._indices().sizes().slice(1) : A.col_indices().sizes())
+      .vec();
+}
+
+PatternStructure structure_of(const std::array<at::Tensor, 4>& tensors, at::IntArrayRef size) {
+  return {tensors[0], tensors[1], tensors[2], tensors[3], c10::fromIntArrayRefSlow(size)};
+}
+
+// The values as the operators take them.
+at::Tensor checked_values(const at::Tensor& values, at::IntArrayRef size) {
+  TORCH_CHECK_VALUE(values.sizes() == size, "values must have shape ", size, ", but received ",
+                    values.sizes());
+  return values.dim() > 1 ? values.flatten() : values;
+}
+
+}  // namespace
+
+Pattern::Pattern(const at::Tensor& A)
+    : size_(A.sizes().vec()), tensors_(tensors_of_pattern([&] {
+        static const auto op = find_operator<PatternTensors(const at::Tensor&)>("pattern");
+        return op.call(A.detach());
+      })) {
+  values_size_ = values_size_of(A);
+}
+
+Pattern Pattern::from_csr(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                          at::IntArrayRef size) {
+  Pattern result;
+  result.tensors_ = tensors_of_pattern([&] {
+    return spgrad::pattern_from_csr(crow_indices, col_indices, c10::fromIntArrayRefSlow(size));
+  });
+  result.size_ = size.vec();
+  result.values_size_ = col_indices.sizes().vec();
+  return result;
+}
+
+Pattern Pattern::from_coo(const at::Tensor& indices, at::IntArrayRef size) {
+  Pattern result;
+  result.tensors_ = tensors_of_pattern(
+      [&] { return call<MakePattern>(CooStructure(indices, c10::fromIntArrayRefSlow(size))); });
+  result.size_ = size.vec();
+  result.values_size_ = indices.sizes().slice(1).vec();
+  return result;
+}
+
+Pattern Pattern::transposed() const {
+  Pattern result = *this;
+  std::swap(result.tensors_[0], result.tensors_[2]);
+  std::swap(result.tensors_[1], result.tensors_[3]);
+  std::swap(result.size_[size_.size() - 2], result.size_[size_.size() - 1]);
+  return result;
 }
 
 at::Tensor Pattern::mm(const at::Tensor& values, const at::Tensor& B) const {
-  TORCH_CHECK_VALUE(values.sizes() == values_size(), "values must have shape ", values_size(),
-                    ", but received ", values.sizes());
-  const auto& [row_offsets, row_entries, column_offsets, column_entries] = tensors_;
-  return call<Mm>(PatternStructure(row_offsets, row_entries, column_offsets, column_entries,
-                                   c10::fromIntArrayRefSlow(size_)),
-                  values.dim() > 1 ? values.flatten() : values, B);
+  return call<Mm>(structure_of(tensors_, size_), checked_values(values, values_size_), B);
 }
+
+at::Tensor Pattern::mm_transposed(const at::Tensor& values, const at::Tensor& B) const {
+  return call<MmTransposed>(structure_of(tensors_, size_), checked_values(values, values_size_), B);
+}
+
+at::Tensor Pattern::sddmm(const at::Tensor& X, const at::Tensor& Y) const {
+  return call<Sddmm>(structure_of(tensors_, size_), X, Y).view(values_size_);
+}
+
+at::Tensor Pattern::indices() const { return call<Indices>(structure_of(tensors_, size_)); }
 
 }  // namespace spgrad

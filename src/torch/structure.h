@@ -82,7 +82,8 @@ struct CooStructure : SizedStructure {
 //     row_entries     (nnz): the columns of the entries, where the values are in this order,
 //                     or else (nnz, 2): column, and position of the value
 //     column_offsets  (b · m + 1)
-//     column_entries  (nnz, 2): row, and position of the value
+//     column_entries  the same by column, with rows: (nnz, 2), but (nnz) of a transposed pattern
+//                     whose values are in this order
 struct PatternStructure : SizedStructure {
   at::Tensor row_offsets;
   at::Tensor row_entries;
@@ -98,6 +99,12 @@ struct PatternStructure : SizedStructure {
         row_entries(std::move(entries_by_row)),
         column_offsets(std::move(offsets_by_column)),
         column_entries(std::move(entries_by_column)) {}
+
+  PatternStructure transposed() const {
+    PatternStructure result(column_offsets, column_entries, row_offsets, row_entries, size);
+    std::swap(result.size[size.size() - 2], result.size[size.size() - 1]);
+    return result;
+  }
 
   c10::SymIntArrayRef values_size() const { return row_entries.sym_sizes().slice(0, 1); }
   c10::Device device() const { return row_offsets.device(); }

@@ -187,6 +187,8 @@ def check(case, form):
         places, values.flatten(), accumulate=True
     )
     dA, dB = (X @ Y.mT)[places], dense.mT @ X
+    indices = OPERATORS.pattern_indices(*found["pattern"], case.size)
+    assert torch.equal(indices, torch.stack(places))
     by_pattern = OPERATORS.pattern_mm(*found["pattern"], case.size, values.flatten(), Y)
     for actual, expected in (
         (found["mm"], dense @ Y),

@@ -38,12 +38,16 @@ from oracle import (
     PLAIN,
     assert_dense,
     dense_for,
+    exact,
     gradient_of_B,
     gradient_of_values,
     integers,
     is_csr,
     make_sparse,
+    output_gradient_for,
+    positions_of,
     product,
+    to_dense,
     values_of,
 )
 from pairs import pairwise
@@ -319,6 +323,122 @@ def test_a_module_learns_and_leaves_its_pattern_as_it_is(kind, size):
     assert all(map(torch.equal, layer.pattern._tensors, before))
 
 
+CROW, COL = torch.tensor([0, 1, 1, 2, 3]), torch.tensor([1, 0, 2])
+
+
+def made_from_tensors(A):
+    """Make the pattern of a matrix of its plain tensors."""
+    if A.layout == torch.sparse_coo:
+        return spgrad.Pattern.from_coo(A._indices(), A.shape)
+    return spgrad.Pattern.from_csr(A.crow_indices(), A.col_indices(), A.shape)
+
+
+@pairwise(kind=KINDS, shape=SHAPES, dtype=(torch.float64, torch.bfloat16))
+def test_a_pattern_of_plain_tensors_is_that_of_the_sparse_one(kind, shape, dtype):
+    size, entries, p = SHAPES[shape]
+    A = make_sparse(kind, size, entries, dtype=dtype)
+    pattern, same = made_from_tensors(A), spgrad.Pattern(A)
+    assert (pattern.shape, pattern.values_shape) == (same.shape, same.values_shape)
+    assert all(map(torch.equal, pattern._tensors, same._tensors))
+    assert_right(pattern.mm, A, operands_for(A, p))
+
+
+@pairwise(kind=KINDS, shape=SHAPES, transposed=(False, True))
+def test_the_indices_are_those_of_the_entries_in_the_order_of_the_values(kind, shape, transposed):
+    size, entries, _ = SHAPES[shape]
+    A = make_sparse(kind, size, entries)
+    pattern, expected = spgrad.Pattern(A), torch.stack(positions_of(A))
+    if transposed:
+        pattern, expected = pattern.T, torch.cat([expected[:-2], expected[-2:].flip(0)])
+    indices = pattern.indices()
+    assert indices.dtype == torch.int64
+    assert torch.equal(indices, expected)
+    assert pattern.to("meta").indices().shape == indices.shape
+
+
+def of_transposed(A, values, B, *, by):
+    """Multiply the transposed matrix, in one of the ways to do so."""
+    pattern = spgrad.Pattern(A)
+    return pattern.T.mm(values, B) if by == "T" else pattern.mm_transposed(values, B)
+
+
+@pairwise(kind=KINDS, shape=SHAPES, dtype=DTYPES, by=("T", "mm_transposed"))
+def test_the_transposed_product_and_its_gradients_are_right(kind, shape, dtype, by):
+    size, entries, p = SHAPES[shape]
+    A = make_sparse(kind, size, entries, dtype=dtype)
+    values, B, G = operands_for(A, p)  # with G in the place of B
+    for wanted in ("vG", "v", "G"):
+        v = values.detach().requires_grad_("v" in wanted)
+        X = G.detach().requires_grad_("G" in wanted)
+        C = of_transposed(A, v, X, by=by)
+        assert C.is_contiguous()
+        assert_dense(C, to_dense(A).mT @ exact(X))
+        C.backward(B)
+        if "v" in wanted:
+            products = (exact(X).conj() @ exact(B).mT)[positions_of(A)]
+            assert_dense(v.grad, products.reshape(v.shape))
+        if "G" in wanted:
+            assert_dense(X.grad, to_dense(A).conj() @ exact(B))
+
+
+@SIZES
+@ALL_KINDS
+def test_a_transposed_pattern_shares_all_memory_and_is_a_pattern_like_others(kind, size):
+    A = make_sparse(kind, size)
+    pattern = spgrad.Pattern(A)
+    other = pickled(pattern.T)
+    *batch, n, m = size
+    assert pattern.T.shape == other.shape == (*batch, m, n)
+    assert {x.data_ptr() for x in pattern.T._tensors} == {x.data_ptr() for x in pattern._tensors}
+    assert_right(other.T.mm, A)
+    B, X = dense_for(A), output_gradient_for(A)
+    assert torch.equal(other.sddmm(B, X), pattern.sddmm(X, B))
+    f = other.mm
+    inputs = [x.requires_grad_() for x in (values_of(A).clone(), X)]
+    assert gradcheck(f, inputs, check_forward_ad=True)
+    assert gradgradcheck(f, inputs)
+
+
+@pytest.mark.of_kernels
+@BOTH_FORMS
+def test_a_transposed_pattern_gives_the_bits_of_the_transposed_product(set_threads, kind):
+    A = make_sparse(kind, *LARGE["long columns"], dtype=torch.float32)
+    values, X = values_of(A).clone(), output_gradient_for(A, 20)
+    fill(torch.randn, values, X)
+    pattern = spgrad.Pattern(A)
+    for threads in (1, 2):
+        set_threads(threads)
+        assert torch.equal(pattern.T.mm(values, X), pattern.mm_transposed(values, X))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "error", "message"),
+    [
+        ("csr", ([0], CROW, (4, 5)), ValueError, "crow_indices must be a torch.Tensor, but receiv"),
+        ("csr", (CROW, [0], (4, 5)), ValueError, "col_indices must be a torch.Tensor, but receive"),
+        (
+            "csr",
+            (CROW, COL, (3, 5)),
+            ValueError,
+            "crow_indices must have shape [4] for size [3, 5",
+        ),
+        ("csr", (CROW, COL, (1, 4, 5)), ValueError, "crow_indices must have shape [1, 5] for size"),
+        ("csr", (CROW, COL, (5,)), ValueError, "size must be (n, m) or (b, n, m), but received [5"),
+        ("csr", (CROW, COL, (4, -5)), ValueError, "size must not be negative, but received [4, -5"),
+        ("csr", (CROW, COL, (4, 2)), RuntimeError, "col_indices must be in [0, 2), but received 2"),
+        ("csr", (CROW, COL.short(), (4, 5)), RuntimeError, "col_indices must be int32 or int64"),
+        ("csr", (CROW, COL[None], (4, 5)), ValueError, "col_indices must have shape (nnz) or"),
+        ("coo", ([0], (4, 5)), ValueError, "indices must be a torch.Tensor, but received list"),
+        ("coo", (COL, (4, 5)), ValueError, "indices must have shape (2, nnz) for size [4, 5]"),
+        ("coo", (COL.expand(2, 3), (4, 2)), RuntimeError, "indices of columns must be in [0, 2)"),
+        ("coo", (COL.expand(2, 3), ()), ValueError, "size must be (n, m) or (b, n, m)"),
+    ],
+)
+def test_plain_tensors_that_do_not_fit_have_no_pattern(make, arguments, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        getattr(spgrad.Pattern, f"from_{make}")(*arguments)
+
+
 LAYOUT = "A must be a sparse COO or CSR tensor, but received layout "
 SHAPE = "A must have shape (n, m) or (b, n, m), but received "
 HYBRID = "A must have only sparse dimensions, but received a hybrid tensor with 1 dense dimension"
@@ -435,6 +555,9 @@ def test_hostile_offsets_indices_and_positions_are_refused(kind, name):
             changed.view(len(changed), -1)[place] = bad
             with pytest.raises(RuntimeError, match=MADE):
                 operator(*structure, *arguments[4:])
+            if first == 0 and p == 1:
+                with pytest.raises(RuntimeError, match=MADE):
+                    torch.ops.spgrad.pattern_indices(*structure, (8, 8))
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
@@ -459,12 +582,13 @@ def test_one_hostile_entry_of_a_long_row_is_refused(kind, name):
         (0, lambda x: x.double(), "row_offsets must be int32 or int64, but received Double"),
         (0, lambda x: x.long(), "row_entries must have the dtype of row_offsets, Long"),
         (0, lambda x: x.to_sparse(), "row_offsets must be a dense (strided) tensor"),
-        (1, lambda x: x[1:], "column_entries must have shape (7, 2), but received [8, 2]"),
+        (1, lambda x: x[1:], "column_entries must have shape (7) or (7, 2), but received [8, 2]"),
         (1, lambda x: x[:, None], "row_entries must have shape (nnz) or (nnz, 2)"),
         (1, lambda x: x.flatten()[0], "row_entries must have shape (nnz) or (nnz, 2)"),
         (2, lambda x: x[:0], "column_offsets must have shape (9), but received [0]"),
         (2, lambda x: x.short(), "column_offsets must have the dtype of row_offsets, Int"),
-        (3, lambda x: x[:, 0], "column_entries must have shape (8, 2), but received [8]"),
+        (3, lambda x: x[:, :1], "column_entries must have shape (8) or (8, 2), but received [8, 1"),
+        (3, lambda x: x[1:, 0], "column_entries must have shape (8) or (8, 2), but received [7]"),
         (3, lambda x: x.to("meta"), "column_entries must be on the device of row_offsets, "),
         (4, lambda _: (8,), "size must be (n, m) or (b, n, m), but received [8]"),
         (4, lambda _: (8, -8), "size must not be negative, but received [8, -8]"),

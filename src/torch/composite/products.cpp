@@ -13,12 +13,14 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/sparse_sampled_addmm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
@@ -298,11 +300,32 @@ struct Composite {
     return {own(rows.offsets), own(entries_tensor(rows, dtype)), own(columns.offsets),
             own(entries_tensor(columns, dtype))};
   }
+
+  // On every device: nothing that training repeats.
+  static Tensor run(Indices, c10::DispatchKeySet, const PatternStructure& s) {
+    check_structure(s);
+    const Matrix a = by_row(s);
+    const Extent& extent = a.extent;
+    const int64_t dims = static_cast<int64_t>(s.size.size());
+    const auto options = a.indices.options().dtype(at::kLong);
+    if (extent.entries == 0) return at::empty({dims, 0}, options);
+    const Tensor row = rows_of_entries(a.offsets, extent.entries).to(at::kLong);
+    std::vector<Tensor> coordinates = {row.remainder(extent.rows),
+                                       a.indices.to(at::kLong).remainder(extent.columns)};
+    if (s.batched()) {
+      coordinates.insert(coordinates.begin(), row.div(extent.rows, /*rounding_mode=*/"floor"));
+    }
+    const Tensor indices = at::stack(coordinates);
+    if (!a.positions.defined()) return indices;
+    // Zeros, as tensors that no pattern made may have positions that repeat.
+    return at::zeros_like(indices).index_copy_(1, a.positions.to(at::kLong), indices);
+  }
 };
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
   register_products<Composite>(m);
   register_pattern<Composite>(m);
+  register_indices<Composite>(m);
 }
 
 }  // namespace

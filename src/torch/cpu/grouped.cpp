@@ -193,11 +193,6 @@ GroupedByRow group_by_row(const PatternStructure& s) {
   });
 }
 
-GroupedByColumn group_by_column(const PatternStructure& s) {
-  return with_index_type(s.column_offsets, [&]<class Index>() -> GroupedByColumn {
-    return view_of<Index, MovedEntry<Index>>(
-        s, Extent(s).transposed(), s.column_offsets.contiguous(), s.column_entries.contiguous());
-  });
-}
+GroupedByRow group_by_column(const PatternStructure& s) { return group_by_row(s.transposed()); }
 
 }  // namespace spgrad

@@ -42,6 +42,6 @@ GroupedByRow group_by_row(const CooStructure& structure);
 GroupedByRow group_by_row(const PatternStructure& structure);
 GroupedByColumn group_by_column(const CsrStructure& structure);
 GroupedByColumn group_by_column(const CooStructure& structure);
-GroupedByColumn group_by_column(const PatternStructure& structure);
+GroupedByRow group_by_column(const PatternStructure& structure);
 
 }  // namespace spgrad

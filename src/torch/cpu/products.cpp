@@ -5,7 +5,11 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
 
 #include "backend.h"
 #include "check.h"
@@ -132,6 +136,18 @@ GroupedByRow checked_group_by_row(const Structure& structure, const at::Tensor& 
   return group_by_row(structure);
 }
 
+// Entries that know the position of theirs, as the kernel for both gradients takes them; none where
+// they are in the order of their values.
+std::optional<GroupedByColumn> with_positions(GroupedByColumn grouped) { return grouped; }
+std::optional<GroupedByColumn> with_positions(GroupedByRow grouped) {
+  return std::visit(
+      [](auto&& a) -> std::optional<GroupedByColumn> {
+        if constexpr (std::is_constructible_v<GroupedByColumn, decltype(a)>) return std::move(a);
+        return std::nullopt;
+      },
+      std::move(grouped));
+}
+
 // The product with entries grouped by row (A) or by column (Aᵀ).
 template <class Structure, class Grouped>
 at::Tensor multiply(const Structure& structure, const Grouped& grouped, const c10::SymInt& rows,
@@ -205,19 +221,23 @@ struct Cpu {
   }
 
   template <class Structure>
-  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet,
+  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet keys,
                                                 const Structure& structure,
                                                 const at::Tensor& values, const at::Tensor& B,
                                                 const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
-    const GroupedByColumn grouped = group_by_column(structure);
+    const std::optional<GroupedByColumn> grouped = with_positions(group_by_column(structure));
+    if (!grouped) {
+      return {run(Sddmm(), keys, structure, grad, B.conj_physical()),
+              run(MmTransposed(), keys, structure, values.conj_physical(), grad)};
+    }
     const at::Tensor v = values.contiguous();
     const at::Tensor x = with_contiguous_columns(grad);
     const at::Tensor y = with_contiguous_columns(B);
     const int64_t p = x.size(-1);
     const at::Tensor grad_values = empty_values(structure, x);
     at::Tensor grad_B = empty_dense(structure, structure.columns(), x);
-    run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
+    run_kernel(structure, *grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
       const auto* value = data_of<Scalar>(v);
       auto* products = mutable_data_of<at::opmath_type<Scalar>>(grad_values);
       return sum_rows<Scalar>(
