@@ -1,9 +1,9 @@
 /// The product of a sparse and a dense matrix for LibTorch, with a sparse gradient of the sparse
-/// one.
+/// one; and the product of two dense ones at the entries of a sparse one.
 ///
 /// The functions call the operators that the library registers with PyTorch (`spgrad::sparse_mm`,
-/// `spgrad::csr_mm`, `spgrad::coo_mm`), so that autograd, profiling and transforms see them exactly
-/// as they see those called from Python. Link spgrad::spgrad.
+/// `spgrad::csr_mm`, `spgrad::coo_mm`, ...), so that autograd, profiling and transforms see them
+/// exactly as they see those called from Python. Link spgrad::spgrad.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -66,6 +66,31 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
                                 c10::SymIntArrayRef size, const at::Tensor& B);
+
+/// The product of two dense matrices, X Yᵀ, at A's specified entries only: X_i · Y_j, without
+/// conjugation.
+///
+///     at::Tensor scores = spgrad::sddmm(a, x, y);    // sparse, as a is
+///
+/// `A`: sparse COO or CSR tensor, (n, m) or (b, n, m), of any dtype: only the positions matter, and
+///      the values get no gradient.
+/// `X`: dense tensor, (n, p) or (b, n, p), of a dtype that sparse_mm takes, any strides.
+/// `Y`: the same, (m, p) or (b, m, p).
+///
+/// Returns a new sparse tensor with A's layout, index dtype, indices, order and coalesced flag, and
+/// the dtype of X. The gradients of X and Y are dense, and it is differentiable to any order.
+/// Throws as sparse_mm does.
+SPGRAD_EXPORT at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
+
+/// The same for a CSR matrix given by plain tensors, as csr_mm takes them, where Y has a row for
+/// each column. Returns the values, in the shape of `col_indices`.
+SPGRAD_EXPORT at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                                   const at::Tensor& X, const at::Tensor& Y);
+
+/// The same for a COO matrix given by plain tensors, as coo_mm takes them. Returns the values,
+/// (nnz).
+SPGRAD_EXPORT at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size,
+                                   const at::Tensor& X, const at::Tensor& Y);
 
 /// The places of a sparse matrix's entries, checked, transposed and kept for many products: the
 /// form to train with, where values change and places do not. A step with mm() sorts nothing.

@@ -2,7 +2,8 @@
 
 ``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
-``Pattern`` prepares a structure for many of them. ``nn`` has layers with sparse weights, ``cuda``
+``Pattern`` prepares a structure for many of them. ``sddmm`` and its like are the products of two
+dense matrices at the entries of a sparse one. ``nn`` has layers with sparse weights, ``cuda``
 what concerns CUDA devices alone.
 """
 
@@ -11,18 +12,21 @@ from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
 from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
-from spgrad._products import coo_mm, csr_mm, sparse_mm
+from spgrad._products import coo_mm, coo_sddmm, csr_mm, csr_sddmm, sddmm, sparse_mm
 
 __all__ = [
     "Pattern",
     "__version__",
     "coo_mm",
+    "coo_sddmm",
     "csr_mm",
+    "csr_sddmm",
     "cuda",
     "empty_cache",
     "instruction_set",
     "instruction_sets",
     "nn",
+    "sddmm",
     "sparse_mm",
     "use_instruction_set",
 ]

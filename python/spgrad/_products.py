@@ -11,6 +11,9 @@ from spgrad._arguments import refuse_others_than_tensors
 _sparse_mm = torch.ops.spgrad.sparse_mm.default
 _csr_mm = torch.ops.spgrad.csr_mm.default
 _coo_mm = torch.ops.spgrad.coo_mm.default
+_sddmm = torch.ops.spgrad.sddmm.default
+_csr_sddmm = torch.ops.spgrad.csr_sddmm.default
+_coo_sddmm = torch.ops.spgrad.coo_sddmm.default
 
 
 def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
@@ -131,3 +134,104 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         refuse_others_than_tensors(indices=indices, values=values, B=B)
     product: Tensor = _coo_mm(indices, values, size, B)
     return product
+
+
+def sddmm(A: Tensor, X: Tensor, Y: Tensor) -> Tensor:
+    """Multiply two dense matrices, ``X @ Y.mT``, at the entries of a sparse one only.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr()
+    >>> X = torch.tensor([[1.0], [10.0]], requires_grad=True)
+    >>> scores = spgrad.sddmm(A, X, torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> scores.values()
+    tensor([ 2., 10., 30.], grad_fn=<ValuesBackward0>)
+    >>> spgrad.sparse_mm(scores, torch.ones(3, 1)).sum().backward()
+    >>> X.grad
+    tensor([[2.],
+            [4.]])
+
+    Args:
+        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, of any dtype: its values
+            are not used, and get no gradient. COO may be unsorted and have duplicates.
+        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, on A's device, of any dtype that
+            :func:`sparse_mm` takes and with any strides.
+        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of ``X``.
+
+    Returns:
+        A new sparse tensor with ``X[i] · Y[j]``, without conjugation, at each of A's specified
+        entries: in A's layout, index dtype, order and with its coalesced flag, and in the dtype of
+        ``X``. It shares the indices of COO with ``A``. Duplicates have the product each, so that as
+        a sparse tensor, where they add up, it has a multiple there. The gradients of ``X`` and
+        ``Y`` are dense, to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, or ranks, layouts, batch sizes or inner sizes do not
+            fit, or A is a hybrid tensor.
+        RuntimeError: Dtypes or devices differ or are not supported, or A's indices are malformed
+            or outside its shape.
+
+    """
+    refuse_others_than_tensors(A=A, X=X, Y=Y)
+    products: Tensor = _sddmm(A, X, Y)
+    return products
+
+
+def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -> Tensor:
+    """Multiply two dense matrices, ``X @ Y.mT``, at the entries of a CSR matrix only.
+
+    >>> import torch, spgrad
+    >>> crow_indices, col_indices = torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2])
+    >>> X, Y = torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0], [3.0]])
+    >>> spgrad.csr_sddmm(crow_indices, col_indices, X, Y)
+    tensor([ 2., 10., 30.])
+
+    Args:
+        crow_indices: As :func:`csr_mm` takes them.
+        col_indices: As :func:`csr_mm` takes them.
+        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
+            takes and with any strides.
+        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+
+    Returns:
+        ``X[i] · Y[j]``, without conjugation, for each entry: values in the shape and order of
+        ``col_indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        RuntimeError: Dtypes or devices differ or are not supported, or the indices are malformed or
+            outside the shape.
+
+    """
+    refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices, X=X, Y=Y)
+    products: Tensor = _csr_sddmm(crow_indices, col_indices, X, Y)
+    return products
+
+
+def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Tensor:
+    """Multiply two dense matrices, ``X @ Y.mT``, at the entries of a COO matrix only.
+
+    >>> import torch, spgrad
+    >>> X, Y = torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0], [3.0]])
+    >>> spgrad.coo_sddmm(torch.tensor([[0, 1, 1], [1, 2, 0]]), (2, 3), X, Y)
+    tensor([ 2., 30., 10.])
+
+    Args:
+        indices: As :func:`coo_mm` takes them.
+        size: ``(n, m)`` or ``(b, n, m)``.
+        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
+            takes and with any strides.
+        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+
+    Returns:
+        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(nnz,)`` in the
+        order of ``indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        RuntimeError: Dtypes or devices differ or are not supported, or an index is outside
+            ``size``.
+
+    """
+    refuse_others_than_tensors(indices=indices, X=X, Y=Y)
+    products: Tensor = _coo_sddmm(indices, size, X, Y)
+    return products

@@ -9,7 +9,7 @@ namespace spgrad {
 // The contract of sparse_mm: ranks, layouts and sizes, in the documented order.
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
-// The contract of Pattern.
+// The contract of sddmm and Pattern, which look at the places of A's entries only.
 void check_pattern(const at::Tensor& A);
 
 // Offsets must be those of matrices of this size.

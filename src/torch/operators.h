@@ -159,7 +159,11 @@ typename Operation::Result redispatch(c10::DispatchKeySet keys, const Structure&
 // The values of a sparse tensor as an operand of the operators above; differentiable.
 at::Tensor specified_values(const at::Tensor& A);
 
-// sparse_mm in terms of the operators above.
+// A sparse tensor with the pattern of A and these values; differentiable in the values.
+at::Tensor with_values(const at::Tensor& A, const at::Tensor& values);
+
+// sparse_mm and sddmm in terms of the operators above.
 at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B);
+at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
 
 }  // namespace spgrad

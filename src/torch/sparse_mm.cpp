@@ -43,8 +43,17 @@ at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
   return with_structure(A, [&](const auto& structure) { return call<Mm>(structure, values, B); });
 }
 
+at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
+  check_pattern(A);
+  return with_values(A, with_structure(A, [&](const auto& structure) {
+    check_sddmm(structure, X, Y, Checks::shapes);  // csr_sddmm takes the rows of Y for the columns
+    return call<Sddmm>(structure, X, Y);
+  }));
+}
+
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
   m.impl("sparse_mm", sparse_mm_composite);
+  m.impl("sddmm", sddmm_composite);
   m.impl("pattern", pattern);
   m.impl("pattern_from_csr", pattern_from_csr);
 }
@@ -66,6 +75,22 @@ at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
 at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values, c10::SymIntArrayRef size,
                   const at::Tensor& B) {
   return call<Mm>(CooStructure(indices, size), values, B);
+}
+
+at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
+  static const auto op =
+      find_operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("sddmm");
+  return op.call(A, X, Y);
+}
+
+at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                     const at::Tensor& X, const at::Tensor& Y) {
+  return call<Sddmm>(CsrStructure{crow_indices, col_indices, /*column_count=*/0}, X, Y);
+}
+
+at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size, const at::Tensor& X,
+                     const at::Tensor& Y) {
+  return call<Sddmm>(CooStructure(indices, size), X, Y);
 }
 
 namespace {

@@ -240,9 +240,25 @@ Tensor sparse_mm_of_items(const Tensor& A, const Tensor& B) {
   return level.wrap(spgrad::sparse_mm(level.in_front(A), level.in_front(B)));
 }
 
+// The same of the sampled product, whose result is one of the batch, too.
+Tensor sddmm_of_items(const Tensor& A, const Tensor& X, const Tensor& Y) {
+  const int64_t number = current_layer().layerId();
+  const auto differs = [&](const Tensor& x) { return at::functorch::isBatchedAtLevel(x, number); };
+  if (!differs(A) && !differs(X) && !differs(Y)) return sddmm_composite(A, X, Y);
+  TORCH_CHECK_VALUE(differs(A) && A.dim() == 2 && X.dim() == 2 && Y.dim() == 2,
+                    "under vmap, A must be one sparse matrix (n, m), and X and Y one dense matrix, "
+                    "for each item, but received ",
+                    differs(A) ? "" : "one A for all of them and ", "shapes ", A.sym_sizes(), ", ",
+                    X.sym_sizes(), " and ", Y.sym_sizes(),
+                    "; csr_sddmm and coo_sddmm take one structure for all");
+  const Level level;
+  return level.wrap(spgrad::sddmm(level.in_front(A), level.in_front(X), level.in_front(Y)));
+}
+
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatched, m) {
   register_products<Vmap>(m);
   m.impl("sparse_mm", sparse_mm_of_items);
+  m.impl("sddmm", sddmm_of_items);
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ OF_EVERY_BACKEND = {
     "test_pattern",
     "test_product",
     "test_properties",
+    "test_sddmm",
     "test_training",
     "test_transforms",
 }

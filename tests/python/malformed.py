@@ -116,6 +116,7 @@ def products(structure, batched, p):
         yield "backward", lambda: ops.csr_mm_backward(*structure, values, Y, X)
         A = torch.sparse_csr_tensor(*structure, values, size)
         yield "sparse_mm", lambda: spgrad.sparse_mm(A, Y)
+        yield "sparse sddmm", lambda: spgrad.sddmm(A, X, Y)
         return
     yield "mm", lambda: ops.coo_mm(*structure, values, size, Y)
     yield "transposed", lambda: ops.coo_mm_transposed(*structure, values, size, X)
@@ -124,6 +125,7 @@ def products(structure, batched, p):
     for flag in (None, True):
         A = torch.sparse_coo_tensor(*structure, values, size, is_coalesced=flag)
         yield f"sparse_mm, flag {flag}", lambda A=A: spgrad.sparse_mm(A, Y)
+    yield "sparse sddmm", lambda: spgrad.sddmm(A, X, Y)
 
 
 def spoiled_after_forward(structure, batched, wanted):

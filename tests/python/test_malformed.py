@@ -35,7 +35,7 @@ def test_a_program_with_malformed_structures_survives(outcomes):
 
 @pytest.mark.parametrize(
     "product",
-    ["mm", "transposed", "sddmm", "backward", "sparse_mm"],
+    ["mm", "transposed", "sddmm", "backward", "sparse_mm", "sparse sddmm"],
 )
 def test_every_product_refuses_every_malformed_structure_with_its_reason(outcomes, product):
     chosen = [outcome for outcome in outcomes if outcome[0][0].split(",")[0] == product]

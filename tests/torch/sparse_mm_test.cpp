@@ -364,6 +364,43 @@ TEST_P(SparseMmOf, IsThatOfAPatternWithTheValues) {
   EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
 }
 
+TEST_P(SparseMmOf, SamplesTheProductOfDenseMatrices) {
+  const at::Tensor X = G.clone().requires_grad_();
+  const at::Tensor C = sddmm(A.detach(), X, B);
+  ASSERT_TRUE(has_pattern_of(C, A));
+  EXPECT_TRUE(close(specified(C.detach()), expected_gradient_of_values()));
+  const bool is_coo = A.layout() == at::kSparse;
+  const at::Tensor values = is_coo ? coo_sddmm(A._indices(), A.sym_sizes(), X, B)
+                                   : csr_sddmm(A.crow_indices(), A.col_indices(), X, B);
+  EXPECT_TRUE(at::equal(values, specified(C.detach())));
+  sparse_mm(C, B.detach()).sum().backward();
+  EXPECT_EQ(X.grad().sizes(), X.sizes());
+  EXPECT_EQ(B.grad().sizes(), B.sizes());
+}
+
+TEST_P(SparseMmOf, HasAPatternOfPlainTensorsThatCanBeTransposed) {
+  const bool is_coo = A.layout() == at::kSparse;
+  const Pattern pattern = is_coo ? Pattern::from_coo(A._indices(), A.sizes())
+                                 : Pattern::from_csr(A.crow_indices(), A.col_indices(), A.sizes());
+  const Pattern transposed = pattern.transposed();
+  EXPECT_EQ(pattern.size(), A.sizes());
+  EXPECT_EQ(transposed.size(), A.transpose(-2, -1).sizes());
+  EXPECT_TRUE(at::equal(pattern.indices(), coordinates_of(A)));
+  const at::Tensor values = specified(A).detach().view(pattern.values_size());
+  EXPECT_TRUE(close(pattern.mm(values, B), dense(A).matmul(B.to(at::kDouble))));
+  for (const at::Tensor& product : {pattern.mm_transposed(values, G), transposed.mm(values, G)}) {
+    EXPECT_TRUE(close(product, expected_gradient_of_B()));
+  }
+  EXPECT_TRUE(close(pattern.sddmm(G, B), expected_gradient_of_values()));
+  EXPECT_TRUE(at::equal(transposed.sddmm(B, G), pattern.sddmm(G, B)));
+}
+
+TEST(Pattern, RefusesOffsetsOfAnotherSize) {
+  EXPECT_THAT([] { Pattern::from_csr(longs({0, 1}), longs({0}), {2, 3}); },
+              testing::ThrowsMessage<c10::ValueError>(
+                  HasSubstr("crow_indices must have shape [3] for size [2, 3], but received [2]")));
+}
+
 TEST(Pattern, RefusesValuesOfAnotherSize) {
   const Pattern pattern(at::eye(3).to_sparse_csr());
   EXPECT_THAT([&] { pattern.mm(at::ones({2}), at::ones({3, 1})); },
