@@ -42,8 +42,8 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 ///     at::Tensor c = spgrad::csr_mm(crow_indices, col_indices, values, b);
 ///
 /// `crow_indices`: (n + 1) or (b, n + 1), int32 or int64.
-/// `col_indices`:  (nnz) or (b, nnz), dtype of crow_indices, each in [0, m). Columns of a row may
-///                 come in any order; repeated ones add up.
+/// `col_indices`:  (nnz) or (b, nnz), int32 or int64, each in [0, m). Columns of a row may come in
+///                 any order; repeated ones add up.
 /// `values`:       shape of col_indices, a dtype that sparse_mm takes.
 /// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
 /// `columns`:      m. Without it, B says how many there are; with it, B must have as many rows.
@@ -57,8 +57,8 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 ///
 ///     at::Tensor c = spgrad::coo_mm(indices, values, {n, m}, b);
 ///
-/// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int64. Entries in any order;
-///            sorted by row they are multiplied without a sort.
+/// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int32 or int64. Entries in
+///            any order; sorted by row they are multiplied without a sort.
 /// `values`:  (nnz), a dtype that sparse_mm takes.
 /// `size`:    {n, m} or {b, n, m}.
 /// `B`:       (m, p) or (b, m, p), dtype of values, any strides.

@@ -73,8 +73,9 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
 
     Args:
         crow_indices: Shape ``(n + 1)`` or ``(b, n + 1)``, int32 or int64: where each row starts.
-        col_indices: Shape ``(nnz)`` or ``(b, nnz)``, dtype of ``crow_indices``, each in ``[0, m)``.
-            The columns of a row may come in any order; repeated ones add up.
+        col_indices: Shape ``(nnz)`` or ``(b, nnz)``, int32 or int64, each in ``[0, m)``. The
+            columns of a row may come in any order; repeated ones add up. They are not copied,
+            whatever the dtype of ``crow_indices``.
         values: Shape of ``col_indices``, any dtype that :func:`sparse_mm` takes.
         B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
             strides.
@@ -112,8 +113,8 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
             [3., 0., 4.]])
 
     Args:
-        indices: Shape ``(2, nnz)``, or ``(3, nnz)`` with the item of the batch first, int64.
-            Entries may come in any order, and repeated ones add up; those sorted by row are
+        indices: Shape ``(2, nnz)``, or ``(3, nnz)`` with the item of the batch first, int32 or
+            int64. Entries may come in any order, and repeated ones add up; those sorted by row are
             multiplied without a sort.
         values: Shape ``(nnz)``, any dtype that :func:`sparse_mm` takes.
         size: ``(n, m)`` or ``(b, n, m)``.

@@ -60,9 +60,7 @@ void check_structure(const CsrStructure& s) {
   check_strided(s.crow_indices, "crow_indices");
   check_strided(s.col_indices, "col_indices");
   check_index_dtype(s.crow_indices, "crow_indices");
-  TORCH_CHECK(s.col_indices.scalar_type() == s.crow_indices.scalar_type(),
-              "crow_indices and col_indices must have the same dtype, but received ",
-              s.crow_indices.scalar_type(), " and ", s.col_indices.scalar_type());
+  check_index_dtype(s.col_indices, "col_indices");
   TORCH_CHECK(s.col_indices.device() == s.crow_indices.device(),
               "crow_indices and col_indices must be on the same device, but received ",
               s.crow_indices.device(), " and ", s.col_indices.device());
@@ -84,8 +82,7 @@ void check_structure(const CsrStructure& s) {
 
 void check_structure(const CooStructure& s) {
   check_strided(s.indices, "indices");
-  TORCH_CHECK(s.indices.scalar_type() == at::kLong, "indices must be int64, but received ",
-              s.indices.scalar_type());
+  check_index_dtype(s.indices, "indices");
   check_size(s.size);
   TORCH_CHECK_VALUE(
       s.indices.dim() == 2 && s.indices.sym_size(0) == static_cast<int64_t>(s.size.size()),

@@ -56,17 +56,19 @@ void check_indices(const CsrStructure& s) {
   const int64_t rows = s.rows().expect_int();
   const int64_t columns = s.columns().expect_int();
   const int64_t nnz = col_indices.size(-1);
-  AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "spgrad_check_indices", [&] {
-    for (int64_t item = 0; item < items; ++item) {
-      const int64_t number = s.batched() ? item : -1;
+  for (int64_t item = 0; item < items; ++item) {
+    const int64_t number = s.batched() ? item : -1;
+    AT_DISPATCH_INDEX_TYPES(crow_indices.scalar_type(), "spgrad_check_indices", [&] {
       check_crow_indices(crow_indices.const_data_ptr<index_t>() + item * (rows + 1), rows, nnz,
                          number);
+    });
+    AT_DISPATCH_INDEX_TYPES(col_indices.scalar_type(), "spgrad_check_indices", [&] {
       const index_t* col = col_indices.const_data_ptr<index_t>() + item * nnz;
       for (int64_t k = 0; k < nnz; ++k) {
         check_range(col[k], columns, Rule::column_of_csr, k, number);
       }
-    }
-  });
+    });
+  }
 }
 
 void check_indices(const CooStructure& s) {
@@ -74,12 +76,14 @@ void check_indices(const CooStructure& s) {
   const int64_t nnz = indices.size(1);
   constexpr Rule rules[] = {Rule::item_of_coo, Rule::row_of_coo, Rule::column_of_coo};
   const auto first_rule = static_cast<int64_t>(3 - s.size.size());
-  for (int64_t k = 0; k < nnz; ++k) {
-    for (int64_t dim = 0; dim < indices.size(0); ++dim) {
-      check_range(indices.const_data_ptr<int64_t>()[dim * nnz + k],
-                  s.size[static_cast<size_t>(dim)].expect_int(), rules[first_rule + dim], k, -1);
+  AT_DISPATCH_INDEX_TYPES(indices.scalar_type(), "spgrad_check_indices", [&] {
+    for (int64_t k = 0; k < nnz; ++k) {
+      for (int64_t dim = 0; dim < indices.size(0); ++dim) {
+        check_range(indices.const_data_ptr<index_t>()[dim * nnz + k],
+                    s.size[static_cast<size_t>(dim)].expect_int(), rules[first_rule + dim], k, -1);
+      }
     }
-  }
+  });
 }
 
 void report_malformed(const CsrStructure& s) {

@@ -23,7 +23,7 @@ namespace spgrad {
 template <class... Type>
 struct Types {};
 
-// The compressed form: (n + 1) and (nnz), or (b, n + 1) and (b, nnz).
+// The compressed form: (n + 1) and (nnz), or (b, n + 1) and (b, nnz), of one index dtype or two.
 struct CsrStructure {
   at::Tensor crow_indices;
   at::Tensor col_indices;

@@ -105,7 +105,7 @@ CsrStructure join(const Level& level, const CsrStructure& s) {
 }
 
 CooStructure join(const Level& level, const CooStructure& s) {
-  const Tensor indices = level.in_front(s.indices);
+  const Tensor indices = level.in_front(s.indices).to(at::kLong);
   const Tensor column = indices.select(1, -1);
   const SymInt batch = level.items() * s.items();
   Tensor item = at::arange(level.items(), indices.options()).mul(s.items()).unsqueeze(1);

@@ -24,6 +24,7 @@ OF_EVERY_BACKEND = {
     "test_gradients",
     "test_graphs",
     "test_hostile",
+    "test_index_dtypes",
     "test_layouts_and_strides",
     "test_made_from_values",
     "test_malformed",

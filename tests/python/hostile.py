@@ -20,6 +20,7 @@ import spgrad  # noqa: F401 - registers the operators
 
 PROFILE = settings(deadline=None, derandomize=True, database=None)
 OPERATORS = torch.ops.spgrad
+INDEX_DTYPES = st.sampled_from([torch.int32, torch.int64])
 
 
 @dataclass
@@ -35,7 +36,8 @@ class Case:
 
     def __repr__(self):
         lists = [tensor.tolist() for tensor in self.tensors]
-        return f"{lists} {self.tensors[0].dtype} {self.size} p={self.p}: {self.fault}"
+        dtypes = [tensor.dtype for tensor in self.tensors]
+        return f"{lists} {dtypes} {self.size} p={self.p}: {self.fault}"
 
 
 @st.composite
@@ -103,14 +105,16 @@ def csr_cases(draw):
     """Draw a sound or spoiled structure in CSR."""
     size, p = draw(sizes())
     *batch, n, m = size
-    dtype = draw(st.sampled_from([torch.int32, torch.int64]))
+    dtypes = [draw(INDEX_DTYPES) for _ in range(2)]
+    # Kernels for CUDA read offsets in the dtype of the columns, and tell what they have read.
+    narrow = min(dtypes, key=lambda dtype: dtype.itemsize)
     nnz = draw(st.integers(0, 12)) if n and m else draw(st.sampled_from([0, 0, 0, 2]))
     crows, cols, positions, faults = [], [], [], []
     for item in range(prod(batch)):
         cuts = sorted(draw(st.lists(st.integers(0, nnz), min_size=n, max_size=n)))
         crow = [0, *cuts[1:], nnz] if n else [0]
         col = draw(st.lists(st.integers(0, max(m - 1, 0)), min_size=nnz, max_size=nnz))
-        crow, col = spoil(draw, crow, (n, nnz), dtype), spoil(draw, col, (m,), dtype)
+        crow, col = spoil(draw, crow, (n, nnz), narrow), spoil(draw, col, (m,), dtypes[1])
         crows.append(crow)
         cols.append(col)
         fault = fault_of_csr(crow, col, m, f" of item {item}" if batch else "")
@@ -120,7 +124,7 @@ def csr_cases(draw):
             positions += [(item, *place)[-len(size) :] for place in zip(rows, col, strict=True)]
     tensors = [
         restride(draw, torch.tensor(lists, dtype=dtype).reshape(*batch, length))
-        for lists, length in ((crows, n + 1), (cols, nnz))
+        for lists, length, dtype in ((crows, n + 1, dtypes[0]), (cols, nnz, dtypes[1]))
     ]
     return Case(tensors, size, p, next(filter(None, faults), None), positions)
 
@@ -135,8 +139,9 @@ def coo_cases(draw):
     ]
     if draw(st.booleans()):
         entries.sort()
+    dtype = draw(INDEX_DTYPES)
     indices = [
-        spoil(draw, [entry[dim] for entry in entries], (extent,), torch.int64)
+        spoil(draw, [entry[dim] for entry in entries], (extent,), dtype)
         for dim, extent in enumerate(size)
     ]
     names = ("indices of the batch", "indices of rows", "indices of columns")[-len(size) :]
@@ -146,7 +151,7 @@ def coo_cases(draw):
         for name, extent, index in zip(names, size, indices, strict=True)
         if not 0 <= index[k] < extent
     )
-    tensor = torch.tensor(indices, dtype=torch.int64).reshape(len(size), count)
+    tensor = torch.tensor(indices, dtype=dtype).reshape(len(size), count)
     positions = list(zip(*indices, strict=True))
     return Case([restride(draw, tensor)], size, p, next(faults, None), positions)
 

@@ -83,8 +83,13 @@ TEST_F(CooMm, NamesWrongSizes) {
 }
 
 TEST_F(CooMm, NamesIndicesOfWrongDtype) {
-  indices = indices.to(at::kInt);
-  EXPECT_EQ(error<c10::Error>(), "indices must be int64, but received Int");
+  indices = indices.to(at::kShort);
+  EXPECT_EQ(error<c10::Error>(), "indices must be int32 or int64, but received Short");
+}
+
+TEST_F(CooMm, TakesNarrowIndices) {
+  EXPECT_TRUE(
+      at::equal(coo_mm(indices.to(at::kInt), values, size, B), coo_mm(indices, values, size, B)));
 }
 
 }  // namespace

@@ -108,11 +108,12 @@ Matrix by_row(const CsrStructure& s) {
 
 Matrix by_row(const CooStructure& s) {
   const Extent extent(s);
-  Tensor row = s.indices.select(0, -2);
-  Tensor column = s.indices.select(0, -1);
+  const Tensor given = s.indices.to(at::kLong);
+  Tensor row = given.select(0, -2);
+  Tensor column = given.select(0, -1);
   Tensor violated = outside(row, extent.rows).logical_or_(outside(column, extent.columns));
   if (s.batched()) {
-    const Tensor item = s.indices.select(0, 0);
+    const Tensor item = given.select(0, 0);
     violated.logical_or_(outside(item, extent.items));
     row = row.add(item, extent.rows);
     column = column.add(item, extent.columns);

@@ -9,6 +9,7 @@
 #include "cpu/parallel.h"
 #include "cpu/partition.h"
 #include "extent.h"
+#include "index_dtype.h"
 #include "malformed.h"
 
 namespace spgrad {
@@ -80,16 +81,27 @@ GroupedEntries<Index, Entry> view_of(const Structure& structure, const Extent& e
   return grouped;
 }
 
-template <class Index>
-EntriesInOrder<Index> view_csr(const CsrStructure& s, const Extent& extent) {
-  return view_of<Index, Index>(s, extent, s.crow_indices.contiguous(), s.col_indices.contiguous());
+// function(the entries of a CSR structure, grouped by row)
+template <class Function>
+auto with_csr(const CsrStructure& s, const Extent& extent, const Function& function) {
+  const CsrStructure same = with_one_index_dtype(s);
+  return with_index_type(same.col_indices, [&]<class Index>() {
+    return function(view_of<Index, Index>(s, extent, same.crow_indices.contiguous(),
+                                          same.col_indices.contiguous()));
+  });
+}
+
+// The indices of a COO structure, contiguous, in a dtype that can count its entries.
+at::Tensor countable_indices(const CooStructure& s, const Extent& extent) {
+  return (fits_int32(extent.entries) ? s.indices : s.indices.to(at::kLong)).contiguous();
 }
 
 // The coordinates of a COO structure; `indices` is contiguous and keeps them.
-CoordinateView<int64_t> view_coo(const Extent& extent, const at::Tensor& indices) {
-  const auto* data = indices.const_data_ptr<int64_t>();
+template <class Index>
+CoordinateView<Index> view_coo(const Extent& extent, const at::Tensor& indices) {
+  const auto* data = indices.const_data_ptr<Index>();
   const bool batched = indices.size(0) == 3;
-  const int64_t* row = batched ? data + extent.entries : data;
+  const Index* row = batched ? data + extent.entries : data;
   return {.items = extent.items,
           .rows = extent.rows,
           .columns = extent.columns,
@@ -148,40 +160,43 @@ Result sort(const Source& source, const Extent& extent, const Structure& structu
 }  // namespace
 
 GroupedByRow group_by_row(const CsrStructure& s) {
-  return with_index_type(
-      s.crow_indices, [&]<class Index>() -> GroupedByRow { return view_csr<Index>(s, Extent(s)); });
+  return with_csr(s, Extent(s), [](auto by_row) -> GroupedByRow { return by_row; });
 }
 
 GroupedByColumn group_by_column(const CsrStructure& s) {
-  return with_index_type(s.crow_indices, [&]<class Index>() {
-    const Extent extent(s);
-    const EntriesInOrder<Index> by_row = view_csr<Index>(s, extent);
+  const Extent extent(s);
+  return with_csr(s, extent, [&](const auto& by_row) {
     return sort<GroupedByColumn>(by_row.view, extent.transposed(), s);
   });
 }
 
 GroupedByRow group_by_row(const CooStructure& s) {
   const Extent extent(s);
-  const at::Tensor indices = s.indices.contiguous();
-  const CoordinateView<int64_t> a = view_coo(extent, indices);
-  const at::Tensor offsets = at::empty({extent.items * extent.rows + 1}, at::kLong);
-  auto* offset = offsets.mutable_data_ptr<int64_t>();
-  std::atomic<RowOrder> order{RowOrder::sorted};
-  run_ranges(count_ranges(extent.entries), extent.entries,
-             [&](int64_t, int64_t first, int64_t last) {
-               const RowOrder part = kernels::compress_rows(a, first, last, offset);
-               if (part != RowOrder::sorted) order = part;
-               return part == RowOrder::sorted;
-             });
-  if (order == RowOrder::out_of_range) report_malformed(s);
-  if (order == RowOrder::unsorted) return sort<GroupedByRow>(a, extent, s);
-  return view_of<int64_t, int64_t>(s, extent, offsets, indices.select(0, -1));
+  const at::Tensor indices = countable_indices(s, extent);
+  return with_index_type(indices, [&]<class Index>() -> GroupedByRow {
+    const CoordinateView<Index> a = view_coo<Index>(extent, indices);
+    const at::Tensor offsets = at::empty({extent.items * extent.rows + 1}, kDtype<Index>);
+    auto* offset = offsets.mutable_data_ptr<Index>();
+    std::atomic<RowOrder> order{RowOrder::sorted};
+    run_ranges(count_ranges(extent.entries), extent.entries,
+               [&](int64_t, int64_t first, int64_t last) {
+                 const RowOrder part = kernels::compress_rows(a, first, last, offset);
+                 if (part != RowOrder::sorted) order = part;
+                 return part == RowOrder::sorted;
+               });
+    if (order == RowOrder::out_of_range) report_malformed(s);
+    if (order == RowOrder::unsorted) return sort<GroupedByRow>(a, extent, s);
+    return view_of<Index, Index>(s, extent, offsets, indices.select(0, -1));
+  });
 }
 
 GroupedByColumn group_by_column(const CooStructure& s) {
   const Extent extent(s);
-  const at::Tensor indices = s.indices.contiguous();
-  return sort<GroupedByColumn>(transpose(view_coo(extent, indices)), extent.transposed(), s);
+  const at::Tensor indices = countable_indices(s, extent);
+  return with_index_type(indices, [&]<class Index>() {
+    return sort<GroupedByColumn>(transpose(view_coo<Index>(extent, indices)), extent.transposed(),
+                                 s);
+  });
 }
 
 GroupedByRow group_by_row(const PatternStructure& s) {

@@ -13,6 +13,7 @@
 #include "cuda/shapes.h"
 #include "cuda/workspace.h"
 #include "extent.h"
+#include "index_dtype.h"
 
 namespace spgrad::cuda {
 namespace {
@@ -54,10 +55,11 @@ Grouped view_of(const Extent& extent, const Tensor& offsets, const Tensor& indic
 
 Origin origin_of(const CsrStructure& s, std::vector<Tensor>& kept) {
   const Extent extent(s);
-  kept = {s.crow_indices.contiguous(), s.col_indices.contiguous()};
+  const CsrStructure same = with_one_index_dtype(s);
+  kept = {same.crow_indices.contiguous(), same.col_indices.contiguous()};
   Origin origin = {};
   origin.form = kCsr;
-  origin.wide = s.crow_indices.scalar_type() == at::kLong;
+  origin.wide = same.col_indices.scalar_type() == at::kLong;
   origin.items = extent.items;
   origin.rows = extent.rows;
   origin.columns = extent.columns;
@@ -70,7 +72,7 @@ Origin origin_of(const CsrStructure& s, std::vector<Tensor>& kept) {
 
 Origin origin_of(const CooStructure& s, std::vector<Tensor>& kept) {
   const Extent extent(s);
-  kept = {s.indices.contiguous()};
+  kept = {s.indices.to(at::kLong).contiguous()};
   Origin origin = {};
   origin.form = kCoo;
   origin.wide = 1;
@@ -163,6 +165,9 @@ at::ScalarType index_dtype(const Extent& extent) {
              : at::kLong;
 }
 
+// That of the structure as the kernels read it.
+at::ScalarType index_dtype(const Origin& origin) { return origin.wide ? at::kLong : at::kInt; }
+
 void launch_check(const Findings& findings, bool offsets_only) {
   const Origin& origin = findings.origin();
   const c10::Device device = findings.device();
@@ -210,7 +215,7 @@ GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings, con
   view.offsets = origin.offsets;
   view.indices = origin.indices;
   if (origin.items > 1) check_count(origin.items * origin.rows, "rows of all items together");
-  return {view, false, s.crow_indices.scalar_type(), {}, {}};
+  return {view, false, index_dtype(origin), {}, {}};
 }
 
 GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
@@ -219,7 +224,7 @@ GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(),
-                c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(s.crow_indices.scalar_type()),
+                c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(index_dtype(findings.origin())),
                          ", ", name_of(index), ">"),
                 /*may_be_sorted=*/false, index, findings, lent);
 }
