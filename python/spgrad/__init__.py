@@ -3,7 +3,8 @@
 ``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
 ``Pattern`` prepares a structure for many of them. ``sddmm`` and its like are the products of two
-dense matrices at the entries of a sparse one. ``nn`` has layers with sparse weights, ``cuda``
+dense matrices at the entries of a sparse one. ``from_scipy`` and ``to_scipy`` share memory with
+SciPy. ``nn`` has layers with sparse weights, ``cuda``
 what concerns CUDA devices alone.
 """
 
@@ -13,6 +14,7 @@ from spgrad._instruction_sets import instruction_set, instruction_sets, use_inst
 from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
 from spgrad._products import coo_mm, coo_sddmm, csr_mm, csr_sddmm, sddmm, sparse_mm
+from spgrad._scipy import from_scipy, to_scipy
 
 __all__ = [
     "Pattern",
@@ -23,10 +25,12 @@ __all__ = [
     "csr_sddmm",
     "cuda",
     "empty_cache",
+    "from_scipy",
     "instruction_set",
     "instruction_sets",
     "nn",
     "sddmm",
     "sparse_mm",
+    "to_scipy",
     "use_instruction_set",
 ]

@@ -26,8 +26,18 @@ assert_type(spgrad.coo_mm(torch.zeros(2, 1), torch.ones(1), (3, 3), B), torch.Te
 assert_type(spgrad.coo_mm(torch.zeros(2, 1), torch.ones(1), [3, 3], B), torch.Tensor)
 assert_type(spgrad.coo_mm(torch.zeros(2, 1), torch.ones(1), A.shape, B), torch.Tensor)
 
+assert_type(spgrad.sddmm(A, B, B), torch.Tensor)
+assert_type(spgrad.csr_sddmm(A.crow_indices(), A.col_indices(), B, B), torch.Tensor)
+assert_type(spgrad.coo_sddmm(torch.zeros(2, 1), (3, 3), B, B), torch.Tensor)
+assert_type(spgrad.from_scipy(spgrad.to_scipy(A)), torch.Tensor)
+
 pattern = spgrad.Pattern(A)
 assert_type(pattern, spgrad.Pattern)
+assert_type(spgrad.Pattern.from_csr(A.crow_indices(), A.col_indices(), (3, 3)), spgrad.Pattern)
+assert_type(spgrad.Pattern.from_coo(torch.zeros(2, 1), A.shape).T, spgrad.Pattern)
+assert_type(pattern.mm_transposed(A.values(), B), torch.Tensor)
+assert_type(pattern.sddmm(B, B), torch.Tensor)
+assert_type(pattern.indices(), torch.Tensor)
 assert_type(pattern.mm(torch.nn.Parameter(A.values()), B), torch.Tensor)
 assert_type(pattern.to("cpu").to(0).to(torch.device("cpu")), spgrad.Pattern)
 assert_type(pattern.shape, torch.Size)
@@ -54,6 +64,9 @@ WRONG = {
     "spgrad.Pattern(A).mm(A)": "call-arg",
     "spgrad.Pattern(A).to(torch.float64)": "arg-type",
     "spgrad.Pattern(A).nnz = 3": "misc",
+    "spgrad.Pattern(A).T.mm(A)": "call-arg",
+    "spgrad.Pattern.from_coo(A, 3)": "arg-type",
+    "spgrad.sddmm(A, A)": "call-arg",
     "spgrad.use_instruction_set(2)": "arg-type",
     "number: int = spgrad.instruction_set()": "assignment",
     "spgrad.sparse_mul(A, A)": "attr-defined",
