@@ -31,6 +31,7 @@ OF_EVERY_BACKEND = {
     "test_memory",
     "test_operators",
     "test_pattern",
+    "test_pattern_buffer",
     "test_product",
     "test_properties",
     "test_sddmm",

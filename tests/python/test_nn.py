@@ -500,7 +500,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spgrad.nn import SparseLinear
+import spgrad
+from spgrad.nn import PatternBuffer, SparseLinear
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
@@ -509,6 +510,8 @@ for broadcast in (True, False):
     # first replace them.
     generator = torch.Generator().manual_seed(rank if broadcast else 0)
     first = SparseLinear(12, 9, sparsity=0.7, generator=generator)
+    A = torch.eye(9).roll(rank if broadcast else 0, 0).to_sparse()
+    first.edges = PatternBuffer(spgrad.Pattern(A))
     model = nn.Sequential(first, nn.ReLU(), SparseLinear(9, 4, generator=generator)).double()
     torch.manual_seed(rank)
     first.reset_parameters()
