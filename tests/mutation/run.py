@@ -104,9 +104,10 @@ STAGES = {
     "src/torch/check.cpp": operators(
         "/check.cpp.o", python="errors malformed odd_tensors pattern operators"
     ),
+    "src/torch/index_dtype.h": operators("/cpu/grouped.cpp.o", python="index_dtypes"),
     "src/torch/malformed.cpp": operators("/malformed.cpp.o", python="errors malformed pattern"),
     "src/torch/cpu/grouped.cpp": operators(
-        "/cpu/grouped.cpp.o", python="product gradients malformed pattern"
+        "/cpu/grouped.cpp.o", python="product gradients malformed pattern index_dtypes"
     ),
     "src/torch/cpu/partition.h": operators(
         "/cpu/products.cpp.o",
@@ -121,13 +122,16 @@ STAGES = {
         python="product malformed",
     ),
     "src/torch/cpu/products.cpp": operators(
-        "/cpu/products.cpp.o", python="product layouts_and_strides gradients malformed memory"
+        "/cpu/products.cpp.o",
+        python="product layouts_and_strides gradients malformed memory pattern",
     ),
     "src/torch/constructor.cpp": operators("/constructor.cpp.o", python="made_from_values"),
     "src/torch/sparse_gradient.cpp": operators(
         "/sparse_gradient.cpp.o", python="autograd gradients training made_from_values"
     ),
-    "src/torch/sparse_mm.cpp": operators("/sparse_mm.cpp.o", python="product pattern autograd"),
+    "src/torch/sparse_mm.cpp": operators(
+        "/sparse_mm.cpp.o", python="product pattern autograd sddmm"
+    ),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training made_from_values"
     ),
@@ -135,7 +139,8 @@ STAGES = {
         "/autograd.cpp.o", python="autograd gradients transforms memory"
     ),
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
-    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap"),
+    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap index_dtypes sddmm"),
+    "src/torch/with_values.cpp": operators("/with_values.cpp.o", python="sddmm"),
     "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
     "src/torch/cpu/memory_limits.cpp": operators(
         "/cpu/memory_limits.cpp.o", "/cpu/memory_limits_test.cpp.o", python="kept_memory"
