@@ -50,6 +50,7 @@ namespace {
 using spgrad::kernels::CompressedView;
 using spgrad::kernels::CoordinateView;
 using spgrad::kernels::MovedEntry;
+using spgrad::kernels::Status;
 using Index = int32_t;
 using Kernels = spgrad::kernels::KernelTable<float>;
 using Product = spgrad::kernels::ProductTable<float, Index, Index>;
@@ -80,13 +81,7 @@ struct Matrix {
   std::vector<float> values;
 
   CompressedView<Index, Index> csr() const {
-    const auto entries = static_cast<int64_t>(columns.size());
-    return {.rows = rows,
-            .columns = rows,
-            .entries = entries,
-            .value_count = entries,
-            .offsets = offsets.data(),
-            .entry = columns.data()};
+    return spgrad::kernels::csr<Index>(rows, offsets, columns);
   }
 
   CoordinateView<int64_t> coo() const {
@@ -186,19 +181,16 @@ struct Transposed {
       : offsets(static_cast<size_t>(a.rows + 1)), entries(a.columns.size()) {
     std::vector<Index> counts(static_cast<size_t>(a.rows));
     const auto csr = a.csr();
-    spgrad::kernels::count_keys(csr, 0, csr.entries, counts.data());
+    const bool counted = spgrad::kernels::count_keys(csr, 0, csr.entries, counts.data());
     spgrad::kernels::place_keys(1, a.rows, counts.data(), offsets.data());
-    spgrad::kernels::move_entries(csr, 0, csr.entries, counts.data(), entries.data());
+    if (!counted ||
+        !spgrad::kernels::move_entries(csr, 0, csr.entries, counts.data(), entries.data())) {
+      std::abort();
+    }
   }
 
   CompressedView<Index, MovedEntry<Index>> view(const Matrix& a) const {
-    const auto count = static_cast<int64_t>(entries.size());
-    return {.rows = a.rows,
-            .columns = a.rows,
-            .entries = count,
-            .value_count = count,
-            .offsets = offsets.data(),
-            .entry = entries.data()};
+    return spgrad::kernels::sorted<Index, MovedEntry<Index>>(1, a.rows, offsets, entries);
   }
 };
 
@@ -214,9 +206,9 @@ void spmm(benchmark::State& state, const Product& kernels) {
   Dense x(static_cast<size_t>(a.rows * p), 1.0F);
   Dense out(x.size());
   for (auto _ : state) {
-    const bool valid = kernels.spmm(a.csr(), a.values.data(), {x.data(), 0, p},
-                                    {{out.data(), 0, p}, nullptr}, p, 0, a.rows);
-    if (!valid) state.SkipWithError("malformed");
+    const Status status = kernels.spmm(a.csr(), a.values.data(), {x.data(), 0, p},
+                                       {{out.data(), 0, p}, nullptr}, p, 0, a.rows);
+    if (status != Status::done) state.SkipWithError("malformed");
   }
   set_rates(state, a);
 }
@@ -227,9 +219,9 @@ void sddmm(benchmark::State& state, const Product& kernels) {
   Dense x(static_cast<size_t>(a.rows * p), 1.0F);
   Dense out(a.values.size());
   for (auto _ : state) {
-    const bool valid =
+    const Status status =
         kernels.sddmm(a.csr(), {x.data(), 0, p}, {x.data(), 0, p}, out.data(), p, 0, a.rows);
-    if (!valid) state.SkipWithError("malformed");
+    if (status != Status::done) state.SkipWithError("malformed");
   }
   set_rates(state, a);
 }
@@ -242,10 +234,10 @@ void backward(benchmark::State& state, const Backward& kernels) {
   Dense out(x.size());
   Dense out_values(a.values.size());
   for (auto _ : state) {
-    const bool valid =
+    const Status status =
         kernels.backward(transposed.view(a), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p},
                          {{out.data(), 0, p}, nullptr}, out_values.data(), p, 0, a.rows);
-    if (!valid) state.SkipWithError("malformed");
+    if (status != Status::done) state.SkipWithError("malformed");
   }
   set_rates(state, a);
 }

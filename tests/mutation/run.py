@@ -94,6 +94,10 @@ STAGES = {
     "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/number.h": (COMPLEX, *HALVES),
+    "src/kernels/cpu/partition.h": (
+        Stage(("/spgrad_kernels.dir/products.cpp.o", "/partition_test.cpp.o"), KERNEL_TESTS),
+    ),
+    "src/kernels/cpu/products.cpp": (Stage(("/spgrad_kernels.dir/products.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/rows.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/sddmm.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/spmm.h": (COMPLEX, FLOAT),
@@ -109,16 +113,10 @@ STAGES = {
     "src/torch/cpu/grouped.cpp": operators(
         "/cpu/grouped.cpp.o", python="product gradients malformed pattern index_dtypes"
     ),
-    "src/torch/cpu/partition.h": operators(
-        "/cpu/products.cpp.o",
-        "/cpu/grouped.cpp.o",
-        "/cpu/partition_test.cpp.o",
-        python="product malformed",
-    ),
     "src/torch/cpu/parallel.h": operators(
         "/cpu/products.cpp.o",
         "/cpu/grouped.cpp.o",
-        "/cpu/partition_test.cpp.o",
+        "/cpu/parallel_test.cpp.o",
         python="product malformed",
     ),
     "src/torch/cpu/products.cpp": operators(

@@ -7,8 +7,11 @@
 #include <iostream>
 
 int main(int, char** arguments) {
-  torch::inductor::AOTIModelPackageLoader model(arguments[1]);
-  const at::Tensor output = model.run({at::arange(15.0F).view({3, 5})}).at(0).contiguous();
+  const std::string path = arguments[1];
+  const at::Tensor x = at::arange(15.0F).view({3, 5});
+  torch::inductor::AOTIModelPackageLoader model(path);
+  at::Tensor y = model.run({x}).at(0);  // linking spgrad::spgrad registers the operators
+  const at::Tensor output = y.contiguous();
   for (int64_t i = 0; i < output.numel(); ++i) std::cout << output.data_ptr<float>()[i] << " ";
   std::cout << "\n";
 }

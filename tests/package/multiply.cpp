@@ -1,18 +1,64 @@
-// Calls a kernel without PyTorch: prints the product of a 2 × 3 and a 3 × 4 matrix.
-#include <spgrad/kernels.h>
+// The examples of kernels.h and products.h, which need no PyTorch: prints the product of a 2 × 3 and
+// a 3 × 4 matrix once for each.
+#undef NDEBUG
+#include <omp.h>
+#include <spgrad/products.h>
 
-#include <cstdint>
+#include <cassert>
 #include <iostream>
+#include <stdexcept>
 
-int main() {
-  const int32_t offsets[] = {0, 2, 3};
-  const int32_t columns[] = {0, 2, 1};
-  const float values[] = {1, 2, 3};
-  const float b[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-  float c[8];
-  const spgrad::kernels::CompressedView<int32_t, int32_t> a{
-      .rows = 2, .columns = 3, .entries = 3, .offsets = offsets, .entry = columns};
-  if (!spgrad::kernels::spmm<float>(a, values, {b, 0, 4}, {c, 0, 4}, 4, 0, 2)) return 1;
+namespace {
+
+void print(const std::vector<float>& c) {
   for (const float element : c) std::cout << element << " ";
   std::cout << "\n";
+}
+
+void multiply_rows() {
+  // Rows 0 and 1 of C = A B, with A of 2 × 3 and B of 3 × 4.
+  const std::vector<int32_t> offsets = {0, 2, 3};
+  const std::vector<int32_t> columns = {0, 2, 1};
+  const std::vector<float> values = {1, 2, 3};  // at (0, 0), (0, 2) and (1, 1)
+  const std::vector<float> b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  std::vector<float> c(8);
+  const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
+  const spgrad::kernels::Status status = spgrad::kernels::spmm<float>(
+      a, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4, 0, 2);
+  assert(status == spgrad::kernels::Status::done);
+  print(c);
+}
+
+void multiply() {
+  // C = A B with A of 2 × 3 and B of 3 × 4, on the calling thread.
+  const std::vector<int32_t> offsets = {0, 2, 3};
+  const std::vector<int32_t> columns = {0, 2, 1};
+  const std::vector<float> values = {1, 2, 3};  // at (0, 0), (0, 2) and (1, 1)
+  const std::vector<float> b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  std::vector<float> c(8);
+  const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
+  const spgrad::kernels::Status status =
+      spgrad::kernels::spmm<float>(a, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4);
+  assert(status == spgrad::kernels::Status::done);
+  print(c);
+
+  // By OpenMP; a thread pool or TBB does as well.
+  const auto parallel_for = [](int64_t tasks, const std::function<void(int64_t)>& task) {
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t i = 0; i < tasks; ++i) task(i);
+  };
+  const spgrad::kernels::Threads threads{omp_get_max_threads(), parallel_for};
+  const auto blocks = spgrad::kernels::blocks_of_long_rows(a);
+  if (!blocks) throw std::invalid_argument("malformed offsets");
+  const spgrad::kernels::Status again = spgrad::kernels::spmm<float>(
+      a, *blocks, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4, threads);
+  assert(again == spgrad::kernels::Status::done);
+  print(c);
+}
+
+}  // namespace
+
+int main() {
+  multiply_rows();
+  multiply();
 }

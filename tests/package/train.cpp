@@ -25,6 +25,28 @@ void train(torch::optim::Optimizer&& optimizer, const std::function<at::Tensor()
   std::cout << loss.item<double>() << "\n";
 }
 
+void example_of_the_header(const at::Tensor& dense, const at::Tensor& b) {
+  at::Tensor a = dense.to_sparse_csr().requires_grad_();
+  spgrad::sparse_mm(a, b).sum().backward();  // a.grad() is CSR, with the pattern of a
+
+  const spgrad::Pattern pattern(a);
+  at::Tensor values = a.values().detach().clone().requires_grad_();
+  torch::optim::Adam optimiser({values});
+  pattern.mm(values, b).sum().backward();  // values.grad() is dense, in their order
+}
+
+void example_of_the_guide(const at::Tensor& b) {
+  at::Tensor a = torch::eye(4).to_sparse_csr().requires_grad_();
+  torch::optim::SGD optimiser({a}, 0.1);     // Adam takes the values of csr_mm
+  spgrad::sparse_mm(a, b).sum().backward();  // a.grad() is CSR, with the pattern of a
+  optimiser.step();
+
+  const spgrad::Pattern pattern(a);  // the form to train with: a step sorts nothing
+  at::Tensor values = a.values().detach().clone().requires_grad_();
+  torch::optim::Adam adam({values});
+  pattern.mm(values, b).sum().backward();
+}
+
 }  // namespace
 
 int main() {
@@ -37,4 +59,7 @@ int main() {
   train(torch::optim::Adam({values}, 0.1), [&] {
     return spgrad::csr_mm(structure.crow_indices(), structure.col_indices(), values, inputs);
   });
+
+  example_of_the_header(inputs, inputs);
+  example_of_the_guide(inputs);
 }

@@ -1,5 +1,6 @@
 """A C++ project outside this one finds, links and runs what the wheel or CMake installed."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -56,10 +57,50 @@ def test_a_program_trains_a_sparse_matrix_by_torch_optim(build):
 
 
 def test_a_program_calls_the_kernels_without_linking_torch(build):
-    assert numbers_of(build / "multiply") == [19, 22, 25, 28, 15, 18, 21, 24]
+    assert numbers_of(build / "multiply") == 3 * [19, 22, 25, 28, 15, 18, 21, 24]
     libraries = output_of("readelf", "-d", build / "multiply")
     assert "libtorch" not in libraries
     assert "libc10" not in libraries
+
+
+def examples_of(path, opening, closing):
+    """Give the examples of a file that have several lines, without indentation."""
+    examples, lines = [], None
+    for line in path.read_text().splitlines():
+        if lines is None and re.fullmatch(opening, line):
+            lines = []
+        elif lines is not None and re.fullmatch(closing, line):
+            examples.append(lines)
+            lines = None
+        elif lines is not None:
+            lines.append(line.removeprefix("///"))
+    several = ("\n".join(lines) for lines in examples if len(lines) > 1)
+    return [example for example in map(plain, several) if re.search(r";( //.*)?$", example)]
+
+
+def plain(code):
+    """Leave out what is not the same in a program: spaces, empty lines, and the headers."""
+    lines = (" ".join(line.split()) for line in code.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("#include"))
+
+
+HEADERS = ("kernels.h", "products.h", "sparse_mm.h")
+
+
+@pytest.mark.parametrize(
+    ("path", "opening", "closing"),
+    [
+        *((ROOT / "include" / "spgrad" / name, r"///", r"///( ?\S.*)?|[^/].*") for name in HEADERS),
+        (ROOT / "docs" / "guide.md", "```cpp", "```"),
+    ],
+    ids=[*HEADERS, "guide.md"],
+)
+def test_examples_are_those_of_the_programs_that_are_built(path, opening, closing):
+    programs = [plain(p.read_text()) for p in (ROOT / "tests" / "package").glob("*.cpp")]
+    examples = examples_of(path, opening, closing)
+    assert examples
+    for example in examples:
+        assert any(example in program for program in programs), example
 
 
 FIRST = torch.tensor([[0.0, 2, 0], [3, 0, 4]])

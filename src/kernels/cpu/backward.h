@@ -75,14 +75,14 @@ template <class TileType, class EntriesType, class Scalar>
 }
 
 template <class Scalar, class Index>
-bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-              DenseView<const Scalar> X, DenseView<const Scalar> Y, Results<Scalar> C,
-              Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
+Status backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+                DenseView<const Scalar> X, DenseView<const Scalar> Y, Results<Scalar> C,
+                Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
   const int64_t columns = p * kParts<Scalar>;
   const RowsOfResults<Scalar> out(a.items * a.rows, C, columns);
-  const bool valid = for_each_group_and_tile<Scalar>(
+  const Status status = for_each_group_and_tile<Scalar>(
       a, columns, first_row, last_row,
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
         const OverlapMask mask(tile);
@@ -99,7 +99,7 @@ bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* v
                                 });
       });
   out.finish();
-  return valid;
+  return status;
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

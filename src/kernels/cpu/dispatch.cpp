@@ -177,75 +177,79 @@ bool is_one_block(const RowBlock& block) {
 }  // namespace
 
 template <class Scalar, class Index, class Entry>
-bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
-          DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
+Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
+            DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
   return kernels.spmm(a, values, x, {out, nullptr}, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
-bool spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
-                DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
+Status spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
+                  DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
   const BlockMatrix matrix(a, block);
-  return is_one_block(block) && kernels.spmm(matrix.view, values + matrix.first_value,
-                                             matrix.whole(x), {{}, out}, p, 0, 1);
+  if (!is_one_block(block)) return Status::bad_offset;
+  return kernels.spmm(matrix.view, values + matrix.first_value, matrix.whole(x), {{}, out}, p, 0,
+                      1);
 }
 
 template <class Scalar, class Index, class Entry>
-bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-           DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
-           int64_t last_row) {
+Status sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
+             DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
+             int64_t last_row) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
   return kernels.sddmm(a, x, y, out, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
-bool sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
-                 DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
+Status sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
+                   DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
   const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
   const BlockMatrix matrix(a, block);
-  return is_one_block(block) && kernels.sddmm(matrix.view, matrix.row_of(x), matrix.whole(y),
-                                              out + matrix.first_value, p, 0, 1);
+  if (!is_one_block(block)) return Status::bad_offset;
+  return kernels.sddmm(matrix.view, matrix.row_of(x), matrix.whole(y), out + matrix.first_value, p,
+                       0, 1);
 }
 
 template <class Scalar, class Index>
-bool backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-              DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
-              Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
+Status backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+                DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
+                Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
   const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
   return kernels.backward(a, values, x, y, {out, nullptr}, out_values, p, first_row, last_row);
 }
 
 template <class Scalar, class Index>
-bool backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
-                    DenseView<const Scalar> x, DenseView<const Scalar> y, Accumulator<Scalar>* out,
-                    Accumulator<Scalar>* out_values, int64_t p, RowBlock block) {
+Status backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+                      DenseView<const Scalar> x, DenseView<const Scalar> y,
+                      Accumulator<Scalar>* out, Accumulator<Scalar>* out_values, int64_t p,
+                      RowBlock block) {
   const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
   const BlockMatrix matrix(a, block);
-  return is_one_block(block) && kernels.backward(matrix.view, values, matrix.whole(x),
-                                                 matrix.row_of(y), {{}, out}, out_values, p, 0, 1);
+  if (!is_one_block(block)) return Status::bad_offset;
+  return kernels.backward(matrix.view, values, matrix.whole(x), matrix.row_of(y), {{}, out},
+                          out_values, p, 0, 1);
 }
 
-#define SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Entry)                                          \
-  template bool spmm(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>, \
-                     DenseView<Scalar>, int64_t, int64_t, int64_t);                               \
-  template bool spmm_block(const CompressedView<Index, Entry>&, const Scalar*,                    \
-                           DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);     \
-  template bool sddmm(const CompressedView<Index, Entry>&, DenseView<const Scalar>,               \
-                      DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, int64_t, int64_t);  \
-  template bool sddmm_block(const CompressedView<Index, Entry>&, DenseView<const Scalar>,         \
-                            DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);
+#define SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Entry)                                           \
+  template Status spmm(const CompressedView<Index, Entry>&, const Scalar*,                         \
+                       DenseView<const Scalar>, DenseView<Scalar>, int64_t, int64_t, int64_t);     \
+  template Status spmm_block(const CompressedView<Index, Entry>&, const Scalar*,                   \
+                             DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);    \
+  template Status sddmm(const CompressedView<Index, Entry>&, DenseView<const Scalar>,              \
+                        DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, int64_t, int64_t); \
+  template Status sddmm_block(const CompressedView<Index, Entry>&, DenseView<const Scalar>,        \
+                              DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);
 
-#define SPGRAD_INSTANTIATE_INDEX(Scalar, Index)                                                \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                             \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                 \
-  template bool backward(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,       \
-                         DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Scalar>,  \
-                         Accumulator<Scalar>*, int64_t, int64_t, int64_t);                     \
-  template bool backward_block(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*, \
-                               DenseView<const Scalar>, DenseView<const Scalar>,               \
-                               Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, RowBlock);
+#define SPGRAD_INSTANTIATE_INDEX(Scalar, Index)                                                  \
+  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                               \
+  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                   \
+  template Status backward(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,       \
+                           DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Scalar>,  \
+                           Accumulator<Scalar>*, int64_t, int64_t, int64_t);                     \
+  template Status backward_block(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*, \
+                                 DenseView<const Scalar>, DenseView<const Scalar>,               \
+                                 Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, RowBlock);
 
 #define SPGRAD_INSTANTIATE(Scalar)          \
   SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t) \

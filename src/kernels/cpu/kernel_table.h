@@ -15,16 +15,17 @@ struct Results {
 
 template <class Scalar, class Index, class Entry>
 struct ProductTable {
-  bool (*spmm)(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>,
-               Results<Scalar>, int64_t, int64_t, int64_t);
-  decltype(&kernels::sddmm<Scalar, Index, Entry>) sddmm;
+  Status (*spmm)(const CompressedView<Index, Entry>&, const Scalar*, DenseView<const Scalar>,
+                 Results<Scalar>, int64_t, int64_t, int64_t);
+  Status (*sddmm)(const CompressedView<Index, Entry>&, DenseView<const Scalar>,
+                  DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, int64_t, int64_t);
 };
 
 template <class Scalar, class Index>
 struct BackwardTable {
-  bool (*backward)(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,
-                   DenseView<const Scalar>, DenseView<const Scalar>, Results<Scalar>,
-                   Accumulator<Scalar>*, int64_t, int64_t, int64_t);
+  Status (*backward)(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,
+                     DenseView<const Scalar>, DenseView<const Scalar>, Results<Scalar>,
+                     Accumulator<Scalar>*, int64_t, int64_t, int64_t);
 };
 
 template <class Scalar, class Index>

@@ -174,6 +174,9 @@ template <int size, class Function>
   return true;
 }
 
+// Status counts up to the worst.
+inline Status worse(Status status, Status other) { return status < other ? other : status; }
+
 // A row of the batch as an item and a row of it.
 struct RowOfItem {
   int64_t item;
@@ -211,7 +214,7 @@ inline int64_t columns_of_block(const CompressedView<Index, Entry>& a, int64_t c
   }
   const int64_t in_tile = columns < kTileColumns<Scalar> ? columns : kTileColumns<Scalar>;
   const int64_t block = kBlockBytes / size / in_tile;
-  return a.value_count / rows / (a.columns / block + 1) < kLeastPart ? a.columns : block;
+  return total_entries(a) / rows / (a.columns / block + 1) < kLeastPart ? a.columns : block;
 }
 
 // Entries of the rows that are done tile by tile before the next rows. All tiles of a row use the
@@ -222,16 +225,18 @@ inline constexpr int64_t kEntriesAtATime = 32;
 
 template <class Index, class Entry>
 inline int64_t rows_at_a_time(const CompressedView<Index, Entry>& a) {
-  const int64_t entries_of_row = a.value_count / (a.items * a.rows) + 1;
+  const int64_t entries_of_row = total_entries(a) / (a.items * a.rows) + 1;
   return entries_of_row < kEntriesAtATime ? kEntriesAtATime / entries_of_row : 1;
 }
 
 // Calls function(tile, first, last, block) for groups of rows of the range, and for each tile of
-// `columns` elements; `block` is what columns_of_block says.
+// `columns` elements; `block` is what columns_of_block says. Stops at the first status that is an
+// error, and returns it.
 template <class Scalar, class Index, class Entry, class Function>
-inline bool for_each_group_and_tile(const CompressedView<Index, Entry>& a, int64_t columns,
-                                    int64_t first_row, int64_t last_row, Function&& function) {
-  if (first_row >= last_row) return true;
+inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int64_t columns,
+                                      int64_t first_row, int64_t last_row, Function&& function) {
+  if (first_row >= last_row) return Status::done;
+  Status status = Status::done;
   const int64_t block = columns_of_block<Scalar>(a, columns);
   const bool one_tile = columns <= kTileColumns<Scalar>;
   const int64_t group = block < a.columns ? kRowsOfBlock
@@ -239,12 +244,13 @@ inline bool for_each_group_and_tile(const CompressedView<Index, Entry>& a, int64
                                           : rows_at_a_time(a);
   for (int64_t first = first_row; first < last_row; first += group) {
     const int64_t last = first + group < last_row ? first + group : last_row;
-    if (!for_each_tile<Scalar>(
-            columns, [&](const auto& tile) { return function(tile, first, last, block); })) {
-      return false;
-    }
+    for_each_tile<Scalar>(columns, [&](const auto& tile) {
+      status = worse(status, function(tile, first, last, block));
+      return !is_error(status);
+    });
+    if (is_error(status)) return status;
   }
-  return true;
+  return status;
 }
 
 // How many rows ahead a dense operand is prefetched that is read once for each row with entries.
@@ -254,14 +260,16 @@ inline constexpr int64_t kRowsAhead = 16;
 inline constexpr int64_t kRowsInSuccession = 8;
 
 // Calls function(item, row, entries, soon) for each row of the range that is not long. `soon` is
-// the row of the item to prefetch, or 0. Stops and returns false where offsets are malformed or the
-// function returns false. With blocks, a range has at most kRowsOfBlock rows, and each row comes
-// once for each block, with its entries in that block.
+// the row of the item to prefetch, or 0. Stops where offsets are malformed, or where the function
+// returns false: at an index out of bounds. With blocks, a range has at most kRowsOfBlock rows, and
+// each row comes once for each block, with its entries in that block.
 template <class TileType, class Index, class Entry, class Function>
-inline bool for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
-                         int64_t first_row, int64_t last_row, int64_t block, Function&& function) {
+inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
+                           int64_t first_row, int64_t last_row, int64_t block,
+                           Function&& function) {
   const CompressedView<Index, Entry> a = view;  // a copy, which no store of a result can change
-  if (first_row >= last_row) return true;
+  if (first_row >= last_row) return Status::done;
+  Status status = Status::done;
   const bool in_blocks = kDoesBlocks<TileType> && block < a.columns;
   int64_t next[kRowsOfBlock];  // where the entries of each row in the next block begin
   for (int64_t bound = block;; bound += block) {
@@ -273,7 +281,7 @@ inline bool for_each_row(const CompressedView<Index, Entry>& view, const TileTyp
       for (; r < last; ++r, ++row, ++offsets) {
         const auto begin = static_cast<int64_t>(offsets[0]);
         const auto end = static_cast<int64_t>(offsets[1]);
-        if (begin < 0 || end < begin || end > a.entries) return false;
+        if (begin < 0 || end < begin || end > a.entries) return Status::bad_offset;
         Part part{begin, end, true, true};
         if (in_blocks) {
           int64_t& cut = next[r - first_row];
@@ -285,12 +293,14 @@ inline bool for_each_row(const CompressedView<Index, Entry>& view, const TileTyp
         const bool known = row <= a.rows - kRowsAhead - kRowsInSuccession;
         const bool filled = known && offsets[kRowsAhead] != offsets[kRowsAhead + kRowsInSuccession];
         const int64_t soon = filled ? row + kRowsAhead : 0;  // row 0 is in the cache: costs nothing
-        if (end - begin <= kLongRow && !function(item, row, Entries(a, item, part), soon)) {
-          return false;
+        if (end - begin > kLongRow) {
+          status = Status::long_rows;
+        } else if (!function(item, row, Entries(a, item, part), soon)) {
+          return Status::bad_index;
         }
       }
     }
-    if (!in_blocks || bound >= a.columns) return true;
+    if (!in_blocks || bound >= a.columns) return status;
   }
 }
 

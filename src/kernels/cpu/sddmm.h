@@ -103,14 +103,14 @@ inline constexpr int64_t kCollectedAtOnce = 8;  // of a row
 
 template <class Index, class Entry>
 inline bool has_few_entries(const CompressedView<Index, Entry>& a) {
-  return a.value_count < a.items * a.rows / 2;
+  return total_entries(a) < a.items * a.rows / 2;
 }
 
 template <class Scalar, class TileType, class Index, class Entry, class Out>
-bool sddmm_few_entries(const CompressedView<Index, Entry>& a, const TileType& tile,
-                       const OverlapMask<TileType>& mask, int64_t first_row, int64_t last_row,
-                       const DenseView<const typename TileType::Element>& x,
-                       const DenseView<const typename TileType::Element>& y, Out* out) {
+Status sddmm_few_entries(const CompressedView<Index, Entry>& a, const TileType& tile,
+                         const OverlapMask<TileType>& mask, int64_t first_row, int64_t last_row,
+                         const DenseView<const typename TileType::Element>& x,
+                         const DenseView<const typename TileType::Element>& y, Out* out) {
   struct Collected {
     int64_t number;  // of an entry of the item
     const typename TileType::Element* x_row;
@@ -156,13 +156,15 @@ bool sddmm_few_entries(const CompressedView<Index, Entry>& a, const TileType& ti
     } while (k < entries.end);
     return true;
   };
-  return for_each_row(a, tile, first_row, last_row, a.columns, collect) && multiply();
+  const Status status = for_each_row(a, tile, first_row, last_row, a.columns, collect);
+  if (is_error(status)) return status;
+  return multiply() ? status : Status::bad_index;
 }
 
 template <class Scalar, class Index, class Entry>
-bool sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> X,
-           DenseView<const Scalar> Y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
-           int64_t last_row) {
+Status sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> X,
+             DenseView<const Scalar> Y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
+             int64_t last_row) {
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
   const bool few_entries = has_few_entries(a);

@@ -40,8 +40,8 @@ template <class TileType, class EntriesType, class Scalar>
 }
 
 template <class Scalar, class Index, class Entry>
-bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> X,
-          Results<Scalar> C, int64_t p, int64_t first_row, int64_t last_row) {
+Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> X,
+            Results<Scalar> C, int64_t p, int64_t first_row, int64_t last_row) {
   const auto x = elements_of(X);
   const int64_t columns = p * kParts<Scalar>;
   const RowsOfResults<Scalar> out(a.items * a.rows, C, columns);
@@ -56,11 +56,11 @@ bool spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView
   const auto do_packed_tile = [&](const auto& tile) {
     return do_tile(tile, first_row, last_row, a.columns);
   };
-  const bool valid =
+  const Status status =
       packed ? with_packed_tile<Scalar>(columns, do_packed_tile)
              : for_each_group_and_tile<Scalar>(a, columns, first_row, last_row, do_tile);
   out.finish();
-  return valid;
+  return status;
 }
 
 }  // namespace spgrad::kernels::SPGRAD_TARGET

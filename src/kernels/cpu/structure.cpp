@@ -44,10 +44,6 @@ template <class Index>
 int64_t total_entries(const CoordinateView<Index>& a) {
   return a.entries;
 }
-template <class Index>
-int64_t total_entries(const CompressedView<Index, Index>& a) {
-  return a.items * a.entries;
-}
 
 // The two sources of the counting sort. visit_keys calls visit(key) for the entries of a range, and
 // stops where a key is out of bounds. Of a CSR matrix it does not look at rows, which takes longer.
@@ -314,19 +310,23 @@ RowOrder compress(const CoordinateView<Index>& a, int64_t first_entry, int64_t l
 
 }  // namespace
 
-template <class Index>
-OffsetsSummary scan_offsets(const CompressedView<Index, Index>& a) {
+template <class Index, class Entry>
+OffsetsSummary scan_offsets(const CompressedView<Index, Entry>& a) {
   OffsetsSummary summary{true, 0};
-  for (int64_t item = 0; item < a.items; ++item) {
-    const Index* offsets = a.offsets + item * a.offsets_stride;
+  if (a.rows < 0) return {a.items == 0, 0};  // without any offset
+  const bool through = a.items != 1 && a.entries_stride == 0 && a.offsets_stride == a.rows;
+  const int64_t arrays = through ? 1 : a.items;
+  const int64_t rows = through ? a.items * a.rows : a.rows;
+  for (int64_t array = 0; array < arrays; ++array) {
+    const Index* offsets = a.offsets + array * a.offsets_stride;
     bool decreases = false;
     Index longest = 0;
     // Offsets that never decrease from 0 to `entries` can be subtracted without overflow.
-    for (int64_t row = 0; row < a.rows; ++row) decreases |= offsets[row + 1] < offsets[row];
-    if (decreases || offsets[0] != 0 || static_cast<int64_t>(offsets[a.rows]) != a.entries) {
+    for (int64_t row = 0; row < rows; ++row) decreases |= offsets[row + 1] < offsets[row];
+    if (decreases || offsets[0] != 0 || static_cast<int64_t>(offsets[rows]) != a.entries) {
       return {false, 0};
     }
-    for (int64_t row = 0; row < a.rows; ++row) {
+    for (int64_t row = 0; row < rows; ++row) {
       longest = std::max(longest, static_cast<Index>(offsets[row + 1] - offsets[row]));
     }
     summary.longest_row = std::max(summary.longest_row, static_cast<int64_t>(longest));
@@ -384,6 +384,7 @@ bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry,
 
 #define SPGRAD_INSTANTIATE(Index)                                                          \
   template OffsetsSummary scan_offsets(const CompressedView<Index, Index>&);               \
+  template OffsetsSummary scan_offsets(const CompressedView<Index, MovedEntry<Index>>&);   \
   template RowOrder compress_rows(const CoordinateView<Index>&, int64_t, int64_t, Index*); \
   template void place_keys(int64_t, int64_t, Index*, Index*);                              \
   SPGRAD_INSTANTIATE_SORT(CoordinateView<Index>, int32_t)                                  \

@@ -165,9 +165,9 @@ inline bool for_each_tile(int64_t p, Function&& function) {
 template <class Scalar>
 inline constexpr int kMostPacked = kWidth<Element<Scalar>> < 4 ? kWidth<Element<Scalar>> : 4;
 
-// Calls function(tile) for the packed tile of p columns.
+// Calls function(tile) for the packed tile of p columns, and returns what it does.
 template <class Scalar, int columns = kParts<Scalar>, class Function>
-inline bool with_packed_tile(int64_t p, Function&& function) {
+inline auto with_packed_tile(int64_t p, Function&& function) {
   if constexpr (columns < kMostPacked<Scalar>) {
     if (p > columns) return with_packed_tile<Scalar, columns + kParts<Scalar>>(p, function);
   }

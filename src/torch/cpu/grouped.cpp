@@ -7,7 +7,6 @@
 
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-#include "cpu/partition.h"
 #include "extent.h"
 #include "index_dtype.h"
 #include "malformed.h"
@@ -49,36 +48,30 @@ bool run_ranges(int64_t ranges, int64_t entries, const Pass& pass) {
 }
 
 // Entries as they lie in these contiguous tensors. Offsets count through all items, or each item
-// has a row of offsets and one of entries. They are looked through even where nobody can have
-// spoilt them: the split into tasks relies on them, and wants to know the longest row.
+// has a row of offsets and one of entries.
+template <class Index, class Entry>
+CompressedView<Index, Entry> view_of(const Extent& extent, const at::Tensor& offsets,
+                                     const at::Tensor& entries) {
+  const std::span offset(offsets.const_data_ptr<Index>(), static_cast<size_t>(offsets.numel()));
+  const std::span entry(reinterpret_cast<const Entry*>(entries.const_data_ptr<Index>()),
+                        static_cast<size_t>(extent.entries));
+  if constexpr (std::is_same_v<Entry, Index>) {
+    if (offsets.dim() == 2) {
+      return kernels::batched_csr<Index>(extent.items, extent.columns, offset, entry);
+    }
+  }
+  return kernels::sorted<Index, Entry>(extent.items, extent.columns, offset, entry);
+}
+
+// The same, with their long rows. Offsets are looked through even where nobody can have spoilt
+// them: the split into tasks relies on them, and wants to know the longest row.
 template <class Index, class Entry, class Structure>
-GroupedEntries<Index, Entry> view_of(const Structure& structure, const Extent& extent,
-                                     const at::Tensor& offsets, const at::Tensor& entries) {
-  const bool for_each_item = offsets.dim() == 2;
-  const int64_t nnz = for_each_item ? entries.size(1) : extent.entries;
-  GroupedEntries<Index, Entry> grouped{
-      .view = {.items = extent.items,
-               .rows = extent.rows,
-               .columns = extent.columns,
-               .entries = nnz,
-               .value_count = extent.entries,
-               .offsets_stride = for_each_item ? extent.rows + 1 : extent.rows,
-               .entries_stride = for_each_item ? nnz : 0,
-               .offsets = offsets.const_data_ptr<Index>(),
-               .entry = reinterpret_cast<const Entry*>(entries.const_data_ptr<Index>())},
-      .blocks = {},
-      .offsets = offsets,
-      .entries = entries};
-  const int64_t length = offsets.size(-1);
-  const kernels::OffsetsSummary summary =
-      kernels::scan_offsets(CompressedView<Index, Index>{.items = offsets.numel() / length,
-                                                         .rows = length - 1,
-                                                         .entries = nnz,
-                                                         .offsets_stride = length,
-                                                         .offsets = grouped.view.offsets});
-  if (!summary.valid) report_malformed(structure);
-  if (summary.longest_row > kernels::kLongRow) grouped.blocks = blocks_of_long_rows(grouped.view);
-  return grouped;
+GroupedEntries<Index, Entry> group_of(const Structure& structure, const Extent& extent,
+                                      const at::Tensor& offsets, const at::Tensor& entries) {
+  const CompressedView<Index, Entry> view = view_of<Index, Entry>(extent, offsets, entries);
+  auto blocks = kernels::blocks_of_long_rows(view);
+  if (!blocks) report_malformed(structure);
+  return {view, *std::move(blocks), offsets, entries};
 }
 
 // function(the entries of a CSR structure, grouped by row)
@@ -86,8 +79,8 @@ template <class Function>
 auto with_csr(const CsrStructure& s, const Extent& extent, const Function& function) {
   const CsrStructure same = with_one_index_dtype(s);
   return with_index_type(same.col_indices, [&]<class Index>() {
-    return function(view_of<Index, Index>(s, extent, same.crow_indices.contiguous(),
-                                          same.col_indices.contiguous()));
+    return function(group_of<Index, Index>(s, extent, same.crow_indices.contiguous(),
+                                           same.col_indices.contiguous()));
   });
 }
 
@@ -145,7 +138,7 @@ MovedEntries<Index> sort_as(const Source& source, const Extent& extent,
         return kernels::move_entries(source, first, last, count + range * keys, moved);
       });
   if (!sorted) report_malformed(structure);
-  return view_of<Index, MovedEntry<Index>>(structure, extent, offsets, entries);
+  return group_of<Index, MovedEntry<Index>>(structure, extent, offsets, entries);
 }
 
 template <class Result, class Source, class Structure>
@@ -186,7 +179,7 @@ GroupedByRow group_by_row(const CooStructure& s) {
                });
     if (order == RowOrder::out_of_range) report_malformed(s);
     if (order == RowOrder::unsorted) return sort<GroupedByRow>(a, extent, s);
-    return view_of<Index, Index>(s, extent, offsets, indices.select(0, -1));
+    return group_of<Index, Index>(s, extent, offsets, indices.select(0, -1));
   });
 }
 
@@ -203,8 +196,8 @@ GroupedByRow group_by_row(const PatternStructure& s) {
   return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedByRow {
     const at::Tensor offsets = s.row_offsets.contiguous();
     const at::Tensor entries = s.row_entries.contiguous();
-    if (entries.dim() == 1) return view_of<Index, Index>(s, Extent(s), offsets, entries);
-    return view_of<Index, MovedEntry<Index>>(s, Extent(s), offsets, entries);
+    if (entries.dim() == 1) return group_of<Index, Index>(s, Extent(s), offsets, entries);
+    return group_of<Index, MovedEntry<Index>>(s, Extent(s), offsets, entries);
   });
 }
 

@@ -10,10 +10,11 @@
 // entry.
 #pragma once
 
+#include <optional>
 #include <variant>
 #include <vector>
 
-#include "spgrad/kernels.h"
+#include "spgrad/products.h"
 #include "structure.h"
 
 namespace spgrad {

@@ -7,6 +7,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "spgrad/products.h"
+
 namespace spgrad {
 
 // Calls task(i) once for each i in [0, count), on all threads, until one returns false; returns
@@ -28,6 +30,16 @@ bool run_tasks(int64_t count, const Task& task) {
     work(0, 1);
   }
   return succeeded;
+}
+
+// The same threads for products of whole matrices.
+inline kernels::Threads pytorch_threads() {
+  return {at::get_num_threads(), [](int64_t count, const std::function<void(int64_t)>& task) {
+            run_tasks(count, [&](int64_t i) {
+              task(i);
+              return true;
+            });
+          }};
 }
 
 }  // namespace spgrad

@@ -36,8 +36,8 @@ struct GuardedProblem {
     return {a, values.data(), far_view, near_view, {sums.data(), a.rows * p, p}, products.data(),
             p};
   }
-  bool run() { return Product::rows(arguments(), 0, a.items * a.rows); }
-  bool run_block(RowBlock block) { return Product::block(arguments(), sum.data(), block); }
+  Status run() { return Product::rows(arguments(), 0, a.items * a.rows); }
+  Status run_block(RowBlock block) { return Product::block(arguments(), sum.data(), block); }
 
   Guarded<typename Product::Index> offsets;
   Guarded<typename Product::Entry> entry;
@@ -118,26 +118,26 @@ TYPED_TEST_SUITE(BoundsTest, Cases);
 
 TYPED_TEST(BoundsTest, StaysInsideItsArrays) {
   this->for_each_problem(kSizes, [](auto& problem) {
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
     for (const RowBlock block :
          {RowBlock{0, 0, 2}, RowBlock{2, 2, 16}, RowBlock{2, 7, 9}, RowBlock{1, 2, 2}}) {
-      ASSERT_TRUE(problem.run_block(block));
+      ASSERT_EQ(problem.run_block(block), Status::done);
     }
     // The last row, whose entries end where the arrays do.
     const auto end = problem.a.entries;
-    ASSERT_TRUE(problem.run_block({5, end - 1, end}));
+    ASSERT_EQ(problem.run_block({5, end - 1, end}), Status::done);
   });
 }
 
 TYPED_TEST(BoundsTest, CollectsEntriesInsideItsArrays) {
   using Index = typename TypeParam::Index;
   this->for_each_problem({2, 210, 5, short_lengths(2, 210, 7)}, kFewSizes, [](auto& problem) {
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
     for (const size_t k : {size_t{0}, size_t{63}, size_t{70}, problem.entry.size() - 1}) {
       const auto valid = problem.entry[k];
       for (const Index hostile : outside<Index>(problem.a.columns)) {
         index_of(problem.entry[k]) = hostile;
-        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+        ASSERT_EQ(problem.run(), Status::bad_index) << "entry " << k << " is " << hostile;
       }
       problem.entry[k] = valid;
     }
@@ -148,7 +148,7 @@ TYPED_TEST(BoundsTest, CollectsEntriesInsideItsArrays) {
 // rows, and fewer behind the last two. So are the offsets from the row 16 places ahead to that 24
 // places ahead, which only the first three of 26 rows have.
 TYPED_TEST(BoundsTest, LooksAheadInsideItsArrays) {
-  const auto succeeds = [](auto& problem) { ASSERT_TRUE(problem.run()); };
+  const auto succeeds = [](auto& problem) { ASSERT_EQ(problem.run(), Status::done); };
   this->for_each_problem({1, 5, 5, {2, 1, 35, 3, 30}}, kSizes, succeeds);
   this->for_each_problem({1, 26, 5, RowLengths(26, 1)}, kSizes, succeeds);
 }
@@ -160,14 +160,14 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRange) {
       const auto valid = problem.entry[k];
       for (const Index hostile : outside<Index>(problem.a.columns)) {
         index_of(problem.entry[k]) = hostile;
-        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+        ASSERT_EQ(problem.run(), Status::bad_index) << "entry " << k << " is " << hostile;
         if (k < 2) {
-          ASSERT_FALSE(problem.run_block({0, 0, 2}));
+          ASSERT_EQ(problem.run_block({0, 0, 2}), Status::bad_index);
         }
       }
       problem.entry[k] = valid;
     }
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
   });
 }
 
@@ -179,9 +179,9 @@ TYPED_TEST(BoundsTest, RefusesPositionsOutOfRange) {
         const auto valid = problem.entry[k];
         for (const Index hostile : outside<Index>(problem.a.value_count)) {
           problem.entry[k].position = hostile;
-          ASSERT_FALSE(problem.run()) << "entry " << k << " is at " << hostile;
+          ASSERT_EQ(problem.run(), Status::bad_index) << "entry " << k << " is at " << hostile;
           if (k < 2) {
-            ASSERT_FALSE(problem.run_block({0, 0, 2}));
+            ASSERT_EQ(problem.run_block({0, 0, 2}), Status::bad_index);
           }
         }
         problem.entry[k] = valid;
@@ -197,11 +197,11 @@ TYPED_TEST(BoundsTest, RefusesOffsetsOutOfRange) {
       const Index valid = problem.offsets[i];
       for (const Index hostile : outside<Index>(problem.a.entries + 1)) {
         problem.offsets[i] = hostile;
-        ASSERT_FALSE(problem.run()) << "offset " << i << " is " << hostile;
+        ASSERT_EQ(problem.run(), Status::bad_offset) << "offset " << i << " is " << hostile;
       }
       problem.offsets[i] = valid;
     }
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
   });
 }
 
@@ -211,7 +211,7 @@ TYPED_TEST(BoundsTest, RefusesOffsetsThatDecrease) {
     for (const size_t i : {size_t{0}, size_t{1}}) {
       const Index valid = problem.offsets[i];
       problem.offsets[i] = static_cast<Index>(problem.offsets[i + 1] + 1);
-      ASSERT_FALSE(problem.run()) << "offset " << i;
+      ASSERT_EQ(problem.run(), Status::bad_offset) << "offset " << i;
       problem.offsets[i] = valid;
     }
   });
@@ -220,7 +220,7 @@ TYPED_TEST(BoundsTest, RefusesOffsetsThatDecrease) {
 TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
   using Index = typename TypeParam::Index;
   this->for_each_problem({2, 10, 4300, lengths_for_blocks(2, 10)}, {250}, [this](auto& problem) {
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
     const size_t last = problem.entry.size() - 1;
     for (const size_t k : {size_t{0}, size_t{150}, size_t{299}, last}) {
       const auto valid = problem.entry[k];
@@ -228,7 +228,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
       if (k == last) hostile_indices.resize(2);  // each takes the whole product
       for (const Index hostile : hostile_indices) {
         index_of(problem.entry[k]) = hostile;
-        ASSERT_FALSE(problem.run()) << "entry " << k << " is " << hostile;
+        ASSERT_EQ(problem.run(), Status::bad_index) << "entry " << k << " is " << hostile;
       }
       problem.entry[k] = valid;
     }
@@ -236,7 +236,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
     for (const Index hostile : {offset, Index{-1}}) {
       const Index valid = problem.offsets[3];
       problem.offsets[3] = hostile;
-      ASSERT_FALSE(problem.run());
+      ASSERT_EQ(problem.run(), Status::bad_offset);
       problem.offsets[3] = valid;
     }
     // Each in range, in no order at all.
@@ -244,7 +244,7 @@ TYPED_TEST(BoundsTest, RefusesIndicesOutOfRangeInBlocksOfColumns) {
       index_of(problem.entry[k]) =
           static_cast<Index>(this->random() % static_cast<uint64_t>(problem.a.columns));
     }
-    ASSERT_TRUE(problem.run());
+    ASSERT_EQ(problem.run(), Status::done);
   });
 }
 
@@ -272,8 +272,8 @@ TYPED_TEST(BoundsTest, SurvivesStructuresOfRandomNumbers) {
       for (size_t k = 0; k < problem.offsets.size(); ++k) {
         problem.offsets[k] = any(problem.a.entries + 1);
       }
-      accepted += problem.run() ? 1 : 0;
-      accepted += problem.run_block({2, 0, problem.a.entries}) ? 1 : 0;
+      accepted += problem.run() == Status::done ? 1 : 0;
+      accepted += problem.run_block({2, 0, problem.a.entries}) == Status::done ? 1 : 0;
     }
   });
   EXPECT_LT(accepted, 100);

@@ -81,15 +81,12 @@ TEST(InstructionSets, ChangeTheMachineCode) {
   const int32_t offsets[] = {0, entries};
   std::vector<int32_t> columns(entries);
   std::iota(columns.begin(), columns.end(), 0);
-  const kernels::CompressedView<int32_t, int32_t> a{.rows = 1,
-                                                    .columns = entries,
-                                                    .entries = entries,
-                                                    .offsets = offsets,
-                                                    .entry = columns.data()};
+  const auto a = kernels::csr<int32_t>(entries, offsets, columns);
   std::vector<std::vector<float>> results;
   kernels::test::for_each_instruction_set([&] {
     std::vector<float> result(entries);
-    ASSERT_TRUE(kernels::sddmm<float>(a, {x.data()}, {y.data(), 0, p}, result.data(), p, 0, 1));
+    ASSERT_EQ(kernels::sddmm<float>(a, {x.data()}, {y.data(), 0, p}, result.data(), p, 0, 1),
+              kernels::Status::done);
     results.push_back(result);
   });
   EXPECT_NE(results.front(), results.back());

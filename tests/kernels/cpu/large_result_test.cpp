@@ -131,15 +131,16 @@ TYPED_TEST(LargeResultTest, OfSpmmHasTheSameBitsWhereItIsAligned) {
     const int64_t p = tried.p;
     const int64_t rows = this->rows_for(p);
     const auto a = this->template random_sparse<int32_t, int32_t>(rows);
-    const auto values = random_numbers<Scalar>(a.view.value_count, this->random);
+    const auto values = random_numbers<Scalar>(total_entries(a.view), this->random);
     const auto x = this->random_rows(this->kOthers, p);
     Rows<Scalar> aligned(rows, p, tried.place);
     Rows<Scalar> elsewhere(rows, p, kElsewhere);
     for_each_instruction_set([&] {
       for (auto* result : {&aligned, &elsewhere}) {
         result->clear();
-        ASSERT_TRUE(spmm<Scalar>(a.view, values.data(), x.view(), result->view(), p,
-                                 rows - this->kEach, rows + this->kEach));
+        ASSERT_EQ(spmm<Scalar>(a.view, values.data(), x.view(), result->view(), p,
+                               rows - this->kEach, rows + this->kEach),
+                  Status::done);
       }
       EXPECT_TRUE(aligned.same_bits_as(elsewhere)) << "p = " << p;
       EXPECT_TRUE(aligned.kept_to_its_place()) << "p = " << p;
@@ -153,7 +154,7 @@ TYPED_TEST(LargeResultTest, OfBackwardHasTheSameBitsWhereItIsAligned) {
     const int64_t p = tried.p;
     const int64_t rows = this->rows_for(p);
     const auto a = this->template random_sparse<int64_t, MovedEntry<int64_t>>(rows);
-    const auto values = random_numbers<Scalar>(a.view.value_count, this->random);
+    const auto values = random_numbers<Scalar>(total_entries(a.view), this->random);
     const auto x = this->random_rows(this->kOthers, p);
     const auto y = this->random_rows(rows, p, {.expanded_rows = true, .expanded_items = true});
     std::vector<Accumulator<Scalar>> products(values.size());
@@ -162,8 +163,9 @@ TYPED_TEST(LargeResultTest, OfBackwardHasTheSameBitsWhereItIsAligned) {
     for_each_instruction_set([&] {
       for (auto* result : {&aligned, &elsewhere}) {
         result->clear();
-        ASSERT_TRUE(backward<Scalar>(a.view, values.data(), x.view(), y.view(), result->view(),
-                                     products.data(), p, rows - this->kEach, rows + this->kEach));
+        ASSERT_EQ(backward<Scalar>(a.view, values.data(), x.view(), y.view(), result->view(),
+                                   products.data(), p, rows - this->kEach, rows + this->kEach),
+                  Status::done);
       }
       EXPECT_TRUE(aligned.same_bits_as(elsewhere)) << "p = " << p;
       EXPECT_TRUE(aligned.kept_to_its_place()) << "p = " << p;

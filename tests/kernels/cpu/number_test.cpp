@@ -36,14 +36,10 @@ testing::AssertionResult is_rounded(const Scalar& actual, long double sum) {
 struct Matrix {
   Matrix(int64_t per_row, int64_t columns_, std::vector<int32_t> columns)
       : entry(std::move(columns)) {
-    const auto entries = static_cast<int64_t>(entry.size());
-    for (int64_t k = 0; k <= entries; k += per_row) offsets.push_back(static_cast<int32_t>(k));
-    view = {.rows = entries / per_row,
-            .columns = columns_,
-            .entries = entries,
-            .value_count = entries,
-            .offsets = offsets.data(),
-            .entry = entry.data()};
+    for (size_t k = 0; k <= entry.size(); k += static_cast<size_t>(per_row)) {
+      offsets.push_back(static_cast<int32_t>(k));
+    }
+    view = csr<int32_t>(columns_, offsets, entry);
   }
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
@@ -98,8 +94,9 @@ TYPED_TEST(Number16Test, ReadsEveryNumberInARowOfTheDenseOperand) {
     std::vector<float> sums(numbers.size());
     for_each_instruction_set([&] {
       for (int64_t row = 0; row < rows; ++row) {
-        ASSERT_TRUE(spmm_block<TypeParam>(diagonal.view, ones.data(), {numbers.data(), 0, p},
-                                          sums.data() + row * p, p, {row, row, row + 1}));
+        ASSERT_EQ(spmm_block<TypeParam>(diagonal.view, ones.data(), {numbers.data(), 0, p},
+                                        sums.data() + row * p, p, {row, row, row + 1}),
+                  Status::done);
       }
       for (size_t i = 0; i < sums.size(); ++i) {
         ASSERT_TRUE(is(sums[i], Number<TypeParam>::part(numbers[i], 0)))
@@ -123,8 +120,9 @@ TYPED_TEST(Number16Test, ReadsEveryNumberInTheRowsOfAProduct) {
     std::vector<float> products(static_cast<size_t>(kPatterns));
     for (const bool left : {true, false}) {
       for_each_instruction_set([&] {
-        ASSERT_TRUE(sddmm<TypeParam>(diagonal.view, left ? all : one, left ? one : all,
-                                     products.data(), p, 0, kPatterns));
+        ASSERT_EQ(sddmm<TypeParam>(diagonal.view, left ? all : one, left ? one : all,
+                                   products.data(), p, 0, kPatterns),
+                  Status::done);
         for (int64_t i = 0; i < kPatterns; ++i) {
           ASSERT_TRUE(is(products[static_cast<size_t>(i)],
                          Number<TypeParam>::part(from_bits<TypeParam>(i), 0)))
@@ -144,8 +142,9 @@ TYPED_TEST(Number16Test, ReadsEveryNumberAsAValue) {
     std::vector<float> sums(ones.size());
     for_each_instruction_set([&] {
       for (int64_t i = 0; i < kPatterns; ++i) {
-        ASSERT_TRUE(spmm_block<TypeParam>(column.view, values.data(), {ones.data(), 0, p},
-                                          sums.data(), p, {i, i, i + 1}));
+        ASSERT_EQ(spmm_block<TypeParam>(column.view, values.data(), {ones.data(), 0, p},
+                                        sums.data(), p, {i, i, i + 1}),
+                  Status::done);
         const long double expected = Number<TypeParam>::part(values[static_cast<size_t>(i)], 0);
         for (const float sum : sums) {
           ASSERT_TRUE(is(sum, expected)) << "p = " << p << ", " << i;
@@ -192,8 +191,9 @@ TYPED_TEST(Number16Test, RoundsToTheNearestRoundEveryNumberAndEveryMiddle) {
     const Matrix a(3, 2 * groups, columns);
     std::vector<TypeParam> out(static_cast<size_t>(groups * all * p));
     for_each_instruction_set([&] {
-      ASSERT_TRUE(spmm<TypeParam>(a.view, values.data(), {x.data(), 0, p}, {out.data(), 0, p}, p, 0,
-                                  a.view.rows));
+      ASSERT_EQ(spmm<TypeParam>(a.view, values.data(), {x.data(), 0, p}, {out.data(), 0, p}, p, 0,
+                                a.view.rows),
+                Status::done);
       for (int64_t i = 0; i < kPatterns; ++i) {
         const int64_t group = i / p;
         const int64_t j = i % p;
@@ -228,8 +228,9 @@ TYPED_TEST(Number16Test, RoundsSumsAndProductsOfAnyNumbers) {
       }
       std::vector<TypeParam> out(static_cast<size_t>(rows * p));
       for_each_instruction_set([&] {
-        ASSERT_TRUE(spmm<TypeParam>(twos.view, values.data(), {x.data(), 0, p}, {out.data(), 0, p},
-                                    p, 0, rows));
+        ASSERT_EQ(spmm<TypeParam>(twos.view, values.data(), {x.data(), 0, p}, {out.data(), 0, p}, p,
+                                  0, rows),
+                  Status::done);
         for (int64_t i = 0; i < rows * p; ++i) {
           const int64_t first = i / p * 2 * p + i % p;
           // Exact but for the one rounding to float.

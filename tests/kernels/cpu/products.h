@@ -10,6 +10,7 @@
 #pragma once
 
 #include "reference.h"
+#include "threads.h"
 
 namespace spgrad::kernels::test {
 
@@ -38,12 +39,19 @@ struct Spmm : Types_ {
   static constexpr bool has_sums = true;
   static constexpr bool has_products = false;
   static constexpr bool conjugates = false;
-  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+  static Status rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
     return spmm(x.a, x.values, x.far, x.sums, x.p, first, last);
   }
-  static bool block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>* sum,
-                    RowBlock block) {
+  static Status block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>* sum,
+                      RowBlock block) {
     return spmm_block(x.a, x.values, x.far, sum, x.p, block);
+  }
+  static Status whole(const Arguments<Types_>& x, std::span<const RowBlock> blocks,
+                      const Threads& threads) {
+    return spmm(x.a, blocks, x.values, x.far, x.sums, x.p, threads);
+  }
+  static Status whole(const Arguments<Types_>& x) {
+    return spmm(x.a, x.values, x.far, x.sums, x.p);
   }
 };
 
@@ -52,12 +60,19 @@ struct Sddmm : Types_ {
   static constexpr bool has_sums = false;
   static constexpr bool has_products = true;
   static constexpr bool conjugates = false;
-  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+  static Status rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
     return sddmm(x.a, x.near, x.far, x.products, x.p, first, last);
   }
-  static bool block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>*,
-                    RowBlock block) {
+  static Status block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>*,
+                      RowBlock block) {
     return sddmm_block(x.a, x.near, x.far, x.products, x.p, block);
+  }
+  static Status whole(const Arguments<Types_>& x, std::span<const RowBlock> blocks,
+                      const Threads& threads) {
+    return sddmm(x.a, blocks, x.near, x.far, x.products, x.p, threads);
+  }
+  static Status whole(const Arguments<Types_>& x) {
+    return sddmm(x.a, x.near, x.far, x.products, x.p);
   }
 };
 
@@ -66,12 +81,19 @@ struct Backward : Types_ {
   static constexpr bool has_sums = true;
   static constexpr bool has_products = true;
   static constexpr bool conjugates = true;
-  static bool rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
+  static Status rows(const Arguments<Types_>& x, int64_t first, int64_t last) {
     return backward(x.a, x.values, x.far, x.near, x.sums, x.products, x.p, first, last);
   }
-  static bool block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>* sum,
-                    RowBlock block) {
+  static Status block(const Arguments<Types_>& x, Accumulator<typename Types_::Scalar>* sum,
+                      RowBlock block) {
     return backward_block(x.a, x.values, x.far, x.near, sum, x.products, x.p, block);
+  }
+  static Status whole(const Arguments<Types_>& x, std::span<const RowBlock> blocks,
+                      const Threads& threads) {
+    return backward(x.a, blocks, x.values, x.far, x.near, x.sums, x.products, x.p, threads);
+  }
+  static Status whole(const Arguments<Types_>& x) {
+    return backward(x.a, x.values, x.far, x.near, x.sums, x.products, x.p);
   }
 };
 
@@ -123,10 +145,15 @@ struct Problem {
             products.data(),
             p};
   }
-  bool run() { return run(0, a.all_rows()); }
-  bool run(int64_t first, int64_t last) { return Product::rows(arguments(), first, last); }
-  bool run_block(RowBlock block, Accumulator<Scalar>* sum) {
+  Status status(int64_t first, int64_t last) { return Product::rows(arguments(), first, last); }
+  Status status_of_block(RowBlock block, Accumulator<Scalar>* sum) {
     return Product::block(arguments(), sum, block);
+  }
+  // Whether all was done.
+  bool run() { return run(0, a.all_rows()); }
+  bool run(int64_t first, int64_t last) { return status(first, last) == Status::done; }
+  bool run_block(RowBlock block, Accumulator<Scalar>* sum) {
+    return status_of_block(block, sum) == Status::done;
   }
 
   // Forgets the results.
@@ -406,7 +433,7 @@ inline RowLengths short_lengths(int64_t items, int64_t rows, int64_t apart) {
 TYPED_TEST_P(ProductTest, WorksOnShortRows) {
   for (const auto& [rows, apart] : {std::pair<int64_t, int64_t>{20, 1}, {196, 7}}) {
     const auto a = this->with_lengths(2, rows, 9, short_lengths(2, rows, apart));
-    ASSERT_EQ(a.view.value_count < 2 * rows / 2, apart == 7);  // collected by sddmm
+    ASSERT_EQ(total_entries(a.view) < 2 * rows / 2, apart == 7);  // collected by sddmm
     for (const int64_t p : kFewSizes) ASSERT_NO_FATAL_FAILURE(this->expect_right(a, p));
     for (const int64_t p : {3, 65}) ASSERT_NO_FATAL_FAILURE(this->expect_same_bits_cut(a, p));
   }
@@ -516,11 +543,52 @@ TYPED_TEST_P(ProductTest, LeavesLongRowsToTheBlocks) {
   Problem<TypeParam> problem(a, 3, this->random);
   for_each_instruction_set([&] {
     problem.clear();
-    ASSERT_TRUE(problem.run(1, 2));
+    ASSERT_EQ(problem.status(1, 2), Status::long_rows);
     ASSERT_NO_FATAL_FAILURE(problem.expect_rows(0, 0));
-    ASSERT_TRUE(problem.run(0, 1));
+    ASSERT_EQ(problem.status(0, 1), Status::done);
     ASSERT_NO_FATAL_FAILURE(problem.expect_rows(0, 1));
+    // The row behind the long one, and an error in it, are not forgotten.
+    ASSERT_EQ(problem.status(0, 3), Status::long_rows);
+    ASSERT_TRUE(problem.run(2, 3));
+    ASSERT_EQ(problem.status(3, 3), Status::done);
   });
+}
+
+TYPED_TEST_P(ProductTest, IsDoneAsAWholeOnAnyThreads) {
+  // Long rows of three blocks and of two, in both items, with rows beside them.
+  const RowLengths lengths = {3, 2 * kLongRow + 5, 0, kLongRow + 1, kLongRow + 5, 2};
+  const auto a = this->with_lengths(2, 3, 40, lengths);
+  const auto blocks = blocks_of_long_rows(a.view);
+  ASSERT_TRUE(blocks && blocks->size() == 7);
+  Problem<TypeParam> problem(a, 3, this->random);
+  for_each_instruction_set([&] {
+    problem.clear();
+    ASSERT_EQ(TypeParam::whole(problem.arguments()), Status::done);
+    ASSERT_NO_FATAL_FAILURE(problem.expect_all());
+    const auto alone = problem.results();
+    problem.clear();
+    ASSERT_EQ(TypeParam::whole(problem.arguments(), *blocks, threads(3)), Status::done);
+    ASSERT_TRUE(problem.results() == alone);
+    ASSERT_EQ(TypeParam::whole(problem.arguments(), {}, threads(3)), Status::long_rows);
+  });
+}
+
+TYPED_TEST_P(ProductTest, SaysAsAWholeWhatIsOutOfBounds) {
+  auto a = this->with_lengths(1, 3, 40, {2, kLongRow + 1, 2});
+  Problem<TypeParam> problem(a, 3, this->random);
+  for (const size_t k : {size_t{0}, a.entry.size() / 2, a.entry.size() - 1}) {
+    const auto valid = a.entry[k];
+    index_of(a.entry[k]) = 40;
+    ASSERT_EQ(TypeParam::whole(problem.arguments()), Status::bad_index);
+    a.entry[k] = valid;
+  }
+  for (const size_t i : {size_t{0}, size_t{1}, size_t{3}}) {
+    const auto valid = a.offsets[i];
+    a.offsets[i] = static_cast<typename TypeParam::Index>(a.view.entries - 1);
+    ASSERT_EQ(TypeParam::whole(problem.arguments()), Status::bad_offset);
+    a.offsets[i] = valid;
+  }
+  ASSERT_EQ(TypeParam::whole(problem.arguments()), Status::done);
 }
 
 TYPED_TEST_P(ProductTest, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith) {
@@ -528,7 +596,7 @@ TYPED_TEST_P(ProductTest, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith) {
   Problem<TypeParam> problem(a, 3, this->random);
   std::vector<Accumulator<typename TypeParam::Scalar>> sum(3);
   for_each_instruction_set([&] {
-    EXPECT_FALSE(problem.run_block({0, 0, kLongRow + 1}, sum.data()));
+    EXPECT_EQ(problem.status_of_block({0, 0, kLongRow + 1}, sum.data()), Status::bad_offset);
     EXPECT_TRUE(problem.run_block({0, 0, kLongRow}, sum.data()));
     EXPECT_TRUE(problem.run_block({0, 1, kLongRow + 1}, sum.data()));
   });
@@ -591,7 +659,8 @@ REGISTER_TYPED_TEST_SUITE_P(
     GivesTheSameBitsWhereverTheRowsAreCut, WorksOnManyRowsOfSeveralTiles, WorksOnShortRows,
     WorksInBlocksOfColumns, GivesTheSameBitsWhateverTheAlignment, NeverUsesRowsThatNoEntryChooses,
     KeepsInfinityAndNanToWhatMeetsThem, KeepsInfinityInEveryColumnFromTurningIntoNan,
-    LeavesLongRowsToTheBlocks, RefusesBlocksOfMoreEntriesThanALongRowBeginsWith,
-    WorksOnBlocksOfRows, GivesTheSameBitsForABlockAsForTheRow);
+    LeavesLongRowsToTheBlocks, IsDoneAsAWholeOnAnyThreads, SaysAsAWholeWhatIsOutOfBounds,
+    RefusesBlocksOfMoreEntriesThanALongRowBeginsWith, WorksOnBlocksOfRows,
+    GivesTheSameBitsForABlockAsForTheRow);
 
 }  // namespace spgrad::kernels::test

@@ -7,21 +7,20 @@ INSTANTIATE_TYPED_TEST_SUITE_P(SpmmMoved, ProductTest, MovedCases<Spmm>);
 
 namespace {
 
-// The example of kernels.h: entries (0,0) = 1, (0,2) = 2, (1,1) = 3 of a 2 x 3 matrix.
+// Entries (0,0) = 1, (0,2) = 2, (1,1) = 3 of a 2 x 3 matrix.
 struct Example {
   int32_t offsets[3] = {0, 2, 3};
   int32_t columns[3] = {0, 2, 1};
   float values[3] = {1, 2, 3};
-  CompressedView<int32_t, int32_t> a{
-      .rows = 2, .columns = 3, .entries = 3, .offsets = offsets, .entry = columns};
+  CompressedView<int32_t, int32_t> a = csr<int32_t>(3, offsets, columns);
 };
 
-TEST(Spmm, ComputesTheExampleOfTheHeader) {
+TEST(Spmm, ComputesASmallExample) {
   const Example example;
   const float b[12] = {1, 2, 3, 4, 10, 20, 30, 40, 100, 200, 300, 400};
   for_each_instruction_set([&] {
     float c[8] = {};
-    ASSERT_TRUE(spmm<float>(example.a, example.values, {b, 0, 4}, {c, 0, 4}, 4, 0, 2));
+    ASSERT_EQ(spmm<float>(example.a, example.values, {b, 0, 4}, {c, 0, 4}, 4, 0, 2), Status::done);
     EXPECT_EQ((std::vector<float>(c, c + 8)),
               (std::vector<float>{201, 402, 603, 804, 30, 60, 90, 120}));
   });
@@ -33,7 +32,7 @@ TEST(Spmm, AddsRepeatedColumns) {
   const float b[3] = {1, 10, 100};
   for_each_instruction_set([&] {
     float c[2] = {};
-    ASSERT_TRUE(spmm<float>(example.a, example.values, {b, 0, 1}, {c, 0, 1}, 1, 0, 2));
+    ASSERT_EQ(spmm<float>(example.a, example.values, {b, 0, 1}, {c, 0, 1}, 1, 0, 2), Status::done);
     EXPECT_EQ(c[0], 3);
     EXPECT_EQ(c[1], 30);
   });
@@ -46,7 +45,7 @@ TEST(Spmm, MakesAnExplicitZeroTimesInfinityNan) {
   const float b[3] = {1, infinity, 100};
   for_each_instruction_set([&] {
     float c[2] = {};
-    ASSERT_TRUE(spmm<float>(example.a, example.values, {b, 0, 1}, {c, 0, 1}, 1, 0, 2));
+    ASSERT_EQ(spmm<float>(example.a, example.values, {b, 0, 1}, {c, 0, 1}, 1, 0, 2), Status::done);
     EXPECT_EQ(c[0], 201);
     EXPECT_TRUE(std::isnan(c[1]));
   });
@@ -74,9 +73,10 @@ TEST(Spmm, GivesTheSameBitsInEveryColumn) {
 
 TEST(Spmm, HasNothingToDoWithoutRowsBesideALargeDenseOperand) {
   const int32_t offsets[] = {0};
-  const CompressedView<int32_t, int32_t> a{.rows = 0, .columns = 1 << 20, .offsets = offsets};
+  const auto a = csr<int32_t>(1 << 20, offsets, {});
   for_each_instruction_set([&] {
-    EXPECT_TRUE((spmm<float>(a, nullptr, {nullptr, 0, 256}, {nullptr, 0, 256}, 256, 0, 0)));
+    EXPECT_EQ(spmm<float>(a, nullptr, {nullptr, 0, 256}, {nullptr, 0, 256}, 256, 0, 0),
+              Status::done);
   });
 }
 

@@ -45,6 +45,46 @@ TYPED_TEST(StructureTest, ScanTakesNoRowsAndNoItems) {
   EXPECT_TRUE(this->scan({}, 0, 5).valid);
 }
 
+TYPED_TEST(StructureTest, ScanTakesOffsetsThatCountThroughAllItems) {
+  const std::vector<TypeParam> offsets = {0, 2, 2, 7, 9};
+  const std::vector<MovedEntry<TypeParam>> entries(9);
+  const auto a = sorted<TypeParam, MovedEntry<TypeParam>>(2, 3, offsets, entries);
+  EXPECT_TRUE(scan_offsets(a).valid);
+  EXPECT_EQ(scan_offsets(a).longest_row, 5);
+  const std::vector<TypeParam> nine(9);
+  const std::vector<TypeParam> decreasing = {0, 2, 3, 1, 9};  // within the second item
+  EXPECT_FALSE(scan_offsets(sorted<TypeParam, TypeParam>(2, 3, decreasing, nine)).valid);
+  const std::vector<TypeParam> none = {0};
+  EXPECT_TRUE(scan_offsets(sorted<TypeParam, TypeParam>(0, 3, none, {})).valid);
+  EXPECT_FALSE((scan_offsets(sorted<TypeParam, MovedEntry<TypeParam>>(0, 3, none, entries)).valid));
+}
+
+TYPED_TEST(StructureTest, ViewsHaveTheSizesOfTheirArrays) {
+  const std::vector<TypeParam> offsets = {0, 2, 3, 0, 0, 3};
+  const std::vector<TypeParam> columns = {0, 2, 1, 0, 1, 2};
+  const auto batch = batched_csr<TypeParam>(2, 3, offsets, columns);
+  EXPECT_TRUE(scan_offsets(batch).valid);
+  EXPECT_EQ(batch.rows, 2);
+  EXPECT_EQ(batch.columns, 3);
+  EXPECT_EQ(batch.entries, 3);
+  EXPECT_EQ(batch.offsets_stride, 3);
+  EXPECT_EQ(batch.entries_stride, 3);
+  EXPECT_EQ(total_entries(batch), 6);
+  const auto single = csr<TypeParam>(3, std::span(offsets).first(3), std::span(columns).first(3));
+  EXPECT_TRUE(scan_offsets(single).valid);
+  EXPECT_EQ(single.items, 1);
+  EXPECT_EQ(single.rows, 2);
+  EXPECT_EQ(total_entries(single), 3);
+  const auto through = sorted<TypeParam, TypeParam>(2, 3, std::span(offsets).first(3), columns);
+  EXPECT_EQ(through.rows, 1);
+  EXPECT_EQ(total_entries(through), 6);
+  // Without any offset there is no matrix.
+  EXPECT_FALSE(scan_offsets(csr<TypeParam>(3, {}, {})).valid);
+  EXPECT_FALSE(scan_offsets(batched_csr<TypeParam>(2, 3, {}, {})).valid);
+  EXPECT_TRUE(scan_offsets(batched_csr<TypeParam>(0, 3, {}, {})).valid);
+  EXPECT_FALSE((scan_offsets(sorted<TypeParam, TypeParam>(2, 3, {}, {})).valid));
+}
+
 TYPED_TEST(StructureTest, ScanRefusesWhatTheKernelsCannotUse) {
   using Limits = std::numeric_limits<TypeParam>;
   EXPECT_FALSE(this->scan({1, 2, 3}, 1, 3).valid);

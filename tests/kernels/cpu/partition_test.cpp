@@ -1,52 +1,17 @@
-#include "cpu/partition.h"
+#include "partition.h"
 
-#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <mutex>
 #include <random>
 #include <set>
 
-namespace spgrad {
+#include "threads.h"
+
+namespace spgrad::kernels::test {
 namespace {
 
-using kernels::CompressedView;
-using kernels::kLongRow;
-using kernels::RowBlock;
 using Csr = CompressedView<int64_t, int64_t>;
-
-class WithThreads : public testing::Test {
- protected:
-  void TearDown() override { at::set_num_threads(threads_); }
-
- private:
-  int threads_ = at::get_num_threads();
-};
-using RunTasks = WithThreads;
-using RunRows = WithThreads;
-
-TEST_F(RunTasks, CallsEachTaskOnce) {
-  for (const int threads : {1, 2, 8}) {
-    at::set_num_threads(threads);
-    for (const int64_t count : {0, 1, 2, 7, 1000}) {
-      std::vector<std::atomic<int>> calls(static_cast<size_t>(count));
-      EXPECT_TRUE(run_tasks(count, [&](int64_t i) {
-        ++calls[static_cast<size_t>(i)];
-        return true;
-      }));
-      for (const auto& number : calls) ASSERT_EQ(number, 1);
-    }
-  }
-}
-
-TEST_F(RunTasks, SaysWhenOneFails) {
-  for (const int threads : {1, 2, 8}) {
-    at::set_num_threads(threads);
-    for (const int64_t failing : {0, 5, 99}) {
-      EXPECT_FALSE(run_tasks(100, [&](int64_t i) { return i != failing; }));
-    }
-  }
-}
 
 // Offsets of a batch in both forms: item by item, and through all items.
 struct Batch {
@@ -95,12 +60,18 @@ TEST(RowAt, FindsTheFirstRowWithTheWorkDone) {
   }
 }
 
+std::vector<RowBlock> blocks_of(const Csr& a) {
+  const auto blocks = blocks_of_long_rows(a);
+  EXPECT_TRUE(blocks);
+  return blocks.value_or(std::vector<RowBlock>());
+}
+
 TEST(LongRows, AreCutIntoBlocksOfFixedLength) {
   const std::vector<int64_t> lengths = {kLongRow,     2 * kLongRow + 1, 0,
                                         2 * kLongRow, kLongRow + 1,     0};
   for (const bool through : {false, true}) {
     const Batch batch(2, lengths, through);
-    const auto blocks = blocks_of_long_rows(batch.view);
+    const auto blocks = blocks_of(batch.view);
     const int64_t item = through ? 3 * kLongRow + 1 : 0;
     const std::vector<RowBlock> expected = {{1, kLongRow, 2 * kLongRow},
                                             {1, 2 * kLongRow, 3 * kLongRow},
@@ -118,34 +89,51 @@ TEST(LongRows, AreCutIntoBlocksOfFixedLength) {
   }
 }
 
-TEST(LongRows, LeaveOutOffsetsOutOfRange) {
-  Batch batch(1, {2 * kLongRow, 1}, false);
-  batch.offsets[0] = -1;
-  EXPECT_TRUE(blocks_of_long_rows(batch.view).empty());
-  batch.offsets = {0, 3 * kLongRow, 1};
-  batch.view.offsets = batch.offsets.data();
-  EXPECT_TRUE(blocks_of_long_rows(batch.view).empty());
+TEST(LongRows, AreNotLookedForWhereOffsetsAreMalformed) {
+  for (const bool through : {false, true}) {
+    Batch batch(2, {2 * kLongRow, 1, kLongRow, kLongRow + 1}, through);
+    ASSERT_FALSE(blocks_of(batch.view).empty());
+    for (size_t i = 0; i < batch.offsets.size(); ++i) {
+      const int64_t valid = batch.offsets[i];
+      for (const int64_t hostile :
+           {valid - kLongRow, int64_t{-1}, 4 * kLongRow + 3, std::numeric_limits<int64_t>::max()}) {
+        batch.offsets[i] = hostile;
+        bool is_sound = true;
+        const size_t length = batch.offsets.size() / (through ? 1 : 2);
+        for (auto first = batch.offsets.begin(); first != batch.offsets.end();) {
+          const auto last = first + static_cast<int64_t>(length);
+          is_sound = is_sound && std::is_sorted(first, last) && *first == 0 &&
+                     last[-1] == batch.view.entries;
+          first = last;
+        }
+        EXPECT_EQ(blocks_of_long_rows(batch.view).has_value(), is_sound) << i << " " << hostile;
+      }
+      batch.offsets[i] = valid;
+    }
+  }
 }
 
 // The ranges that run_rows asks for, in order.
 std::set<std::pair<int64_t, int64_t>> ranges_of(const Csr& a, int64_t p,
-                                                const std::vector<RowBlock>& blocks) {
+                                                const std::vector<RowBlock>& blocks,
+                                                int64_t count) {
   std::mutex mutex;
   std::set<std::pair<int64_t, int64_t>> ranges;
   std::set<int64_t> seen;
-  EXPECT_TRUE(run_rows(
-      a, p, blocks,
+  const Status status = run_rows(
+      a, blocks, p, threads(count),
       [&](int64_t first, int64_t last) {
         const std::lock_guard<std::mutex> lock(mutex);
         EXPECT_TRUE(first == last || ranges.emplace(first, last).second);
-        return true;
+        return Status::done;
       },
       [&](int64_t number, const RowBlock& block) {
         const std::lock_guard<std::mutex> lock(mutex);
         EXPECT_EQ(blocks[static_cast<size_t>(number)].first_entry, block.first_entry);
         EXPECT_TRUE(seen.insert(number).second);
-        return true;
-      }));
+        return Status::done;
+      });
+  EXPECT_EQ(status, Status::done);
   EXPECT_EQ(seen.size(), blocks.size());
   return ranges;
 }
@@ -160,7 +148,7 @@ void expect_cover(const std::set<std::pair<int64_t, int64_t>>& ranges, int64_t r
   ASSERT_EQ(next, rows);
 }
 
-TEST_F(RunRows, CoversEachRowAndEachBlockOnce) {
+TEST(RunRows, CoversEachRowAndEachBlockOnce) {
   std::mt19937_64 random(3);
   std::vector<int64_t> lengths(600);
   for (int64_t& length : lengths) length = static_cast<int64_t>(random() % 50);
@@ -169,66 +157,63 @@ TEST_F(RunRows, CoversEachRowAndEachBlockOnce) {
     for (const int64_t items : {1, 2, 6}) {
       if (!through && items > 1) continue;  // items differ in length
       const Batch batch(items, lengths, through);
-      const auto blocks = blocks_of_long_rows(batch.view);
+      const auto blocks = blocks_of(batch.view);
       ASSERT_EQ(blocks.size(), size_t{5});
-      for (const int threads : {1, 2, 8}) {
-        at::set_num_threads(threads);
+      for (const int count : {1, 2, 8}) {
         for (const int64_t p : {0, 1, 32, 100000}) {
-          ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, p, blocks), 600));
+          ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, p, blocks, count), 600));
         }
       }
     }
   }
 }
 
-TEST_F(RunRows, CoversEachRowOnceWhateverTheOffsets) {
+TEST(RunRows, CoversEachRowOnceWhateverTheOffsets) {
   std::mt19937_64 random(3);
-  at::set_num_threads(8);
   for (int i = 0; i < 100; ++i) {
     Batch batch(2, std::vector<int64_t>(200, 40), false);
     for (int64_t& offset : batch.offsets) {
       if (random() % 2 == 0) offset = static_cast<int64_t>(random() % 20000) - 10000;
     }
-    ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, 64, {}), 200));
+    ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, 64, {}, 8), 200));
   }
 }
 
-TEST_F(RunRows, StartsTheTasksInTheOrderOfRows) {
-  at::set_num_threads(1);
+TEST(RunRows, StartsTheTasksInTheOrderOfRows) {
   std::vector<int64_t> lengths(1000, 100);
   for (const size_t row : {size_t{0}, size_t{1}, size_t{500}, size_t{999}})
     lengths[row] = 3 * kLongRow;
   const Batch batch(1, lengths, false);
-  const auto blocks = blocks_of_long_rows(batch.view);
+  const auto blocks = blocks_of(batch.view);
   std::pair<int64_t, int64_t> newest;
   int64_t next = 0;  // row
   int64_t count = 0;
   int64_t ranges = 0;
-  EXPECT_TRUE(run_rows(
-      batch.view, 64, blocks,
+  const Status status = run_rows(
+      batch.view, blocks, 64, {},
       [&](int64_t first, int64_t last) {
         EXPECT_EQ(first, next);
         newest = {first, next = last};
         ++ranges;
-        return true;
+        return Status::done;
       },
       [&](int64_t number, const RowBlock& block) {
         EXPECT_EQ(number, count++);
         EXPECT_LE(newest.first, block.row);
         EXPECT_LT(block.row, newest.second);
-        return true;
-      }));
+        return Status::done;
+      });
+  EXPECT_EQ(status, Status::done);
   EXPECT_EQ(next, 1000);
   EXPECT_EQ(count, 12);
   EXPECT_GT(ranges, 4);
 }
 
-TEST_F(RunRows, SharesTheWorkOutEvenly) {
-  at::set_num_threads(8);
+TEST(RunRows, SharesTheWorkOutEvenly) {
   std::vector<int64_t> lengths(10000, 0);  // most of the work in few rows
   for (size_t row = 4000; row < 4500; ++row) lengths[row] = 400;
   const Batch batch(1, lengths, false);
-  const auto ranges = ranges_of(batch.view, 256, {});
+  const auto ranges = ranges_of(batch.view, 256, {}, 8);
   EXPECT_EQ(static_cast<int64_t>(ranges.size()), 8 * kTasksPerThread);
   const int64_t share = (batch.total + 10000) / (8 * kTasksPerThread);
   for (const auto& [first, last] : ranges) {
@@ -236,20 +221,32 @@ TEST_F(RunRows, SharesTheWorkOutEvenly) {
   }
 }
 
-TEST_F(RunRows, KeepsSmallProductsInOneTask) {
-  at::set_num_threads(8);
-  EXPECT_EQ(ranges_of(Batch(1, std::vector<int64_t>(100, 3), false).view, 32, {}).size(), 1U);
+TEST(RunRows, KeepsSmallProductsInOneTask) {
+  EXPECT_EQ(ranges_of(Batch(1, std::vector<int64_t>(100, 3), false).view, 32, {}, 8).size(), 1U);
 }
 
-TEST_F(RunRows, SaysWhenARangeOrABlockFails) {
+TEST(RunRows, GivesTheWorstStatus) {
   const Batch batch(1, {1, kLongRow + 1}, false);
-  const auto blocks = blocks_of_long_rows(batch.view);
-  const auto yes = [](int64_t, auto) { return true; };
-  const auto no = [](int64_t, auto) { return false; };
-  EXPECT_TRUE(run_rows(batch.view, 4, blocks, yes, yes));
-  EXPECT_FALSE(run_rows(batch.view, 4, blocks, no, yes));
-  EXPECT_FALSE(run_rows(batch.view, 4, blocks, yes, no));
+  const auto blocks = blocks_of(batch.view);
+  const auto statuses = {Status::done, Status::long_rows, Status::bad_offset, Status::bad_index};
+  for (const int count : {1, 3}) {
+    for (const Status of_range : statuses) {
+      for (const Status of_block : statuses) {
+        const auto range = [&](int64_t, int64_t) { return of_range; };
+        const auto block = [&](int64_t, const RowBlock&) { return of_block; };
+        const Status status = run_rows(batch.view, blocks, 4, threads(count), range, block);
+        // After an error, a task may not be started at all.
+        const bool failed = is_error(of_range) || is_error(of_block);
+        EXPECT_TRUE(failed ? is_error(status) && (status == of_range || status == of_block)
+                           : status == Status::done);
+      }
+      EXPECT_EQ(run_rows(
+                    batch.view, {}, 4, threads(count), [&](int64_t, int64_t) { return of_range; },
+                    [](int64_t, const RowBlock&) { return Status::done; }),
+                of_range);
+    }
+  }
 }
 
 }  // namespace
-}  // namespace spgrad
+}  // namespace spgrad::kernels::test

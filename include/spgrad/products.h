@@ -1,0 +1,113 @@
+/// Products of whole matrices without PyTorch, on one thread or on the caller's threads.
+///
+/// These share the rows out to tasks, sum long rows in blocks, and add the blocks up, by the
+/// kernels of kernels.h, whose views, formulas, dtypes and trust hold here too. Results have the
+/// same bits on any number of threads.
+///
+///     // C = A B with A of 2 × 3 and B of 3 × 4, on the calling thread.
+///     const std::vector<int32_t> offsets = {0, 2, 3};
+///     const std::vector<int32_t> columns = {0, 2, 1};
+///     const std::vector<float> values = {1, 2, 3};  // at (0, 0), (0, 2) and (1, 1)
+///     const std::vector<float> b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+///     std::vector<float> c(8);
+///     const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
+///     const spgrad::kernels::Status status =
+///         spgrad::kernels::spmm<float>(a, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4);
+///     assert(status == spgrad::kernels::Status::done);
+///
+/// They allocate what the tasks and the sums of blocks need, and throw std::bad_alloc where there
+/// is no memory for it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "spgrad/kernels.h"
+
+namespace spgrad::kernels {
+
+/// Where tasks run: on the calling thread, or as `parallel_for` says.
+///
+///     // By OpenMP; a thread pool or TBB does as well.
+///     const auto parallel_for = [](int64_t tasks, const std::function<void(int64_t)>& task) {
+///     #pragma omp parallel for schedule(dynamic, 1)
+///       for (int64_t i = 0; i < tasks; ++i) task(i);
+///     };
+///     const spgrad::kernels::Threads threads{omp_get_max_threads(), parallel_for};
+///
+/// parallel_for(tasks, task) calls task(i) for each i in [0, tasks), from any thread and several at
+/// a time, and returns when all have returned. Tasks are about equal in size, and neighbours share
+/// what is in the caches: a thread should take the next task when it is done with one. `task`
+/// throws nothing. `count` decides only into how many tasks the work is cut.
+struct Threads {
+  int64_t count = 1;
+  std::function<void(int64_t tasks, const std::function<void(int64_t)>& task)> parallel_for;
+};
+
+/// The blocks of the long rows of `a`, in the order of rows; nothing where the offsets of an item
+/// do not start at 0, decrease, or do not end at the number of entries.
+///
+///     const auto blocks = spgrad::kernels::blocks_of_long_rows(a);
+///     if (!blocks) throw std::invalid_argument("malformed offsets");
+///
+/// Found once, they serve all products of one structure.
+template <class Index, class Entry>
+std::optional<std::vector<RowBlock>> blocks_of_long_rows(const CompressedView<Index, Entry>& a);
+
+/// C_r = Σ_k values_k X_{index k} for all rows of the batch.
+///
+///     const spgrad::kernels::Status again = spgrad::kernels::spmm<float>(
+///         a, *blocks, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4, threads);
+///
+/// `blocks` are those of blocks_of_long_rows(a): of others, the results are unspecified. `x` has
+/// a.columns rows per item and `out` a.rows, both with `p` columns. Returns Status::done, or what
+/// was out of bounds; Status::long_rows where there are long rows and no blocks.
+template <class Scalar, class Index, class Entry>
+Status spmm(const CompressedView<Index, Entry>& a, std::span<const RowBlock> blocks,
+            const Scalar* values, DenseView<const Scalar> x, DenseView<Scalar> out, int64_t p,
+            const Threads& threads = {});
+
+/// d_k = X_r · Y_{index k} for all entries of the batch, as spmm.
+///
+/// `out` is laid out as the values of `a`; `x` has a.rows rows per item and `y` a.columns. Writes
+/// nothing for p = 0.
+template <class Scalar, class Index, class Entry>
+Status sddmm(const CompressedView<Index, Entry>& a, std::span<const RowBlock> blocks,
+             DenseView<const Scalar> x, DenseView<const Scalar> y, Accumulator<Scalar>* out,
+             int64_t p, const Threads& threads = {});
+
+/// Both gradients of C = A B, where `a` is the transpose of A, as spmm: kernels.h has the formulas.
+template <class Scalar, class Index>
+Status backward(const CompressedView<Index, MovedEntry<Index>>& a, std::span<const RowBlock> blocks,
+                const Scalar* values, DenseView<const Scalar> x, DenseView<const Scalar> y,
+                DenseView<Scalar> out, Accumulator<Scalar>* out_values, int64_t p,
+                const Threads& threads = {});
+
+/// The same where no blocks are at hand: they are looked for first.
+template <class Scalar, class Index, class Entry>
+Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
+            DenseView<Scalar> out, int64_t p, const Threads& threads = {}) {
+  const auto blocks = blocks_of_long_rows(a);
+  return blocks ? spmm<Scalar>(a, *blocks, values, x, out, p, threads) : Status::bad_offset;
+}
+
+template <class Scalar, class Index, class Entry>
+Status sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
+             DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p,
+             const Threads& threads = {}) {
+  const auto blocks = blocks_of_long_rows(a);
+  return blocks ? sddmm<Scalar>(a, *blocks, x, y, out, p, threads) : Status::bad_offset;
+}
+
+template <class Scalar, class Index>
+Status backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
+                DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
+                Accumulator<Scalar>* out_values, int64_t p, const Threads& threads = {}) {
+  const auto blocks = blocks_of_long_rows(a);
+  return blocks ? backward<Scalar>(a, *blocks, values, x, y, out, out_values, p, threads)
+                : Status::bad_offset;
+}
+
+}  // namespace spgrad::kernels
