@@ -16,8 +16,7 @@ namespace spgrad {
 
 template <class Backend, class Operation, class... Structure>
 void register_operation(torch::Library& m, Types<Structure...>) {
-  (m.impl(Operator<Structure, Operation>::name().c_str(),
-          TORCH_FN((Operator<Structure, Operation>::template run<Backend>))),
+  (Operator<Structure, Operation>::add(m, Operator<Structure, Operation>::template run<Backend>),
    ...);
 }
 

@@ -25,6 +25,10 @@
 
 #include "structure.h"
 
+namespace torch {
+class Library;
+}
+
 namespace spgrad {
 
 // The operations: result, and operands beside the structure. `columns_operand` is the number of the
@@ -100,7 +104,8 @@ inline constexpr bool kColumnsFromOperand =
     Structure::takes_columns_from_operand && Operation::columns_operand != kNone;
 
 // The operator for an operation on a structure: the one place where its arguments become a
-// structure and operands, and the other way round.
+// structure and operands, and the other way round. What turns arguments into PyTorch's stack of
+// values and back is compiled in operators.cpp alone: it takes longer than all else in a backend.
 template <class Structure, class Operation, class Before = typename Structure::BeforeValues,
           class Values = typename Operation::Values,
           class After = std::conditional_t<kColumnsFromOperand<Structure, Operation>, Types<>,
@@ -118,17 +123,13 @@ struct Operator<Structure, Operation, Types<Before...>, Types<Values...>, Types<
 
   // Calls the operator, or what comes after these keys in a dispatch that is under way.
   static Result call(std::optional<c10::DispatchKeySet> keys, const Structure& structure,
-                     Values... values, Dense... dense) {
-    static const auto op = find_operator<Result(Before..., Values..., After..., Dense...)>(name());
-    // Takes all arguments of the structure. The last one is left out where an operand tells it.
-    const auto invoke = [&](Before... before, After... after, const auto&...) {
-      return keys ? op.redispatch(*keys, before..., values..., after..., dense...)
-                  : op.call(before..., values..., after..., dense...);
-    };
-    return std::apply(invoke, structure.arguments());
-  }
+                     Values... values, Dense... dense);
 
-  // What a backend registers.
+  // Registers a backend's function for the operator.
+  using Function = Result(c10::DispatchKeySet, Before..., Values..., After..., Dense...);
+  static void add(torch::Library& m, Function& function);
+
+  // The function of a backend.
   template <class Backend>
   static Result run(c10::DispatchKeySet keys, Before... before, Values... values, After... after,
                     Dense... dense) {
