@@ -25,8 +25,9 @@ if(SPGRAD_WERROR)
   target_compile_options(spgrad_options INTERFACE -Werror)
 endif()
 if(SPGRAD_SANITIZE)
+  add_compile_options(-g1)  # before the options of a target, which may be -g0
   target_compile_options(spgrad_options INTERFACE
-    -fsanitize=${SPGRAD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+    -fsanitize=${SPGRAD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(spgrad_options INTERFACE -fsanitize=${SPGRAD_SANITIZE})
   if(SPGRAD_SANITIZE STREQUAL "address,undefined")
     # To ask of each reference whether it is null or misaligned takes a third of the time to compile

@@ -208,18 +208,22 @@ TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfEqualLength) {
 TYPED_TEST(CompressRowsTest, SeesEachChangeInRowsOfEqualLength) {
   constexpr int64_t rows = 30;
   const auto elements = equal_rows(2, rows, 27);
+  Coordinates<TypeParam> a(2, rows, 5, elements);  // changed in place, one entry at a time
+  const auto put = [&](size_t k, const Element& e) {
+    a.item[k] = static_cast<TypeParam>(e.item);
+    a.row[k] = static_cast<TypeParam>(e.row);
+  };
   const auto number = [](const Element& e) { return std::pair(e.item, e.row); };
   for (const auto& [item, row] :
        {std::pair(0, 1), {0, -1}, {0, 1000}, {0, -1000}, {1, 0}, {-1, 0}, {1, -rows}, {-1, rows}}) {
     for (size_t k = 0; k < elements.size(); ++k) {
-      auto changed = elements;
-      Element& e = changed[k];
+      Element e = elements[k];
       e.item += item;
       e.row += row;
       const bool inside = e.item >= 0 && e.item < 2 && e.row >= 0 && e.row < rows;
-      const bool sorted = (k == 0 || number(changed[k - 1]) <= number(e)) &&
-                          (k + 1 == changed.size() || number(e) <= number(changed[k + 1]));
-      const Coordinates<TypeParam> a(2, rows, 5, changed);
+      const bool sorted = (k == 0 || number(elements[k - 1]) <= number(e)) &&
+                          (k + 1 == elements.size() || number(e) <= number(elements[k + 1]));
+      put(k, e);
       std::vector<TypeParam> offsets(2 * rows + 1);
       ASSERT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()),
                 !inside  ? RowOrder::out_of_range
@@ -227,8 +231,11 @@ TYPED_TEST(CompressRowsTest, SeesEachChangeInRowsOfEqualLength) {
                          : RowOrder::unsorted)
           << "item + " << item << ", row + " << row << " in entry " << k;
       if (inside && sorted) {
+        auto changed = elements;
+        changed[k] = e;
         ASSERT_EQ(offsets, reference_offsets<TypeParam>(2, rows, changed)) << k;
       }
+      put(k, elements[k]);
     }
   }
 }
