@@ -45,10 +45,12 @@ at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
 
 at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
   check_pattern(A);
-  return with_values(A, with_structure(A, [&](const auto& structure) {
-    check_sddmm(structure, X, Y, Checks::shapes);  // csr_sddmm takes the rows of Y for the columns
+  const at::Tensor values = with_structure(A, [&](const auto& structure) {
+    // Since csr_sddmm takes the rows of Y for the columns.
+    check_sddmm(structure, X, Y, Checks::shapes);
     return call<Sddmm>(structure, X, Y);
-  }));
+  });
+  return with_values(A, values);
 }
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
