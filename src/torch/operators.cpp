@@ -42,5 +42,6 @@ template struct Operator<PatternStructure, Mm>;
 template struct Operator<PatternStructure, MmTransposed>;
 template struct Operator<PatternStructure, Sddmm>;
 template struct Operator<PatternStructure, MmBackward>;
+template struct Operator<PatternStructure, Indices>;
 
 }  // namespace spgrad

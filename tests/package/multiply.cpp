@@ -1,5 +1,5 @@
-// The examples of kernels.h and products.h, which need no PyTorch: prints the product of a 2 × 3 and
-// a 3 × 4 matrix once for each.
+// The examples of kernels.h and products.h, which need no PyTorch: prints the product of a 2 × 3
+// and a 3 × 4 matrix once for each.
 #undef NDEBUG
 #include <omp.h>
 #include <spgrad/products.h>
@@ -23,8 +23,8 @@ void multiply_rows() {
   const std::vector<float> b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
   std::vector<float> c(8);
   const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
-  const spgrad::kernels::Status status = spgrad::kernels::spmm<float>(
-      a, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4, 0, 2);
+  const spgrad::kernels::Status status =
+      spgrad::kernels::spmm<float>(a, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4}, 4, 0, 2);
   assert(status == spgrad::kernels::Status::done);
   print(c);
 }
