@@ -143,10 +143,10 @@ struct Cpu {
   static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& structure,
                         const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(structure, values, B);
+    const auto grouped = group_by_column(structure);
     const at::Tensor x = with_contiguous_columns(B);
     at::Tensor out = empty_dense(structure, structure.columns(), x);
-    const at::Tensor v = values.contiguous();
-    multiply(structure, group_by_column(structure), v, x, out);
+    multiply(structure, grouped, values.contiguous(), x, out);
     return out;
   }
 
