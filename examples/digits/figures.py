@@ -100,5 +100,5 @@ def stored_values(layer: SparseLinear) -> NDArray[np.float32]:
     """Return the matrix with NaN for the entries that do not exist."""
     values = np.full((layer.out_features, layer.in_features), np.nan, dtype=np.float32)
     rows = np.repeat(np.arange(layer.out_features), layer.crow_indices.diff().numpy())
-    values[rows, layer.col_indices.numpy()] = layer.values.detach().numpy()
+    values[rows, layer.col_indices.numpy()] = layer.weight.detach().numpy()
     return values

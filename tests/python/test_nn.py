@@ -9,9 +9,23 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 
 import pytest
 import torch
+from layers import (
+    BUFFERS,
+    IN,
+    MASK,
+    MASKS,
+    OUT,
+    SAVED,
+    assert_right,
+    layer_of,
+    mask_of,
+    seeded,
+    weight_of,
+)
 from oracle import assert_dense, integers
 from pairs import pairwise
 from torch import nn
@@ -23,64 +37,6 @@ import spgrad
 from examples.digits import training as digits
 from examples.digits.network import SparseNetwork
 from spgrad.nn import SparseLinear
-
-OUT, IN = 4, 5
-MASK = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 0, 1]]).bool()
-MASKS = {"some": MASK, "none": torch.zeros_like(MASK), "all": torch.ones_like(MASK)}
-BUFFERS = ["crow_indices", "col_indices", "column_offsets", "column_entries"]
-SAVED = BUFFERS[:2]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def layer_of(mask=MASK, *, bias=True, dtype=torch.float64, seed=0):
-    """Make a layer with small integers as weights."""
-    layer = SparseLinear(*reversed(mask.shape), bias, mask=mask, dtype=dtype)
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.copy_(integers(*parameter.shape, seed=seed + number))
-    return layer
-
-
-def weight_of(layer, mask=MASK):
-    """Write the weights out, at the places of the mask."""
-    return torch.zeros(mask.shape).double().masked_scatter(mask, layer.values.detach().double())
-
-
-def mask_of(layer):
-    """Write out where the buffers have an entry."""
-    mask = torch.zeros(layer.out_features, layer.in_features, dtype=torch.int64)
-    for row in range(layer.out_features):
-        first, last = layer.crow_indices[row : row + 2].tolist()
-        for column in layer.col_indices[first:last].tolist():
-            mask[row, column] += 1
-    assert int(mask.max()) <= 1
-    return mask.bool()
-
-
-def assert_right(layer, mask=MASK, x=None, call=None):
-    """Compare the layer and all of its gradients with dense arithmetic in float64."""
-    dtype = layer.values.dtype
-    x = integers(3, layer.in_features, dtype=dtype) if x is None else x
-    x = x.detach().requires_grad_()
-    weight = weight_of(layer, mask)
-    expected = x.detach().double() @ weight.T
-    if layer.bias is not None:
-        expected += layer.bias.detach().double()
-    y = layer(x) if call is None else call(x)
-    assert y.is_contiguous()
-    assert y.dtype == dtype
-    assert_dense(y, expected)
-    G = integers(*y.shape, dtype=dtype, seed=9)
-    gradients = torch.autograd.grad(y, [x, *layer.parameters()], G)
-    rows, samples = G.double().reshape(-1, len(mask)), x.detach().double().reshape(-1, len(mask.T))
-    of_weight = rows.T @ samples
-    assert_dense(gradients[0], G.double() @ weight)
-    assert_dense(gradients[1], of_weight[mask])
-    if layer.bias is not None:
-        assert_dense(gradients[2], rows.sum(0))
 
 
 @pairwise(
@@ -103,7 +59,7 @@ def test_autocast_does_what_it_does_to_the_dense_layer():
     assert torch.equal(y, expected)
     y.sum().backward()
     assert [p.grad.dtype for p in layer.parameters()] == [torch.float32, torch.float32]
-    assert_dense(layer.values.grad, x.sum(0).expand(OUT, IN)[MASK])
+    assert_dense(layer.weight.grad, x.sum(0).expand(OUT, IN)[MASK])
 
 
 def test_inputs_may_have_any_strides():
@@ -122,18 +78,18 @@ def test_the_output_can_be_viewed_in_any_shape():
 def test_gradcheck_twice_and_vmap(mask):
     layer = layer_of(mask)
 
-    def apply(x, values, bias):
-        return functional_call(layer, {"values": values, "bias": bias}, (x,)).square()
+    def apply(x, weight, bias):
+        return functional_call(layer, {"weight": weight, "bias": bias}, (x,)).square()
 
-    inputs = [x.detach().requires_grad_() for x in (integers(3, IN), layer.values, layer.bias)]
+    inputs = [x.detach().requires_grad_() for x in (integers(3, IN), layer.weight, layer.bias)]
     assert gradcheck(apply, inputs)
     assert torch.autograd.gradgradcheck(apply, inputs)
 
 
 def test_gradients_of_each_sample():
     layer, x = layer_of(), integers(3, IN)
-    values = layer.values.detach()
-    of_one = grad(lambda v, sample: functional_call(layer, {"values": v}, (sample,)).sum())
+    values = layer.weight.detach()
+    of_one = grad(lambda v, sample: functional_call(layer, {"weight": v}, (sample,)).sum())
     gradients = vmap(of_one, (None, 0))(values, x)
     for gradient, sample in zip(gradients, x, strict=True):
         assert_dense(gradient, sample.expand(OUT, IN)[MASK])
@@ -144,7 +100,7 @@ def test_gradients_of_each_sample():
 def test_random_patterns_have_the_exact_number_of_entries_dealt_out_evenly(size, sparsity):
     layer = SparseLinear(*size, sparsity=sparsity)
     possible = math.prod(size)
-    assert layer.nnz == len(layer.values) == possible - round(sparsity * possible)
+    assert layer.nnz == len(layer.weight) == possible - round(sparsity * possible)
     assert layer.sparsity == pytest.approx(1 - layer.nnz / possible if possible else 0)
     if possible:
         mask = mask_of(layer)
@@ -164,7 +120,7 @@ def test_every_place_is_equally_likely():
 
 
 def test_large_patterns_are_drawn_in_blocks(monkeypatch):
-    monkeypatch.setattr("spgrad.nn._sparse_linear._BLOCK", 2 * 31)
+    monkeypatch.setattr("spgrad.nn._layer_pattern.BLOCK", 2 * 31)
     counts = mask_of(SparseLinear(31, 17, sparsity=0.77, generator=seeded())).sum(1)
     assert counts.sum() == 527 - round(0.77 * 527)
     assert set(counts.tolist()) == {7, 8}
@@ -174,10 +130,10 @@ def test_the_generator_decides_pattern_and_values():
     first, same, other = (SparseLinear(30, 20, generator=seeded(seed)) for seed in (1, 1, 2))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[name])
-    for name in ("col_indices", "values", "bias"):
+    for name in ("col_indices", "weight", "bias"):
         assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
     torch.manual_seed(1)
-    assert torch.equal(SparseLinear(30, 20).values, first.values)
+    assert torch.equal(SparseLinear(30, 20).weight, first.weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32], ids=str)
@@ -316,13 +272,14 @@ def test_the_representation_tells_the_sizes():
     )
 
 
-# What version 1 writes. It must load for ever.
-VERSION_1 = {
-    "values": torch.tensor([2.0, -3.0, 4.0]),
+# What each version writes. It must load for ever.
+VERSION_2 = {
+    "weight": torch.tensor([2.0, -3.0, 4.0]),
     "bias": torch.tensor([1.0, -1.0]),
     "crow_indices": torch.tensor([0, 1, 3], dtype=torch.int32),
     "col_indices": torch.tensor([2, 0, 1], dtype=torch.int32),
 }
+VERSION_1 = {"values" if name == "weight" else name: x for name, x in VERSION_2.items()}
 MASK_1 = torch.tensor([[0, 0, 1], [1, 1, 0]]).bool()
 
 
@@ -339,20 +296,53 @@ def empty_on_meta():
         (lambda: SparseLinear(3, 2, mask=~MASK_1), True),
         (lambda: empty_on_meta().to_empty(device="cpu"), False),
         (empty_on_meta, True),
+        (lambda: SparseLinear(3, 2, sparsity=0), False),
+        (lambda: SparseLinear(3, 2, sparsity=1), True),
     ],
-    ids=["copied", "assigned", "copied to_empty", "assigned to meta"],
+    ids=["copied", "assigned", "copied to_empty", "assigned to meta", "more", "fewer"],
 )
-def test_a_state_of_version_1_is_loaded_with_its_pattern(make, assign, index_dtype):
+@pytest.mark.parametrize("version", [None, 1, 2])
+def test_the_state_of_each_version_is_loaded_with_its_pattern(make, assign, index_dtype, version):
     layer = make()
-    state = {
-        name: x if x.is_floating_point() else x.to(index_dtype) for name, x in VERSION_1.items()
-    }
+    weight = layer.weight
+    saved = VERSION_1 if version == 1 else VERSION_2
+    state = OrderedDict(
+        (name, x if x.is_floating_point() else x.to(index_dtype)) for name, x in saved.items()
+    )
+    if version is not None:
+        state._metadata = {"": {"version": version}}
+    keys = list(state)
     assert layer.load_state_dict(state, assign=assign) == ([], [])
-    assert layer.state_dict().keys() == VERSION_1.keys()
+    assert list(state) == keys
+    assert assign or layer.weight is weight
+    assert layer.state_dict().keys() == VERSION_2.keys()
     assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
-    for name, tensor in VERSION_1.items():
+    for name, tensor in VERSION_2.items():
         assert torch.equal(layer.state_dict()[name], tensor)
     assert_right(layer, MASK_1)
+
+
+def test_a_state_of_version_1_without_its_version_is_loaded():
+    model = nn.Sequential(nn.ReLU(), SparseLinear(3, 2, mask=~MASK_1))
+    state = {f"1.{name}": x for name, x in VERSION_1.items()}
+    assert model.load_state_dict(state) == ([], [])
+    assert_right(model[1], MASK_1)
+
+
+def test_values_is_the_former_name_of_the_weight():
+    layer = layer_of()
+    assert layer.values is layer.weight
+    for tensor in (layer.weight.detach(), layer.weight):
+        with pytest.raises((AttributeError, KeyError), match="values"):
+            layer.values = tensor
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_the_mask_is_that_of_the_weights(mask):
+    layer = layer_of(mask)
+    assert layer.mask.dtype == torch.bool
+    assert torch.equal(layer.mask, mask)
+    assert SparseLinear(IN, OUT, sparsity=0.5, device="meta").mask.shape == (OUT, IN)
 
 
 def test_a_layer_without_a_pattern_is_not_initialised():
@@ -365,7 +355,7 @@ def test_a_layer_without_a_pattern_is_not_initialised():
 
 def test_the_state_has_a_version_and_goes_through_a_file():
     model = nn.Sequential(layer_of(), nn.ReLU(), SparseLinear(OUT, 3, dtype=torch.float64))
-    assert model.state_dict()._metadata["0"] == {"version": 1}
+    assert model.state_dict()._metadata["0"] == {"version": 2}
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -386,10 +376,15 @@ def metadata(version):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (metadata(2), "version of SparseLinear must be at most 1, but received 2"),
-        (layer_of(MASKS["all"]).state_dict(), "size mismatch for values"),
+        (metadata(3), "version of SparseLinear must be at most 2, but received 3"),
+        ({**layer_of().state_dict(), "weight": torch.ones(8)}, "size mismatch for weight"),
+        (layer_of(MASK[:3]).state_dict(), "size mismatch for crow_indices"),
+        (
+            {**layer_of().state_dict(), "values": torch.ones(9)},
+            "Unexpected key(s) in state_dict",
+        ),
         ({**layer_of().state_dict(), "col_indices": torch.full((9,), 5)}, "must be in [0, 5), but"),
-        ({"values": torch.zeros(9)}, 'Missing key(s) in state_dict: "bias", "crow_indices"'),
+        ({"weight": torch.zeros(9)}, 'Missing key(s) in state_dict: "bias", "crow_indices"'),
     ],
 )
 def test_states_that_do_not_fit_are_refused(state, message):
@@ -424,14 +419,14 @@ def test_what_becomes_of_a_layer_works_as_the_layer_does(copied):
 def test_a_layer_on_the_meta_device_gives_shapes():
     layer = SparseLinear(IN, OUT, device="meta")
     real = SparseLinear(IN, OUT)
-    for name in (*BUFFERS, "values", "bias"):
+    for name in (*BUFFERS, "weight", "bias"):
         assert getattr(layer, name).is_meta
         assert getattr(layer, name).shape == getattr(real, name).shape
         assert getattr(layer, name).dtype == getattr(real, name).dtype
     layer(torch.ones(2, 3, IN, device="meta")).sum().backward()
-    assert layer.values.grad.shape == layer.values.shape
+    assert layer.weight.grad.shape == layer.weight.shape
     assert [name for name, _ in layer.named_buffers()] == BUFFERS
-    assert list(layer.state_dict()) == ["values", "bias", *SAVED]
+    assert list(layer.state_dict()) == ["weight", "bias", *SAVED]
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
@@ -517,6 +512,7 @@ for broadcast in (True, False):
     first.reset_parameters()
     parallel = DistributedDataParallel(model, broadcast_buffers=broadcast)
     for x in torch.load(f"{folder}/batches.pt"):
+        first.change_pattern_(first.mask.roll(1, 0))
         parallel.zero_grad()
         parallel(x.chunk(2)[rank]).square().mean().backward()
     torch.save((model, [p.grad for p in model.parameters()]), f"{folder}/{broadcast}{rank}.pt")
@@ -571,7 +567,7 @@ class SparseParameter(nn.Module):
         rows = torch.arange(layer.out_features).repeat_interleave(layer.crow_indices.diff())
         indices = torch.stack([rows, layer.col_indices.long()])
         size = (layer.out_features, layer.in_features)
-        weight = torch.sparse_coo_tensor(indices, layer.values.detach(), size, is_coalesced=True)
+        weight = torch.sparse_coo_tensor(indices, layer.weight.detach(), size, is_coalesced=True)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(layer.bias.detach().clone())
 
