@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spgrad.nn import SparseLinear
 
@@ -94,6 +95,42 @@ def save_patterns(path: Path, layers: Sequence[SparseLinear]) -> None:
         figure.colorbar(picture, ax=axes, label="weight", fraction=0.02, pad=0.01)
     # At this resolution every one of the 1,024 columns has two pixels.
     figure.savefig(path, dpi=200)
+
+
+def save_densities(
+    path: Path,
+    densities: Sequence[float],
+    fixed: Sequence[float],
+    regrown: Sequence[float],
+    weights_of_each_pixel: Sequence[Tensor],
+) -> None:
+    """Draw accuracy against density, and how many weights look at each pixel both ways."""
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure.suptitle("A pattern that is regrown while training needs fewer weights")
+    curves, *pictures = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    for name, accuracies, color in (
+        ("regrown", regrown, ACCURACY_COLOR),
+        ("fixed", fixed, LOSS_COLOR),
+    ):
+        curves.semilogx(densities, accuracies, marker="o", color=color, label=name)
+    curves.legend(frameon=False)
+    curves.xaxis.set_major_formatter(PercentFormatter(1))
+    curves.set_xticks(densities)
+    curves.minorticks_off()
+    curves.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    curves.set_xlabel("weights that exist")
+    curves.set_ylabel("accuracy on held-out digits")
+    curves.grid(alpha=0.3)
+    curves.spines[["top", "right"]].set_visible(False)
+    limit = max(int(counts.max()) for counts in weights_of_each_pixel)
+    for axes, name, counts in zip(
+        pictures, ("fixed", "regrown"), weights_of_each_pixel, strict=True
+    ):
+        picture = axes.imshow(counts.view(8, 8).numpy(), vmin=0, vmax=limit, cmap="viridis")
+        axes.set_title(f"Weights at each pixel, {name}", fontsize="medium")
+        axes.set_axis_off()
+    figure.colorbar(picture, ax=pictures, fraction=0.04, pad=0.02)
+    figure.savefig(path, dpi=150)
 
 
 def stored_values(layer: SparseLinear) -> NDArray[np.float32]:

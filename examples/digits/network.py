@@ -11,7 +11,9 @@ from spgrad.nn import SparseLinear
 class SparseNetwork(nn.Module):
     """Sparse layers, each given as `(outputs, inputs, fan_in)`, with ReLU between them."""
 
-    def __init__(self, layers: Sequence[tuple[int, int, int]], generator: torch.Generator) -> None:
+    def __init__(
+        self, layers: Sequence[tuple[int, int, float]], generator: torch.Generator
+    ) -> None:
         """Draw all layers."""
         super().__init__()
         modules: list[nn.Module] = []

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,9 @@ from torch import Tensor, nn
 
 from examples.digits import figures
 from examples.digits.network import SparseNetwork
+from examples.digits.regrowth import Regrowth
+from examples.threads import one_thread
+from spgrad.nn import SparseLinear
 
 REQUIRED_ACCURACY = 0.95
 EPOCHS = 50
@@ -59,15 +61,23 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def train(
-    network: nn.Module, digits: Digits, epochs: int, generator: torch.Generator
+    network: nn.Module,
+    digits: Digits,
+    epochs: int,
+    generator: torch.Generator,
+    *,
+    regrow: bool = False,
 ) -> Iterator[float]:
-    """Train the network, and yield the mean loss of every epoch."""
+    """Train the network, regrowing its patterns or not, and yield the mean loss of each epoch."""
     optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
     samples = len(digits.train_labels)
+    steps = epochs * math.ceil(samples / BATCH_SIZE)
+    layers = [module for module in network.modules() if isinstance(module, SparseLinear)]
+    regrowth = Regrowth(layers if regrow else [], optimizer, steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         PEAK_LEARNING_RATE,
-        total_steps=epochs * math.ceil(samples / BATCH_SIZE),
+        total_steps=steps,
         pct_start=0.1,
         cycle_momentum=False,
     )
@@ -79,24 +89,10 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            regrowth.step()
             schedule.step()
             total += loss.item() * len(batch)
         yield total / samples
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep PyTorch from dividing work among threads.
-
-    The products of one batch take less than a millisecond each. On a busy machine, threads wait for
-    each other far longer than that: an epoch took 2 s on two threads and 0.04 s on one.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def run(console: Console, output: Path, epochs: int = EPOCHS) -> float:
