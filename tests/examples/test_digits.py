@@ -5,18 +5,13 @@ import io
 
 import pytest
 import torch
+from pictures import assert_is_picture
 from rich.console import Console
 
 from examples.digits import training
 from examples.digits.__main__ import main
 from examples.digits.network import SparseNetwork
 from examples.threads import one_thread
-
-
-def assert_is_picture(path):
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert len(content) > 10_000
 
 
 def test_digits_are_learned_by_sparse_weights(tmp_path):

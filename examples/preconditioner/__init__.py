@@ -1,0 +1,1 @@
+"""Learns a preconditioner of a finite-element matrix: ``python -m examples.preconditioner``."""
