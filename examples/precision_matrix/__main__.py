@@ -18,7 +18,7 @@ from examples.threads import one_thread
 DESCRIPTION = (
     "A precision matrix learned from a depth map with gaps. Disparities and photograph are those "
     "of Scharstein et al., 'High-resolution stereo datasets with subpixel-accurate ground truth' "
-    "(2014), reduced, as scikit-image ships them with its own licence (BSD 3-Clause)."
+    "(2014), reduced, which scikit-image ships without naming a licence of theirs."
 )
 SEED = 0
 STEPS, QUICK_STEPS = 120, 30
