@@ -10,17 +10,33 @@ what concerns CUDA devices alone.
 
 from spgrad import cuda, nn
 from spgrad._build import __version__
+from spgrad._generic import sparse_generic_lstsq, sparse_generic_solve
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
+from spgrad._lstsq import (
+    ConvergenceError,
+    ConvergenceWarning,
+    LstsqReason,
+    LstsqReport,
+    coo_lstsq,
+    csr_lstsq,
+    sparse_lstsq,
+)
 from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
 from spgrad._products import coo_mm, coo_sddmm, csr_mm, csr_sddmm, sddmm, sparse_mm
 from spgrad._scipy import from_scipy, to_scipy
 
 __all__ = [
+    "ConvergenceError",
+    "ConvergenceWarning",
+    "LstsqReason",
+    "LstsqReport",
     "Pattern",
     "__version__",
+    "coo_lstsq",
     "coo_mm",
     "coo_sddmm",
+    "csr_lstsq",
     "csr_mm",
     "csr_sddmm",
     "cuda",
@@ -30,6 +46,9 @@ __all__ = [
     "instruction_sets",
     "nn",
     "sddmm",
+    "sparse_generic_lstsq",
+    "sparse_generic_solve",
+    "sparse_lstsq",
     "sparse_mm",
     "to_scipy",
     "use_instruction_set",

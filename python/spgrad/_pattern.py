@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
+from spgrad._lstsq import solved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from typing_extensions import Unpack
+
+    from spgrad._lstsq import LstsqReport, Options
 
 _pattern = torch.ops.spgrad.pattern.default
 _pattern_from_csr = torch.ops.spgrad.pattern_from_csr.default
@@ -19,6 +24,7 @@ _coo_pattern = torch.ops.spgrad.coo_pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
 _pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
 _pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
+_pattern_lstsq = torch.ops.spgrad.pattern_lstsq.default
 _pattern_indices = torch.ops.spgrad.pattern_indices.default
 
 _Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -251,15 +257,18 @@ class Pattern:
                 f"but received {type(values).__name__} and {type(B).__name__}"
             )
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
+        self._check_values(values)
+        if values.dim() > 1:
+            values = values.flatten()
+        return operator(*self._tensors, self._shape, values, B)
+
+    def _check_values(self, values: Tensor) -> None:
         if values.shape != self._values_shape:
             message = (
                 f"values must have shape {tuple(self._values_shape)}, "
                 f"but received {tuple(values.shape)}"
             )
             raise ValueError(message)
-        if values.dim() > 1:
-            values = values.flatten()
-        return operator(*self._tensors, self._shape, values, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
         """Multiply two dense matrices, ``X @ Y.mT``, at the entries of the pattern only.
@@ -287,6 +296,61 @@ class Pattern:
         refuse_others_than_tensors(X=X, Y=Y)
         products: Tensor = _pattern_sddmm(*self._tensors, self._shape, X, Y)
         return products.view(self._values_shape) if len(self._values_shape) > 1 else products
+
+    @overload
+    def lstsq(
+        self,
+        values: Tensor,
+        B: Tensor,
+        *,
+        return_report: Literal[False] = ...,
+        **options: Unpack[Options],
+    ) -> Tensor: ...
+    @overload
+    def lstsq(
+        self,
+        values: Tensor,
+        B: Tensor,
+        *,
+        return_report: Literal[True],
+        **options: Unpack[Options],
+    ) -> tuple[Tensor, LstsqReport]: ...
+    def lstsq(
+        self,
+        values: Tensor,
+        B: Tensor,
+        *,
+        return_report: bool = False,
+        **options: Unpack[Options],
+    ) -> Tensor | tuple[Tensor, LstsqReport]:
+        """Solve least squares for the matrix with these values. Nothing is sorted.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1], [0, 0]]), (2, 1))
+        >>> pattern.lstsq(torch.tensor([3.0, 4.0]), torch.tensor([6.0, 8.0]))
+        tensor([2.])
+
+        Args:
+            values: As :meth:`mm` takes them, of a dtype that :func:`spgrad.sparse_lstsq` takes.
+            B: As :func:`spgrad.sparse_lstsq` takes it.
+            return_report: As :func:`spgrad.sparse_lstsq` has it.
+            **options: Those of :func:`spgrad.sparse_lstsq`.
+
+        Returns:
+            As :func:`spgrad.sparse_lstsq`. The gradients are dense.
+
+        Raises:
+            ValueError: As :func:`spgrad.sparse_lstsq`.
+            RuntimeError: As :func:`spgrad.sparse_lstsq`.
+
+        """
+        refuse_others_than_tensors(values=values, B=B)
+        self._check_values(values)
+        problem = (*self._tensors, self._shape, values.flatten(), B)
+        batched = len(self._shape) > 2  # noqa: PLR2004 - (n, m)
+        return solved(
+            _pattern_lstsq, problem, B, batched=batched, return_report=return_report, **options
+        )
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.

@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "node.h"
+#include "saved_structure.h"
 
 namespace spgrad {
 namespace {
@@ -59,33 +60,6 @@ Tensor derive(const Structure& s, Slot output, const Slots& slots) {
   }
   TORCH_INTERNAL_ASSERT(false);
 }
-
-// A structure kept for the backward pass. A change of its tensors in place is found out.
-template <class Structure>
-class SavedStructure {
- public:
-  void save(const Structure& structure) {
-    shape_ = structure;
-    const auto tensors = shape_.tensors();
-    for (size_t i = 0; i < saved_.size(); ++i) {
-      saved_[i] = SavedVariable(*tensors[i], false);
-      tensors[i]->reset();
-    }
-  }
-  Structure unpack() const {
-    Structure structure = shape_;
-    const auto tensors = structure.tensors();
-    for (size_t i = 0; i < saved_.size(); ++i) *tensors[i] = saved_[i].unpack();
-    return structure;
-  }
-  void release() {
-    for (SavedVariable& saved : saved_) saved.reset_data();
-  }
-
- private:
-  Structure shape_;  // the structure without its tensors
-  std::array<SavedVariable, std::tuple_size_v<decltype(shape_.tensors())>> saved_;
-};
 
 template <class Structure, class Product>
 class ProductBackward final : public Node {

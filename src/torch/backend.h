@@ -34,6 +34,12 @@ void register_pattern(torch::Library& m) {
   register_operation<Backend, MakePattern>(m, Types<CsrStructure, CooStructure>());
 }
 
+// For backends that solve least-squares problems.
+template <class Backend>
+void register_pinv(torch::Library& m) {
+  register_operation<Backend, PinvMm>(m, Types<PatternStructure>());
+}
+
 // For backends that tell the indices of patterns.
 template <class Backend>
 void register_indices(torch::Library& m) {

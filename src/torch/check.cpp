@@ -1,6 +1,7 @@
 #include "check.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/OpMathType.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -247,6 +248,18 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
                     "grad and B must have the same number of columns, but received shapes ",
                     grad.sym_sizes(), " and ", B.sym_sizes());
   if (checks == Checks::all) check_dtype_and_device(values, "values", grad, "grad", s.device());
+}
+
+void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
+                   double tolerance, int64_t most_iterations, Checks checks) {
+  check_mm_transposed(s, values, B, checks);
+  TORCH_CHECK(checks != Checks::all || at::toOpMathType(B.scalar_type()) == B.scalar_type(),
+              "values and B must be float32, float64, complex64 or complex128, but received ",
+              B.scalar_type());
+  TORCH_CHECK_VALUE(tolerance >= 0 && tolerance < 1, "tol must be in [0, 1), but received ",
+                    tolerance);
+  TORCH_CHECK_VALUE(most_iterations >= 0, "maxiter must not be negative, but received ",
+                    most_iterations);
 }
 
 #define SPGRAD_INSTANTIATE(Structure)                                                        \

@@ -36,6 +36,9 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad, Checks checks = Checks::all);
 
+void check_pinv_mm(const PatternStructure& structure, const at::Tensor& values, const at::Tensor& B,
+                   double tolerance, int64_t most_iterations, Checks checks = Checks::all);
+
 // Throws where int64 cannot count the rows or the columns of a batch, or the bytes of an array with
 // a number for each of them. The kernels rely on it.
 void check_extent(int64_t items, int64_t rows, int64_t columns);

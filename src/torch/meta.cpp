@@ -5,6 +5,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "solvers/reports.h"
 
 namespace spgrad {
 namespace {
@@ -67,6 +68,14 @@ struct Meta {
                             s.row_entries.options().dtype(at::kLong));
   }
 
+  static std::tuple<at::Tensor, at::Tensor> run(PinvMm, c10::DispatchKeySet,
+                                                const PatternStructure& s, const at::Tensor& values,
+                                                const at::Tensor& B, double tolerance,
+                                                int64_t most_iterations) {
+    check_pinv_mm(s, values, B, tolerance, most_iterations);
+    return {empty_dense(s, s.columns(), B), empty_reports(s, B)};
+  }
+
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CooStructure& s) {
     check_structure(s);
     TORCH_CHECK_NOT_IMPLEMENTED(false,
@@ -79,6 +88,7 @@ TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
   register_products<Meta>(m);
   register_pattern<Meta>(m);
   register_indices<Meta>(m);
+  register_pinv<Meta>(m);
 }
 
 }  // namespace

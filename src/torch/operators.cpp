@@ -43,5 +43,6 @@ template struct Operator<PatternStructure, MmTransposed>;
 template struct Operator<PatternStructure, Sddmm>;
 template struct Operator<PatternStructure, MmBackward>;
 template struct Operator<PatternStructure, Indices>;
+template struct Operator<PatternStructure, PinvMm>;
 
 }  // namespace spgrad

@@ -68,6 +68,15 @@ struct MmBackward {  // values, B, grad
   static constexpr int columns_operand = 0;
 };
 
+// Of patterns only: A⁺ B, the least-squares solution of least norm, and how it was reached.
+struct PinvMm {  // values, B, tolerance, most iterations
+  static constexpr const char* name = "pinv_mm";
+  using Result = std::tuple<at::Tensor, at::Tensor>;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, double, int64_t>;
+  static constexpr int columns_operand = kNone;
+};
+
 // Of CSR and COO only: the four tensors of a PatternStructure.
 using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 struct MakePattern {

@@ -63,6 +63,26 @@ TORCH_LIBRARY(spgrad, m) {
       "pattern_mm_backward(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad) -> (Tensor, Tensor)");
 
+  // x and the reports of the solves: see solvers/reports.h.
+  m.def(
+      "pattern_pinv_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, float tolerance, int "
+      "most_iterations) -> (Tensor, Tensor)");
+  m.def(
+      "pattern_lstsq(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor? damp=None, Tensor? x0=None, "
+      "float? tol=None, int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+  m.def(
+      "csr_lstsq(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, SymInt columns, "
+      "Tensor? damp=None, Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "coo_lstsq(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor? damp=None, "
+      "Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+  m.def(
+      "sparse_lstsq(Tensor A, Tensor B, Tensor? damp=None, Tensor? x0=None, float? tol=None, "
+      "int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+
   m.def("instruction_sets() -> str[]");
   m.def("instruction_set() -> str");
   m.def("use_instruction_set(str name) -> ()");

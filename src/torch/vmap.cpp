@@ -15,6 +15,7 @@
 #include "autocast.h"
 #include "backend.h"
 #include "check.h"
+#include "solvers/reports.h"
 #include "spgrad/sparse_mm.h"
 
 namespace spgrad {
@@ -214,6 +215,33 @@ struct Vmap {
     return {gradients[0], gradients[1]};
   }
 
+  static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet, const PatternStructure& s,
+                                        const Tensor& values, const Tensor& B, double tolerance,
+                                        int64_t most_iterations) {
+    check_pinv_mm(s, values, B, tolerance, most_iterations, Checks::shapes);
+    const Level level;
+    const auto solve = [&](const PatternStructure& structure, const Tensor& v, const Tensor& b) {
+      return call<PinvMm>(structure, v, b, tolerance, most_iterations);
+    };
+    if (!level.has_structure(s) && !level.has(values)) {
+      Tensor reports;
+      const Tensor x = level.widen(B, [&](const Tensor& wide) {
+        auto [solution, of_all] = solve(s, values, wide);
+        reports = of_all.unflatten_symint(2, {level.items(), B.sym_size(-1)});
+        return solution;
+      });
+      return {x, level.wrap(reports, 2)};
+    }
+    const Tensors results =
+        multiply_items(level, s, {{values, false}, {B, true}},
+                       {dense_size(s, s.columns(), B.sym_size(-1)), reports_size(s, B)},
+                       [&](const auto& a, const Tensors& x) {
+                         auto [solution, reports] = solve(a, x[0], x[1]);
+                         return Tensors{std::move(solution), std::move(reports)};
+                       });
+    return {results[0], results[1]};
+  }
+
  private:
   // A product of values and B with `rows` rows.
   template <class Product, class Structure>
@@ -257,6 +285,7 @@ Tensor sddmm_of_items(const Tensor& A, const Tensor& X, const Tensor& Y) {
 
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatched, m) {
   register_products<Vmap>(m);
+  register_pinv<Vmap>(m);
   m.impl("sparse_mm", sparse_mm_of_items);
   m.impl("sddmm", sddmm_of_items);
 }

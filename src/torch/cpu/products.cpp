@@ -17,54 +17,11 @@
 #include "cpu/grouped.h"
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "cpu/views.h"
 #include "malformed.h"
 
 namespace spgrad {
 namespace {
-
-using kernels::DenseView;
-
-// The kernels' names for PyTorch's dtypes; the memory is the same.
-template <class Scalar>
-struct KernelScalar {
-  using type = Scalar;
-};
-template <class Real>
-struct KernelScalar<c10::complex<Real>> {
-  using type = std::complex<Real>;
-};
-template <>
-struct KernelScalar<c10::Half> {
-  using type = kernels::Float16;
-};
-template <>
-struct KernelScalar<c10::BFloat16> {
-  using type = kernels::BFloat16;
-};
-
-template <class Scalar>
-const auto* data_of(const at::Tensor& tensor) {
-  using Kernel = typename KernelScalar<Scalar>::type;
-  return reinterpret_cast<const Kernel*>(tensor.const_data_ptr<Scalar>());
-}
-template <class Scalar>
-auto* mutable_data_of(const at::Tensor& tensor) {
-  using Kernel = typename KernelScalar<Scalar>::type;
-  return reinterpret_cast<Kernel*>(tensor.mutable_data_ptr<Scalar>());
-}
-
-template <class Data>
-DenseView<Data> view_of(Data* data, const at::Tensor& dense) {
-  return {data, dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
-}
-template <class Scalar>
-auto view(const at::Tensor& dense) {
-  return view_of(data_of<Scalar>(dense), dense);
-}
-template <class Scalar>
-auto mutable_view(const at::Tensor& dense) {
-  return view_of(mutable_data_of<Scalar>(dense), dense);
-}
 
 template <class Structure>
 at::Tensor empty_dense(const Structure& structure, const c10::SymInt& rows,

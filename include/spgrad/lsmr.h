@@ -1,0 +1,80 @@
+/// Least squares over the products of a matrix, for many columns at once: x = argmin ‖A x − b‖, and
+/// of all such x the one of least norm.
+///
+///     // A is 2 × 1, (3, 4)ᵀ, and b is (3, 4)ᵀ: x is 1.
+///     const double a[] = {3, 4}, b[] = {3, 4};
+///     double x[1];
+///     spgrad::kernels::LinearMap<double> map{.items = 1, .rows = 2, .columns = 1, .parts = 1,
+///                                            .largest = {4}, .norm = {5}};
+///     map.multiply = [&](const double* in, double* out, int64_t) {
+///       out[0] = a[0] * in[0];
+///       out[1] = a[1] * in[0];
+///       return spgrad::kernels::Status::done;
+///     };
+///     map.multiply_adjoint = [&](const double* in, double* out, int64_t) {
+///       out[0] = a[0] * in[0] + a[1] * in[1];
+///       return spgrad::kernels::Status::done;
+///     };
+///     std::vector<spgrad::kernels::LsmrReport> reports(1);
+///     const auto status = spgrad::kernels::lsmr<double>(map, b, x, 1, {1e-12, 10, {}}, reports);
+///     assert(status == spgrad::kernels::Status::done);
+///
+/// Method: D. C.-L. Fong and M. Saunders, "LSMR: an iterative algorithm for sparse least-squares
+/// problems", SIAM J. Sci. Comput. 33 (2011). Each column has scalars and an end of its own, and
+/// columns that are done are dropped. Results have the same bits on any number of threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "spgrad/products.h"
+
+namespace spgrad::kernels {
+
+/// The matrix, one for each item of a batch. Its products take and give arrays of numbers in the
+/// order (item, row, column), with `p` columns; a complex number is two Reals.
+template <class Real>
+struct LinearMap {
+  int64_t items = 1;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t parts = 1;                 ///< Reals of a number
+  std::vector<double> largest = {};  ///< magnitude of the values of each item
+  std::vector<double> norm = {};     ///< of each item, Frobenius
+  std::function<Status(const Real* x, Real* out, int64_t p)> multiply = {};          ///< A x
+  std::function<Status(const Real* x, Real* out, int64_t p)> multiply_adjoint = {};  ///< Aᴴ x
+};
+
+struct LsmrOptions {
+  double tolerance = 0;
+  int64_t most_iterations = 0;
+  std::function<void()> between;  ///< called between iterations, if there; may throw
+};
+
+/// Why a column ended.
+enum class Ending : int64_t {
+  compatible = 0,     ///< ‖A x − b‖ ≤ tolerance (‖A‖ ‖x‖ + ‖b‖)
+  least_squares = 1,  ///< ‖Aᴴ r‖ ≤ tolerance ‖A‖ ‖r‖, with r = b − A x
+  limit = 2,          ///< the most iterations: x is the best so far
+};
+
+struct LsmrReport {
+  int64_t iterations = 0;
+  Ending ending = Ending::compatible;
+  double residual_norm = 0;  ///< ‖r‖, computed from x
+  double optimality = 0;     ///< ‖Aᴴ r‖ / (‖A‖ ‖r‖), computed from x, with the Frobenius norm of A
+};
+
+/// Solves for `b`, (items, rows, p), into `x`, (items, columns, p).
+///
+/// `reports` has one for each column of each item, items first. All numbers must be finite. It
+/// allocates five vectors of the larger side for each column, and throws std::bad_alloc where there
+/// is no memory for them, and what options.between throws. Returns Status::done, or what a product
+/// returned.
+template <class Real>
+Status lsmr(const LinearMap<Real>& a, const Real* b, Real* x, int64_t p, const LsmrOptions& options,
+            std::span<LsmrReport> reports, const Threads& threads = {});
+
+}  // namespace spgrad::kernels

@@ -1,0 +1,212 @@
+"""Least squares and solves by functions of the caller, with gradients of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spgrad._arguments import refuse_others_than_tensors
+from spgrad._lstsq import sparse_lstsq
+from spgrad._pattern import Pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Solve = Callable[[Tensor, Tensor], Tensor]
+
+_specified_values = torch.ops.spgrad._specified_values.default  # noqa: SLF001
+_with_values = torch.ops.spgrad._with_values.default  # noqa: SLF001
+
+
+class _Problem(NamedTuple):
+    A: Tensor
+    pattern: Pattern
+    solve: Solve
+    transpose_solve: Solve
+    names: tuple[str, str]
+    square: bool  # and regular: no residual, and nothing outside of the range
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x if x.dim() > 1 else x.unsqueeze(-1)
+
+
+def _is_zero(x: Tensor, beside: Tensor) -> bool:
+    """Whether a part of ``beside`` is rounding, and what a solver leaves."""
+    least = torch.finfo(x.dtype).eps ** 0.75
+    return bool((x.norm(dim=0) <= least * beside.norm(dim=0)).all())
+
+
+class _Solution(torch.autograd.Function):
+    """A⁺ b, or that of the transposed matrix with these values: src/torch/solvers/autograd.cpp."""
+
+    @staticmethod
+    def forward(values: Tensor, B: Tensor, problem: _Problem, transposed: bool) -> Tensor:  # noqa: FBT001
+        solve = problem.transpose_solve if transposed else problem.solve
+        name = problem.names[transposed]
+        X = solve(_with_values(problem.A, values), B)
+        shape = (problem.A.shape[0 if transposed else 1], *B.shape[1:])
+        if not isinstance(X, Tensor):
+            message = f"{name} must return a tensor, but returned {type(X).__name__}"
+            raise RuntimeError(message)  # noqa: TRY004 - as for what else it returns
+        if X.shape != shape or X.dtype != B.dtype or X.device != B.device:
+            message = (
+                f"{name} must return shape {shape}, {B.dtype} on {B.device}, "
+                f"but returned {tuple(X.shape)}, {X.dtype} on {X.device}"
+            )
+            raise RuntimeError(message)
+        return X
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        values, B, ctx.problem, ctx.transposed = inputs
+        ctx.save_for_backward(values, B, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (g,) = grads
+        values, B, x = ctx.saved_tensors
+        problem: _Problem = ctx.problem
+        pattern = problem.pattern.T if ctx.transposed else problem.pattern
+        conjugate = values.conj().resolve_conj()
+
+        def solve(factors: Tensor, right: Tensor, *, transposed: bool) -> Tensor:
+            solution: Tensor = _Solution.apply(factors, right, problem, transposed)
+            return solution
+
+        def sampled(left: Tensor, right: Tensor) -> Tensor:
+            return pattern.sddmm(_columns(left), _columns(right).conj().resolve_conj())
+
+        w = solve(conjugate, g, transposed=not ctx.transposed)
+        if not ctx.needs_input_grad[0]:
+            return None, w, None, None
+        gradient = -sampled(w, x)
+        if not problem.square:
+            # A term that is 0 here has derivatives that are not.
+            all_terms = torch.is_grad_enabled()
+            r = B - pattern.mm(values, _columns(x)).view_as(B)
+            if all_terms or not _is_zero(r, B):
+                gradient = gradient + sampled(r, solve(values, w, transposed=ctx.transposed))
+            q = g - pattern.mm_transposed(conjugate, _columns(w)).view_as(g)
+            if all_terms or not _is_zero(q, g):
+                y = solve(conjugate, x, transposed=not ctx.transposed)
+                gradient = gradient + sampled(y, q)
+        return gradient, w, None, None
+
+
+def _solution(  # noqa: PLR0913 - a problem, and how it is solved
+    A: Tensor,
+    B: Tensor,
+    solve: Solve,
+    transpose_solve: Solve,
+    names: tuple[str, str],
+    *,
+    square: bool,
+) -> Tensor:
+    pattern = Pattern(A)
+    problem = _Problem(A.detach(), pattern, solve, transpose_solve, names, square)
+    solution: Tensor = _Solution.apply(_specified_values(A), B, problem, False)  # noqa: FBT003
+    return solution
+
+
+def _transposed_lstsq(A: Tensor, B: Tensor) -> Tensor:
+    x = Pattern(A).T.lstsq(_specified_values(A), B)
+    assert isinstance(x, Tensor)  # noqa: S101 - without a report
+    return x
+
+
+def _check_operands(A: Tensor, B: Tensor) -> None:
+    refuse_others_than_tensors(A=A, B=B)
+    if A.dim() != 2 or B.dim() not in (1, 2) or B.shape[0] != A.shape[0]:  # noqa: PLR2004
+        message = (
+            "A must have shape (n, m) and B (n,) or (n, k), "
+            f"but received {tuple(A.shape)} and {tuple(B.shape)}"
+        )
+        raise ValueError(message)
+
+
+def sparse_generic_lstsq(
+    A: Tensor, B: Tensor, lstsq: Solve | None = None, transpose_lstsq: Solve | None = None
+) -> Tensor:
+    """Solve sparse least squares by a function of yours, with a sparse gradient of the matrix.
+
+    The signature is that of torchsparsegradutils. Without functions it is :func:`sparse_lstsq`,
+    which has more to set.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[3.0], [4.0]]).to_sparse_csr().requires_grad_()
+    >>> dense = lambda A, B: torch.linalg.lstsq(A.to_dense(), B).solution
+    >>> transposed = lambda A, B: torch.linalg.pinv(A.to_dense().T) @ B
+    >>> spgrad.sparse_generic_lstsq(A, torch.tensor([[6.0], [8.0]]), dense, transposed)
+    tensor([[2.]], grad_fn=<_SolutionBackward>)
+
+    Args:
+        A: As :func:`sparse_lstsq` takes it, of shape ``(n, m)``.
+        B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
+        lstsq: ``lstsq(A, B)`` gives the solution of least norm, ``(m,)`` or ``(m, k)``.
+        transpose_lstsq: ``transpose_lstsq(A, G)`` gives that for the transposed matrix, ``(n,)`` or
+            ``(n, k)``; it gets A as it is. Of complex matrices it gets the conjugate.
+
+    Returns:
+        The solution, differentiable to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        RuntimeError: As :func:`sparse_lstsq`; or a function returned no tensor, or one of another
+            shape, dtype or device than it should.
+
+    """
+    _check_operands(A, B)
+    if lstsq is None and transpose_lstsq is None:
+        return sparse_lstsq(A, B)
+    return _solution(
+        A,
+        B,
+        lstsq or sparse_lstsq,
+        transpose_lstsq or _transposed_lstsq,
+        ("lstsq", "transpose_lstsq"),
+        square=False,
+    )
+
+
+def sparse_generic_solve(
+    A: Tensor, B: Tensor, solve: Solve | None = None, transpose_solve: Solve | None = None
+) -> Tensor:
+    """Solve a regular square sparse system by a function of yours, with a sparse gradient.
+
+    The signature is that of torchsparsegradutils.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[2.0, 1.0], [0.0, 4.0]]).to_sparse_csr().requires_grad_()
+    >>> spgrad.sparse_generic_solve(A, torch.tensor([4.0, 8.0]))
+    tensor([1., 2.], grad_fn=<_SolutionBackward>)
+
+    Args:
+        A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
+        B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
+        solve: ``solve(A, B)`` gives the solution, of B's shape. By default :func:`sparse_lstsq`.
+        transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
+            as it is. Of complex matrices it gets the conjugate.
+
+    Returns:
+        The solution, differentiable to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, A is not square, or shapes or layouts do not fit.
+        RuntimeError: As :func:`sparse_generic_lstsq`.
+
+    """
+    _check_operands(A, B)
+    if A.shape[0] != A.shape[1]:
+        message = f"A must be square, but received shape {tuple(A.shape)}"
+        raise ValueError(message)
+    return _solution(
+        A,
+        B,
+        solve or sparse_lstsq,
+        transpose_solve or _transposed_lstsq,
+        ("solve", "transpose_solve"),
+        square=True,
+    )

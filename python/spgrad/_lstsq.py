@@ -1,0 +1,435 @@
+"""Sparse least squares, as PyTorch users call them. The iteration and gradients are in C++."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from enum import IntEnum
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
+
+import torch
+from torch import Tensor
+
+from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import refuse_others_than_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Unpack
+
+    Failure = Literal["warn", "raise", "ignore"]
+
+    class Options(TypedDict, total=False):
+        """What every form of least squares can be told."""
+
+        damp: float | Tensor
+        x0: Tensor | None
+        tol: float | None
+        maxiter: int | None
+        scale: Literal["columns"] | None
+        method: Literal["lsmr"]
+        on_failure: Failure
+
+
+_sparse_lstsq = torch.ops.spgrad.sparse_lstsq.default
+_csr_lstsq = torch.ops.spgrad.csr_lstsq.default
+_coo_lstsq = torch.ops.spgrad.coo_lstsq.default
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve ended before it reached its tolerance: results are the best so far."""
+
+
+class ConvergenceError(RuntimeError):
+    """The same, where the caller asked for an error."""
+
+
+class LstsqReason(IntEnum):
+    """Why the solve of a column ended.
+
+    >>> import spgrad
+    >>> spgrad.LstsqReason(2).name
+    'LIMIT'
+    """
+
+    COMPATIBLE = 0
+    """``A @ x`` equals ``b``, to the tolerance."""
+    LEAST_SQUARES = 1
+    """``A.mH @ (b - A @ x)`` is zero, to the tolerance."""
+    LIMIT = 2
+    """The most iterations were made: x is the best so far, and has not converged."""
+
+
+class LstsqReport:
+    """How a solve went, for each column: ``(k,)``, ``()`` for a vector, ``(b, k)`` for batches.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[2.0], [1.0]]).to_sparse_csr()
+    >>> x, report = spgrad.sparse_lstsq(A, torch.tensor([4.0, 2.0]), return_report=True)
+    >>> report.iterations, report.converged
+    (tensor(1), tensor(True))
+
+    Attributes:
+        iterations: How many iterations were made, int64.
+        reason: Why they ended, int64: see :class:`LstsqReason`.
+        converged: Whether that was before the limit, bool.
+        residual_norm: ``|b - A @ x|``, float64, computed from ``x``. With ``damp``, that of the
+            problem with the rows ``damp * 1`` below A.
+        optimality: ``|A.mH @ r| / (|A| |r|)`` for that residual, float64, with the Frobenius norm
+            of A; 0 where there is no residual.
+
+    """
+
+    def __init__(self, solves: Tensor, *, batched: bool, vector: bool) -> None:
+        """Read the report of an operator, whose first solve is this one."""
+        self._solves = solves
+        self._batched = batched
+        self._vector = vector
+
+    def _field(self, number: int) -> Tensor:
+        field = self._solves[0, ..., number]
+        if not self._batched:
+            field = field[0]
+        return field[..., 0] if self._vector else field
+
+    @property
+    def iterations(self) -> Tensor:
+        """How many iterations were made."""
+        return self._field(0).long()
+
+    @property
+    def reason(self) -> Tensor:
+        """Why they ended: see :class:`LstsqReason`."""
+        return self._field(1).long()
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether they ended before the limit."""
+        return self._field(1) != LstsqReason.LIMIT
+
+    @property
+    def residual_norm(self) -> Tensor:
+        """The norm of the residual."""
+        return self._field(2)
+
+    @property
+    def optimality(self) -> Tensor:
+        """How far from optimal the residual is."""
+        return self._field(3)
+
+    @property
+    def backward(self) -> tuple[LstsqReport, ...]:
+        """The solves of the last backward pass: one to three, none before it.
+
+        The first is for the gradient of B, with the transposed matrix; the others are for that of
+        A, and are made only where they can add something to it.
+        """
+        later = [self._solves[number : number + 1] for number in range(1, len(self._solves))]
+        return tuple(
+            LstsqReport(solve, batched=self._batched, vector=self._vector)
+            for solve in later
+            if not solve[..., 0].isnan().any()
+        )
+
+    def __repr__(self) -> str:
+        """Show the numbers."""
+        return (
+            f"LstsqReport(iterations={self.iterations}, converged={self.converged}, "
+            f"residual_norm={self.residual_norm}, optimality={self.optimality})"
+        )
+
+
+def _judge(report: LstsqReport, on_failure: Failure, solve: str, stacklevel: int) -> None:
+    failed = ~report.converged
+    if on_failure == "ignore" or not failed.any():
+        return
+    message = (
+        f"{solve} did not converge: {int(failed.sum())} of {failed.numel()} columns are not there "
+        f"after {int(report.iterations.max())} iterations, and |A.mH @ r| / (|A| |r|) is "
+        f"{float(report.optimality[failed].max()):.1e} in the worst. "
+        "Allow more (maxiter), ask for less (tol), or try scale='columns' or damp"
+    )
+    if on_failure == "raise":
+        raise ConvergenceError(message)
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+
+
+def _watch(x: Tensor, report: LstsqReport, on_failure: Failure) -> None:
+    """Judge the solves of the backward pass as soon as it has made them."""
+    node = x.grad_fn
+    while node is not None and node.name() != "PinvMmBackward":
+        node = node.next_functions[0][0]
+
+    def judge(_inputs: object, _outputs: object) -> None:
+        for solve in report.backward:
+            _judge(solve, on_failure, "a solve of the backward pass", stacklevel=3)
+
+    if node is not None:
+        node.register_hook(judge)
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    """Whether it can be read: not while a graph is traced, nor under torch.func."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) is Tensor
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # noqa: SLF001
+    )
+
+
+def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
+    if isinstance(damp, Tensor):
+        if not _has_numbers(damp) or damp.dim() > 0 or damp.is_complex():
+            return damp  # the operator checks what it is
+        number = float(damp.detach())
+    else:
+        number = float(damp)
+    if not (number >= 0 and math.isfinite(number)):
+        message = f"damp must be a finite number of 0 or more, but received {number}"
+        raise ValueError(message)
+    if isinstance(damp, Tensor):
+        return damp
+    return torch.tensor(number, dtype=torch.float64, device=B.device) if number > 0 else None
+
+
+def solved(  # noqa: PLR0913 - the options
+    operator: Callable[..., tuple[Tensor, Tensor]],
+    problem: Sequence[object],
+    B: Tensor,
+    *,
+    batched: bool,
+    return_report: bool,
+    damp: float | Tensor = 0.0,
+    x0: Tensor | None = None,
+    tol: float | None = None,
+    maxiter: int | None = None,
+    scale: Literal["columns"] | None = None,
+    method: Literal["lsmr"] = "lsmr",
+    on_failure: Failure = "warn",
+) -> Tensor | tuple[Tensor, LstsqReport]:
+    """Call an operator for least squares, and judge how it went."""
+    if method != "lsmr":
+        message = f'method must be "lsmr", but received {method!r}'
+        raise ValueError(message)
+    if on_failure not in ("warn", "raise", "ignore"):
+        message = f'on_failure must be "warn", "raise" or "ignore", but received {on_failure!r}'
+        raise ValueError(message)
+    if x0 is not None and not isinstance(x0, Tensor):
+        refuse_others_than_tensors(x0=x0)
+    try:
+        x, solves = operator(*problem, _damp_tensor(damp, B), x0, tol, maxiter, scale)
+    except RuntimeError as error:
+        if str(error).startswith("interrupted"):
+            raise KeyboardInterrupt from None
+        raise
+    report = LstsqReport(solves, batched=batched, vector=not batched and B.dim() == 1)
+    if _has_numbers(solves):
+        _judge(report, on_failure, "least squares", stacklevel=4)
+        if on_failure != "ignore" and x.grad_fn is not None:
+            _watch(x, report, on_failure)
+    return (x, report) if return_report else x
+
+
+@overload
+def sparse_lstsq(
+    A: Tensor, B: Tensor, *, return_report: Literal[False] = ..., **options: Unpack[Options]
+) -> Tensor: ...
+@overload
+def sparse_lstsq(
+    A: Tensor, B: Tensor, *, return_report: Literal[True], **options: Unpack[Options]
+) -> tuple[Tensor, LstsqReport]: ...
+def sparse_lstsq(
+    A: Tensor, B: Tensor, *, return_report: bool = False, **options: Unpack[Options]
+) -> Tensor | tuple[Tensor, LstsqReport]:
+    """Solve sparse least squares, ``argmin |A @ x - b|``, with a sparse gradient of the matrix.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]).to_sparse_csr().requires_grad_()
+    >>> x = spgrad.sparse_lstsq(A, torch.tensor([1.0, 3.0, 4.0]))
+    >>> x
+    tensor([1., 2.], grad_fn=<SqueezeBackward1>)
+    >>> x.sum().backward()
+    >>> A.grad.values().shape
+    torch.Size([4])
+
+    Of several solutions it gives the one of least norm, so that A may be tall, square or wide, and
+    of any rank.
+
+    Args:
+        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``: float32, float64,
+            complex64 or complex128. COO may be uncoalesced: duplicates add up.
+        B: Dense tensor of shape ``(n,)``, ``(n, k)`` or ``(b, n, k)``, with A's dtype and device.
+            All columns are solved in one iteration, each until it is done.
+        return_report: Return ``(x, report)``: see :class:`LstsqReport`.
+        **options: As follows.
+
+            damp: λ of ``argmin |A @ x - b|² + λ² |x|²``, a number or a real 0-dimensional tensor,
+            which gets a gradient.
+
+            x0: First guess, in the shape of ``x``, without a gradient. Of several solutions, the
+            one next to it is found.
+
+            tol: Where a column is done: at ``|r| <= tol (|A| |x| + |b|)`` or
+            ``|A.mH @ r| <= tol |A| |r|``, with ``r = b - A @ x`` and a lower bound of ``|A|``. By
+            default 50 times the rounding error of a number: 1.1e-14, or 6e-6 for float32 and
+            complex64.
+
+            maxiter: The most iterations; by default ``200 + 20 min(n, m)``.
+
+            scale: ``"columns"`` scales the columns of A to norm 1 inside, which helps where they
+            differ by orders of magnitude. It changes which solution is found where there are
+            several.
+
+            method: ``"lsmr"``.
+
+            on_failure: What to do where a column has not converged, forward or backward:
+            ``"warn"`` (:class:`ConvergenceWarning`), ``"raise"`` (:class:`ConvergenceError`) or
+            ``"ignore"``. Not under ``torch.compile`` and ``torch.func``, where the report alone
+            tells.
+
+    Returns:
+        ``x`` of shape ``(m,)``, ``(m, k)`` or ``(b, m, k)``, differentiable to any order. The
+        gradient of A is that of its specified entries only, as :func:`sparse_mm` has it. Where A
+        lacks full rank, it is the derivative along changes that keep the rank.
+
+    Raises:
+        ValueError: An argument is no tensor, or shapes, layouts or options do not fit.
+        RuntimeError: Dtypes or devices differ or are not supported, A's indices are malformed, or
+            numbers are NaN or Inf: in the values, B, or the incoming gradient.
+        ConvergenceError: A column has not converged, with ``on_failure="raise"``.
+        KeyboardInterrupt: Ctrl-C, which ends the iteration at once.
+
+    Source: D. C.-L. Fong and M. Saunders, LSMR, SIAM J. Sci. Comput. 33 (2011); the gradient by
+    G. Golub and V. Pereyra, SIAM J. Numer. Anal. 10 (1973).
+
+    """
+    refuse_others_than_tensors(A=A, B=B)
+    batched = A.dim() == _BATCHED_DIMS
+    return solved(_sparse_lstsq, (A, B), B, batched=batched, return_report=return_report, **options)
+
+
+_BATCHED_DIMS = 3
+
+
+@overload
+def csr_lstsq(
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    values: Tensor,
+    B: Tensor,
+    m: int,
+    *,
+    return_report: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> Tensor: ...
+@overload
+def csr_lstsq(
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    values: Tensor,
+    B: Tensor,
+    m: int,
+    *,
+    return_report: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[Tensor, LstsqReport]: ...
+def csr_lstsq(  # noqa: PLR0913 - a CSR matrix is three tensors and a size
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    values: Tensor,
+    B: Tensor,
+    m: int,
+    *,
+    return_report: bool = False,
+    **options: Unpack[Options],
+) -> Tensor | tuple[Tensor, LstsqReport]:
+    """Solve least squares for a CSR matrix, given by plain tensors.
+
+    >>> import torch, spgrad
+    >>> crow_indices, col_indices = torch.tensor([0, 1, 2]), torch.tensor([0, 0])
+    >>> values = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> spgrad.csr_lstsq(crow_indices, col_indices, values, torch.tensor([6.0, 8.0]), 1)
+    tensor([2.], grad_fn=<SqueezeBackward1>)
+
+    Args:
+        crow_indices: As :func:`csr_mm` takes them.
+        col_indices: As :func:`csr_mm` takes them.
+        values: Shape of ``col_indices``; its gradient is dense.
+        B: As :func:`sparse_lstsq` takes it.
+        m: Number of columns of the matrix.
+        return_report: As :func:`sparse_lstsq` has it.
+        **options: Those of :func:`sparse_lstsq`.
+
+    Returns:
+        As :func:`sparse_lstsq`.
+
+    Raises:
+        ValueError: As :func:`sparse_lstsq`.
+        RuntimeError: As :func:`sparse_lstsq`.
+
+    """
+    refuse_others_than_tensors(
+        crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
+    )
+    problem = (crow_indices, col_indices, values, B, m)
+    batched = crow_indices.dim() > 1
+    return solved(_csr_lstsq, problem, B, batched=batched, return_report=return_report, **options)
+
+
+@overload
+def coo_lstsq(
+    indices: Tensor,
+    values: Tensor,
+    size: Sequence[int],
+    B: Tensor,
+    *,
+    return_report: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> Tensor: ...
+@overload
+def coo_lstsq(
+    indices: Tensor,
+    values: Tensor,
+    size: Sequence[int],
+    B: Tensor,
+    *,
+    return_report: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[Tensor, LstsqReport]: ...
+def coo_lstsq(
+    indices: Tensor,
+    values: Tensor,
+    size: Sequence[int],
+    B: Tensor,
+    *,
+    return_report: bool = False,
+    **options: Unpack[Options],
+) -> Tensor | tuple[Tensor, LstsqReport]:
+    """Solve least squares for a COO matrix, given by plain tensors.
+
+    >>> import torch, spgrad
+    >>> indices, values = torch.tensor([[0, 1], [0, 0]]), torch.tensor([3.0, 4.0])
+    >>> spgrad.coo_lstsq(indices, values, (2, 1), torch.tensor([6.0, 8.0]))
+    tensor([2.])
+
+    Args:
+        indices: As :func:`coo_mm` takes them.
+        values: Shape ``(nnz,)``; its gradient is dense.
+        size: ``(n, m)`` or ``(b, n, m)``.
+        B: As :func:`sparse_lstsq` takes it.
+        return_report: As :func:`sparse_lstsq` has it.
+        **options: Those of :func:`sparse_lstsq`.
+
+    Returns:
+        As :func:`sparse_lstsq`.
+
+    Raises:
+        ValueError: As :func:`sparse_lstsq`.
+        RuntimeError: As :func:`sparse_lstsq`.
+
+    """
+    refuse_others_than_tensors(indices=indices, values=values, B=B)
+    problem = (indices, values, size, B)
+    batched = len(size) == _BATCHED_DIMS
+    return solved(_coo_lstsq, problem, B, batched=batched, return_report=return_report, **options)

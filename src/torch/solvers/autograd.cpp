@@ -1,0 +1,198 @@
+// Gradients of A⁺ B, for A of any shape and rank: one operator, closed under differentiation.
+//
+// With x = A⁺ b and the cotangent g of x, let
+//
+//     w = A⁺ᴴ g    r = b - A x    z = A⁺ w    q = g - Aᴴ w    y = A⁺ᴴ x
+//
+// Then db = w and, at the entries, dA = -w xᴴ + r zᴴ + y qᴴ (G. Golub and V. Pereyra, "The
+// differentiation of pseudo-inverses and nonlinear least squares problems whose variables
+// separate", SIAM J. Numer. Anal. 10 (1973)). Where the rank of A changes there is no derivative;
+// where it is below both sizes, this is the derivative along changes that keep it. All of it is
+// made of A⁺, of the products and of the sampled product, so that it has derivatives of any order.
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/ScopeExit.h>
+
+#include <mutex>
+#include <tuple>
+
+#include "backend.h"
+#include "node.h"
+#include "saved_structure.h"
+#include "solvers/reports.h"
+#include "spgrad/lsmr.h"
+
+namespace spgrad {
+namespace {
+
+using at::Tensor;
+
+// Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
+bool has_numbers(const Tensor& tensor) {
+  return tensor.defined() && tensor.device().is_cpu() &&
+         !tensor.key_set().has_any(c10::DispatchKeySet(
+             {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper,
+              c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize}));
+}
+
+// Whether all columns of a solve ended with a residual of 0, to the tolerance.
+bool compatible(const Tensor& reports) {
+  if (!has_numbers(reports)) return false;
+  constexpr auto kCompatible = static_cast<double>(kernels::Ending::compatible);
+  return reports.select(0, kForward).select(-1, kEnding).eq(kCompatible).all().item<bool>();
+}
+
+// Solves of this thread's backward passes that are under way.
+thread_local int passes = 0;
+
+class PinvMmBackward final : public Node {
+ public:
+  void save(const PatternStructure& structure, const Tensor& values, const Tensor& B,
+            const Tensor& reports, double tolerance, int64_t most_iterations) {
+    made_by_pass_ = passes > 0;
+    structure_.save(structure);
+    values_ = SavedVariable(values, false);
+    if (next_edge(0).is_valid()) B_ = SavedVariable(B, false);
+    reports_ = reports;
+    tolerance_ = tolerance;
+    most_iterations_ = most_iterations;
+  }
+  void save_result(const Tensor& x) {
+    if (next_edge(0).is_valid()) x_ = SavedVariable(x, true);
+  }
+
+  variable_list apply(variable_list&& grads) override {
+    variable_list result(2);
+    const Tensor& g = grads[0];
+    if (!g.defined()) return result;
+    TORCH_CHECK(!has_numbers(g) || at::isfinite(g).all().item<bool>(),
+                "the incoming gradient must have finite numbers only, but received NaN or Inf");
+    const bool needs_values = task_should_compute_output(0);
+    PatternStructure s;
+    Tensor values;
+    Tensor B;
+    Tensor x;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);  // another pass may release them
+      s = structure_.unpack();
+      values = values_.unpack();
+      if (needs_values) {
+        B = B_.unpack();
+        x = x_.unpack(getptr());
+      }
+    }
+    const PatternStructure transposed = s.transposed();
+    const Tensor conjugate = values.conj_physical();
+
+    const auto [w, of_gradient] = solve(kGradient, transposed, conjugate, g);
+    if (task_should_compute_output(1)) result[1] = w;
+    if (!needs_values) return result;
+    Tensor gradient = call<Sddmm>(s, w, x.conj_physical()).neg();
+    // A term that is 0 here has derivatives that are not.
+    const bool all_terms = at::GradMode::is_enabled();
+    if (all_terms || !compatible(reports_)) {
+      const Tensor r = B.sub(call<Mm>(s, values, x));
+      const Tensor z = std::get<0>(solve(kOfGradient, s, values, w));
+      gradient = gradient.add(call<Sddmm>(s, r, z.conj_physical()));
+    }
+    if (all_terms || !compatible(of_gradient)) {
+      const Tensor q = g.sub(call<MmTransposed>(s, conjugate, w));
+      const Tensor y = std::get<0>(solve(kOfSolution, transposed, conjugate, x));
+      gradient = gradient.add(call<Sddmm>(s, y, q.conj_physical()));
+    }
+    result[0] = gradient;
+    return result;
+  }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    structure_.release();
+    for (SavedVariable* saved : {&values_, &B_, &x_}) saved->reset_data();
+  }
+
+  std::string name() const override { return "PinvMmBackward"; }
+
+ private:
+  // Solves, and notes in the reports of the forward solve how.
+  std::tuple<Tensor, Tensor> solve(Solve which, const PatternStructure& s, const Tensor& values,
+                                   const Tensor& B) const {
+    ++passes;
+    const auto end = c10::make_scope_exit([] { --passes; });
+    auto [x, reports] = call<PinvMm>(s, values, B, tolerance_, most_iterations_);
+    if (made_by_pass_ && has_numbers(reports)) warn_of_limit(reports);
+    if (has_numbers(reports_) && has_numbers(reports)) {
+      reports_.select(0, which).copy_(reports.select(0, kForward));
+    }
+    return {std::move(x), std::move(reports)};
+  }
+
+  // Python judges the solves of the first backward pass by the reports. Nobody has those of nodes
+  // that a backward pass made.
+  static void warn_of_limit(const Tensor& reports) {
+    constexpr auto kLimit = static_cast<double>(kernels::Ending::limit);
+    if (!reports.select(0, kForward).select(-1, kEnding).eq(kLimit).any().item<bool>()) return;
+    TORCH_WARN("a solve for second derivatives of least squares did not converge");
+  }
+
+  bool made_by_pass_ = false;
+  SavedStructure<PatternStructure> structure_;
+  SavedVariable values_;
+  SavedVariable B_;
+  SavedVariable x_;
+  Tensor reports_;
+  double tolerance_ = 0;
+  int64_t most_iterations_ = 0;
+};
+
+struct Autograd {
+  static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet keys, const PatternStructure& s,
+                                        const Tensor& values, const Tensor& B, double tolerance,
+                                        int64_t most_iterations) {
+    auto [x, reports] = [&] {
+      at::AutoDispatchBelowADInplaceOrView guard;
+      return redispatch<PinvMm>(keys & c10::after_autograd_keyset, s, values, B, tolerance,
+                                most_iterations);
+    }();
+    if (torch::autograd::compute_requires_grad(values, B)) {
+      auto node = make_node<PinvMmBackward>();
+      node->set_next_edges(torch::autograd::collect_next_edges(values, B));
+      node->save(s, values, B, reports, tolerance, most_iterations);
+      torch::autograd::set_history(x, node);
+      node->save_result(x);
+    }
+    if (has_tangent(values) || has_tangent(B)) {
+      x._set_fw_grad(tangent(s, values, B, x, tolerance, most_iterations), 0, false);
+    }
+    return {std::move(x), std::move(reports)};
+  }
+
+ private:
+  // dx = A⁺ (db - dA x + A⁺ᴴ dAᴴ r) + (1 - A⁺ A) dAᴴ y, with the letters from above.
+  static Tensor tangent(const PatternStructure& s, const Tensor& values, const Tensor& B,
+                        const Tensor& solution, double tolerance, int64_t most_iterations) {
+    const Tensor v = values._fw_primal(0);
+    const Tensor b = B._fw_primal(0);
+    const Tensor x = solution._fw_primal(0);
+    const PatternStructure transposed = s.transposed();
+    const Tensor conjugate = v.conj_physical();
+    const auto pinv = [&](const PatternStructure& structure, const Tensor& factors,
+                          const Tensor& right) {
+      return std::get<0>(call<PinvMm>(structure, factors, right, tolerance, most_iterations));
+    };
+    Tensor right = has_tangent(B) ? B._fw_grad(0) : at::zeros_like(b);
+    if (!has_tangent(values)) return pinv(s, v, right);
+    const Tensor change = values._fw_grad(0);
+    const Tensor adjoint_change = change.conj_physical();
+    const Tensor r = b.sub(call<Mm>(s, v, x));
+    const Tensor y = pinv(transposed, conjugate, x);
+    right = right.sub(call<Mm>(s, change, x))
+                .add(pinv(transposed, conjugate, call<MmTransposed>(s, adjoint_change, r)));
+    const Tensor outside = call<MmTransposed>(s, adjoint_change, y);
+    return pinv(s, v, right.sub(call<Mm>(s, v, outside))).add(outside);
+  }
+};
+
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_pinv<Autograd>(m); }
+
+}  // namespace
+}  // namespace spgrad

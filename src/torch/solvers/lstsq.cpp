@@ -1,0 +1,264 @@
+// Least squares of all structures: checks, damping, scaling and a first guess, around A⁺ B.
+//
+// min |A x - b|² + damp² |x|² is least squares for A with the rows damp · 1 below it, and columns
+// are scaled by their values. So A⁺ B, with its gradients, is all that there is to solve.
+#include <ATen/OpMathType.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bucketize.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "backend.h"
+#include "check.h"
+#include "spgrad/lstsq.h"
+
+namespace spgrad {
+namespace {
+
+using at::Tensor;
+using std::optional;
+using Solved = std::tuple<Tensor, Tensor>;
+
+struct Options {
+  const optional<Tensor>& damp;
+  const optional<Tensor>& x0;
+  optional<double> tol;
+  optional<int64_t> maxiter;
+  optional<std::string_view> scale;
+};
+
+// The rows damp · 1 below the matrix of each item. The values of the new entries come last.
+PatternStructure with_unit_rows(const PatternStructure& s) {
+  const int64_t items = s.items().guard_int(__FILE__, __LINE__);
+  const int64_t rows = s.rows().guard_int(__FILE__, __LINE__);
+  const int64_t columns = s.columns().guard_int(__FILE__, __LINE__);
+  const int64_t entries = s.row_entries.size(0);
+  const int64_t added = items * columns;
+  const int64_t largest = std::max(entries + added, items * (rows + columns));
+  const auto options = s.row_offsets.options().dtype(
+      largest <= std::numeric_limits<int32_t>::max() ? s.row_offsets.scalar_type() : at::kLong);
+  const auto wide = options.dtype(at::kLong);
+  const Tensor before = at::arange(entries, wide);  // places of the entries that were there
+  const Tensor item_of_new = at::arange(items, wide).unsqueeze(1);
+  const Tensor column_of_new = at::arange(columns, wide).unsqueeze(0);
+
+  // (index, position) of entries that may be in the order of their values.
+  const auto pairs = [&](const Tensor& of) {
+    return of.dim() == 2 ? of.to(at::kLong) : at::stack({of.to(at::kLong), before}, 1);
+  };
+  const Tensor position_of_new = item_of_new.mul(columns).add(column_of_new).add(entries);
+  const auto put = [&](const Tensor& places, const Tensor& given, const Tensor& places_of_new,
+                       const Tensor& index_of_new) {
+    Tensor result = at::empty({entries + added, 2}, wide);
+    const Tensor of_new =
+        at::stack({index_of_new.expand({items, columns}), position_of_new}, -1).flatten(0, 1);
+    return result
+        .index_copy(0, at::cat({places, places_of_new.flatten()}), at::cat({given, of_new}))
+        .to(options);
+  };
+
+  // By row: those of an item are followed by its new rows, of an entry each.
+  const Tensor offsets = s.row_offsets.to(at::kLong);
+  const Tensor ends = offsets.slice(0, rows, std::nullopt, std::max<int64_t>(rows, 1));
+  const Tensor end_of_item = rows > 0 ? ends.contiguous() : at::zeros({items}, wide);
+  const Tensor item_of_entry = at::bucketize(before, end_of_item, false, /*right=*/true);
+  const Tensor row_entries =
+      put(before.add(item_of_entry, columns), pairs(s.row_entries),
+          end_of_item.unsqueeze(1).add(item_of_new, columns).add(column_of_new), column_of_new);
+  const Tensor counts =
+      at::cat({offsets.diff().view({items, rows}), at::ones({items, columns}, wide)}, 1);
+  const Tensor row_offsets =
+      at::cat({at::zeros({1}, wide), counts.flatten().cumsum(0)}).to(options);
+
+  // By column: the entries of a column are followed by the new one.
+  const Tensor column_offsets = s.column_offsets.to(at::kLong);
+  const Tensor column_of_entry =
+      at::bucketize(before, column_offsets.slice(0, 1), false, /*right=*/true);
+  const Tensor column_number = item_of_new.mul(columns).add(column_of_new);
+  const Tensor column_entries =
+      put(before.add(column_of_entry), pairs(s.column_entries),
+          column_offsets.slice(0, 1).view({items, columns}).add(column_number),
+          column_of_new.add(rows));
+  const Tensor new_offsets = column_offsets.add(at::arange(added + 1, wide)).to(options);
+
+  std::vector<c10::SymInt> size = s.size;
+  size[size.size() - 2] = rows + columns;
+  return {row_offsets, row_entries, new_offsets, column_entries, size};
+}
+
+// The norms of the columns of each item, (m, 1) or (b, m, 1); 1 where a column has none.
+Tensor column_norms(const PatternStructure& s, const Tensor& values) {
+  const Tensor magnitude = values.abs();
+  const Tensor ones = at::ones_symint(dense_size(s, s.rows(), 1), magnitude.options());
+  const Tensor squares = call<MmTransposed>(s, magnitude.square(), ones);
+  return at::where(squares.gt(0), squares, at::ones({}, squares.options())).sqrt();
+}
+
+// The factor of each entry's column.
+Tensor of_columns(const PatternStructure& s, const Tensor& factors) {
+  const Tensor indices = call<Indices>(s);
+  Tensor column = indices.select(0, -1);
+  if (s.batched()) column = column.add(indices.select(0, 0).mul(s.columns()));
+  return factors.flatten().index_select(0, column);
+}
+
+// Fifty times the rounding error of a number: x is within 100 times of what QR gives for condition
+// numbers up to 1e6, and asking for less would save a tenth of the iterations.
+double default_tolerance(at::ScalarType dtype) {
+  const bool single = at::toRealValueType(dtype) == at::kFloat;
+  return 50 *
+         (single ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon());
+}
+
+Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Options& options) {
+  const bool vector = !s.batched() && given_B.dim() == 1;
+  TORCH_CHECK_VALUE(vector || given_B.dim() == (s.batched() ? 3 : 2), "B must have shape ",
+                    s.batched() ? "(b, n, k)" : "(n) or (n, k)", ", but received ",
+                    given_B.sym_sizes());
+  Tensor B = vector ? given_B.unsqueeze(-1) : given_B;
+  const double tolerance = options.tol.value_or(default_tolerance(values.scalar_type()));
+  check_pinv_mm(s, values, B, tolerance, options.maxiter.value_or(0));
+  // Rounding makes the iteration longer than the size of the matrix, by what its condition is.
+  const int64_t most_iterations = options.maxiter ? *options.maxiter : [&] {
+    const c10::SymInt least = s.rows().min(s.columns());
+    return 200 + 20 * least.guard_int(__FILE__, __LINE__);
+  }();
+  TORCH_CHECK_VALUE(!options.scale || *options.scale == "columns",
+                    "scale must be None or \"columns\", but received \"",
+                    options.scale.value_or(""), "\"");
+
+  if (options.damp) {
+    const Tensor& damp = *options.damp;
+    TORCH_CHECK_VALUE(damp.dim() == 0 && at::isFloatingType(damp.scalar_type()),
+                      "damp must be a number or a real 0-dimensional tensor, but received shape ",
+                      damp.sym_sizes(), " and dtype ", damp.scalar_type());
+    std::vector<c10::SymInt> zeros = dense_size(s, s.columns(), B.sym_size(-1));
+    B = at::cat({B, at::zeros_symint(zeros, B.options())}, -2);
+    values =
+        at::cat({values, damp.to(values.scalar_type()).expand_symint(s.items() * s.columns())});
+    s = with_unit_rows(s);
+  }
+  Tensor first;
+  if (options.x0) {
+    first = vector ? options.x0->unsqueeze(-1) : *options.x0;
+    const std::vector<c10::SymInt> expected = dense_size(s, s.columns(), B.sym_size(-1));
+    TORCH_CHECK_VALUE(first.sym_sizes() == c10::SymIntArrayRef(expected),
+                      "x0 must have the shape of the solution, ",
+                      c10::SymIntArrayRef(expected).slice(0, expected.size() - (vector ? 1 : 0)),
+                      ", but received ", options.x0->sym_sizes());
+    B = B.sub(call<Mm>(s, values, first.detach()));
+  }
+  Tensor norms;
+  if (options.scale) {
+    norms = column_norms(s, values);
+    values = values.div(of_columns(s, norms));
+  }
+  auto [x, reports] = call<PinvMm>(s, values, B, tolerance, most_iterations);
+  if (options.scale) x = x.div(norms);
+  if (options.x0) x = x.add(first.detach());
+  return {vector ? x.squeeze(-1) : x, reports};
+}
+
+Solved pattern_lstsq(const Tensor& row_offsets, const Tensor& row_entries,
+                     const Tensor& column_offsets, const Tensor& column_entries,
+                     c10::SymIntArrayRef size, const Tensor& values, const Tensor& B,
+                     const optional<Tensor>& damp, const optional<Tensor>& x0, optional<double> tol,
+                     optional<int64_t> maxiter, optional<std::string_view> scale) {
+  return solve({row_offsets, row_entries, column_offsets, column_entries, size}, values, B,
+               {damp, x0, tol, maxiter, scale});
+}
+
+// The least squares of a structure by a pattern that is made for it.
+template <class Structure>
+Solved solve_once(const Structure& structure, std::vector<c10::SymInt> size, const Tensor& values,
+                  const Tensor& B, const Options& options) {
+  check_structure(structure);
+  TORCH_CHECK_VALUE(values.sym_sizes() == structure.values_size(),
+                    "values must have one element for each entry, shape ", structure.values_size(),
+                    ", but received ", values.sym_sizes());
+  const auto [row_offsets, row_entries, column_offsets, column_entries] =
+      call<MakePattern>(structure);
+  return solve({row_offsets, row_entries, column_offsets, column_entries, size}, values.flatten(),
+               B, options);
+}
+
+Solved csr_lstsq(const Tensor& crow_indices, const Tensor& col_indices, const Tensor& values,
+                 const Tensor& B, c10::SymInt columns, const optional<Tensor>& damp,
+                 const optional<Tensor>& x0, optional<double> tol, optional<int64_t> maxiter,
+                 optional<std::string_view> scale) {
+  const CsrStructure s{crow_indices, col_indices, std::move(columns)};
+  check_structure(s);
+  std::vector<c10::SymInt> size{s.rows(), s.columns()};
+  if (s.batched()) size.insert(size.begin(), s.items());
+  return solve_once(s, std::move(size), values, B, {damp, x0, tol, maxiter, scale});
+}
+
+Solved coo_lstsq(const Tensor& indices, const Tensor& values, c10::SymIntArrayRef size,
+                 const Tensor& B, const optional<Tensor>& damp, const optional<Tensor>& x0,
+                 optional<double> tol, optional<int64_t> maxiter,
+                 optional<std::string_view> scale) {
+  return solve_once(CooStructure(indices, size), size.vec(), values, B,
+                    {damp, x0, tol, maxiter, scale});
+}
+
+Solved sparse_lstsq_composite(const Tensor& A, const Tensor& B, const optional<Tensor>& damp,
+                              const optional<Tensor>& x0, optional<double> tol,
+                              optional<int64_t> maxiter, optional<std::string_view> scale) {
+  check_pattern(A);
+  const Options options{damp, x0, tol, maxiter, scale};
+  const Tensor values = specified_values(A);
+  if (A.layout() == at::kSparse) {
+    return solve_once(CooStructure(A._indices(), A.sym_sizes()), A.sym_sizes().vec(), values, B,
+                      options);
+  }
+  return solve_once(CsrStructure{A.crow_indices(), A.col_indices(), A.sym_size(-1)},
+                    A.sym_sizes().vec(), values, B, options);
+}
+
+void register_lstsq(torch::Library& m) {
+  m.impl("pattern_lstsq", pattern_lstsq);
+  m.impl("csr_lstsq", csr_lstsq);
+  m.impl("coo_lstsq", coo_lstsq);
+  m.impl("sparse_lstsq", sparse_lstsq_composite);
+}
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) { register_lstsq(m); }
+
+// Under vmap they are taken apart as well, and A⁺ B has a rule.
+TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatchedDecomposition, m) { register_lstsq(m); }
+
+// Devices without an iteration of their own.
+struct NotThere {
+  static Solved run(PinvMm, c10::DispatchKeySet, const PatternStructure& s, const Tensor&,
+                    const Tensor&, double, int64_t) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false,
+                                "least squares are solved on the CPU only, but received "
+                                "tensors on ",
+                                s.device());
+  }
+};
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) { register_pinv<NotThere>(m); }
+
+}  // namespace
+
+Solved sparse_lstsq(const Tensor& A, const Tensor& B, const LstsqOptions& options) {
+  using Signature =
+      Solved(const Tensor&, const Tensor&, const optional<Tensor>&, const optional<Tensor>&,
+             optional<double>, optional<int64_t>, optional<std::string_view>);
+  static const auto op = find_operator<Signature>("sparse_lstsq");
+  return op.call(A, B, options.damp, options.x0, options.tol, options.maxiter,
+                 options.scale_columns ? optional<std::string_view>("columns") : std::nullopt);
+}
+
+}  // namespace spgrad

@@ -1,0 +1,539 @@
+"""Least squares beside dense ones: solutions, gradients, options, reports, and bad input."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pairs import pairwise
+from programs import output_of
+
+import spgrad
+
+# By PyTorch, where it makes forward mode of its own operators.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+# (n, m, rank): tall, square, wide, and both of less than full rank.
+SHAPES = ((30, 10, 10), (12, 12, 12), (8, 20, 8), (12, 7, 4), (7, 12, 4))
+FORMS = ("csr", "coo", "uncoalesced", "csr_lstsq", "coo_lstsq", "pattern")
+
+
+def matrix(n, m, rank=None, dtype=torch.float64, seed=0):
+    """Make a dense matrix with zeros; of a lower rank it has none."""
+    make = torch.Generator().manual_seed(seed)
+    if rank is not None and rank < min(n, m):
+        left, right = (
+            torch.randn(size, generator=make, dtype=dtype) for size in ((n, rank), (rank, m))
+        )
+        return left @ right
+    D = torch.randn(n, m, generator=make, dtype=dtype) * (torch.rand(n, m, generator=make) < 0.6)
+    D.diagonal().add_(4)
+    return D
+
+
+def right_side(*size, dtype=torch.float64, seed=1):
+    """Make a right-hand side, or a gradient."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def uncoalesced(A):
+    """Split each entry in two, and put the entries in another order."""
+    indices, values = A.indices(), A.values()
+    order = torch.randperm(2 * len(values), generator=torch.Generator().manual_seed(2))
+    doubled = torch.cat([values * 0.25, values * 0.75])
+    return torch.sparse_coo_tensor(
+        torch.cat([indices, indices], 1)[:, order], doubled[order], A.shape
+    )
+
+
+def solver(D, form):
+    """Return leaf values of D in a form, their indices, and what solves with them."""
+    csr, coo = D.to_sparse_csr(), D.to_sparse_coo()
+    coo = uncoalesced(coo) if form == "uncoalesced" else coo
+    if form in {"csr", "coo", "uncoalesced"}:
+        A = (csr if form == "csr" else coo).requires_grad_()
+        return A, coo._indices(), lambda B, **options: spgrad.sparse_lstsq(A, B, **options)
+    values = coo._values().clone().requires_grad_()
+    if form == "csr_lstsq":
+        structure = csr.crow_indices(), csr.col_indices()
+        solve = lambda B, **options: spgrad.csr_lstsq(*structure, values, B, D.shape[1], **options)  # noqa: E731
+    elif form == "coo_lstsq":
+        solve = lambda B, **options: spgrad.coo_lstsq(  # noqa: E731
+            coo._indices(), values, D.shape, B, **options
+        )
+    else:
+        pattern = spgrad.Pattern(csr)
+        solve = lambda B, **options: pattern.lstsq(values, B, **options)  # noqa: E731
+    return values, coo._indices(), solve
+
+
+def gradients(D, B, G, rtol=1e-5):
+    """Give the dense gradients of the solution of least norm, by its three terms."""
+    P = torch.linalg.pinv(D, rtol=rtol)  # 32-bit matrices of a lower rank have it but for rounding
+    X = P @ B
+    W = P.mH @ G
+    dA = -W @ X.mH + (B - D @ X) @ (P @ W).mH + P.mH @ X @ (G - D.mH @ W).mH
+    return X, dA, W
+
+
+def assert_close(result, expected, tolerance):
+    wide = result.detach().to(expected.dtype)
+    assert (wide - expected).norm() <= tolerance * expected.norm() + 1e-300
+
+
+@pairwise(shape=SHAPES, form=FORMS, dtype=DTYPES)
+def test_solution_and_gradients_are_those_of_the_dense_problem(shape, form, dtype):
+    n, m, rank = shape
+    D = matrix(n, m, rank, dtype)
+    B, G = right_side(n, 3, dtype=dtype).requires_grad_(), right_side(m, 3, dtype=dtype, seed=3)
+    leaf, (row, column), solve = solver(D, form)
+    x = solve(B)
+    x.backward(G)
+    wide = WIDE.get(dtype, dtype)
+    tolerance = 1e-10 if wide == dtype else 2e-3
+    X, dA, dB = gradients(*(tensor.detach().to(wide) for tensor in (D, B, G)))
+    assert_close(x, X, tolerance)
+    assert_close(B.grad, dB, tolerance)
+    grad = leaf.grad
+    if grad.layout == torch.sparse_csr:
+        assert grad.crow_indices().equal(leaf.crow_indices())
+        assert grad.col_indices().equal(leaf.col_indices())
+        values = grad.values()
+    elif grad.layout == torch.sparse_coo:
+        assert grad._indices().equal(leaf._indices())
+        values = grad._values()
+    else:
+        values = grad
+    assert_close(values, dA[row, column], tolerance)
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 4), (4, 9)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_derivatives_of_any_order(n, m, dtype):
+    D = matrix(n, m, dtype=dtype)
+    values, _, _ = solver(D, "pattern")
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    B = right_side(n, 2, dtype=dtype).requires_grad_()
+    assert torch.autograd.gradcheck(pattern.lstsq, (values, B), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(pattern.lstsq, (values, B))
+
+
+def test_second_derivatives_without_full_rank_along_changes_that_keep_it():
+    left, right = right_side(6, 2), right_side(2, 5, seed=4)
+    pattern = spgrad.Pattern(torch.ones(6, 5).to_sparse_csr())
+    b = right_side(6, 1, seed=5)
+    problem = (left.requires_grad_(), right.requires_grad_())
+
+    def solve(left, right):
+        return pattern.lstsq((left @ right).flatten(), b)
+
+    assert torch.autograd.gradcheck(solve, problem)
+    assert torch.autograd.gradgradcheck(solve, problem)
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 4), (4, 9)])
+@pytest.mark.parametrize("form", ["coo", "csr_lstsq", "pattern"])
+def test_damping(n, m, form):
+    D = matrix(n, m, dtype=torch.complex128)
+    B = right_side(n, 2, dtype=torch.complex128)
+    _, _, solve = solver(D, form)
+    ridge = D.mH @ D + 0.3**2 * torch.eye(m, dtype=D.dtype)
+    x, report = solve(B, damp=0.3, return_report=True)
+    assert_close(x, torch.linalg.solve(ridge, D.mH @ B), 1e-12)
+    stacked = torch.cat([B - D @ x.detach(), -0.3 * x.detach()])
+    assert_close(report.residual_norm, stacked.norm(dim=0), 1e-12)
+
+
+def test_damping_has_gradients():
+    D, B = matrix(7, 4), right_side(7, 2).requires_grad_()
+    values, _, _ = solver(D, "pattern")
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    damp = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def solve(values, B, damp):
+        return pattern.lstsq(values, B, damp=damp)
+
+    assert torch.autograd.gradcheck(solve, (values, B, damp), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(solve, (values, B, damp))
+
+
+@pytest.mark.parametrize("form", ["csr", "coo", "uncoalesced"])
+def test_batches_are_as_their_items(form):
+    items = [matrix(6, 4, seed=seed) for seed in range(3)]
+    items[1][:, 2] = 0
+    places = (torch.stack(items) != 0) | (form == "csr")  # as many entries in each
+    Ds = torch.stack(items)
+    indices = places.nonzero().T
+    coo = torch.sparse_coo_tensor(indices, Ds[tuple(indices)], Ds.shape, is_coalesced=True)
+    A = {
+        "csr": lambda: torch.stack([D + 0 for D in items]),
+        "coo": lambda: coo,
+        "uncoalesced": lambda: uncoalesced(coo),
+    }[form]()
+    if form == "csr":
+        col = torch.arange(4).repeat(6).expand(3, 24)
+        crow = torch.arange(0, 28, 4).expand(3, 7)
+        A = torch.sparse_csr_tensor(crow, col, Ds.reshape(3, 24), Ds.shape)
+    B = right_side(3, 6, 2)
+    for options in ({}, {"damp": 0.5}, {"scale": "columns", "damp": 0.1}):
+        x, report = spgrad.sparse_lstsq(A, B, return_report=True, **options)
+        single = [
+            spgrad.sparse_lstsq(D.to_sparse_csr(), b, **options)
+            for D, b in zip(items, B, strict=True)
+        ]
+        assert_close(x, torch.stack(single), 1e-10)
+        assert report.iterations.shape == report.optimality.shape == (3, 2)
+
+
+def test_scaled_columns():
+    D, B = matrix(40, 15), right_side(40, 2)
+    scales = torch.logspace(-3, 3, 15, dtype=torch.float64)
+    A = (D * scales).to_sparse_csr()
+    x, report = spgrad.sparse_lstsq(A, B, scale="columns", return_report=True)
+    assert_close(x * scales.unsqueeze(1), torch.linalg.lstsq(D, B).solution, 1e-9)
+    plain = spgrad.sparse_lstsq(A, B, return_report=True, on_failure="ignore")[1]
+    assert report.iterations.max() < plain.iterations.min()
+
+
+def test_scaled_columns_have_gradients():
+    D, B = matrix(8, 4), right_side(8, 2).requires_grad_()
+    values, _, _ = solver(D, "pattern")
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    solve = lambda values, B: pattern.lstsq(values, B, scale="columns")  # noqa: E731
+    assert torch.autograd.gradcheck(solve, (values, B))
+
+
+def test_a_first_guess():
+    D, B = matrix(20, 8), right_side(20)
+    A = D.to_sparse_csr()
+    exact, cold = spgrad.sparse_lstsq(A, B, tol=1e-10, return_report=True)
+    near = exact + 1e-6 * right_side(8, seed=7)
+    x, warm = spgrad.sparse_lstsq(A, B, x0=near, tol=1e-4, return_report=True)
+    assert_close(x, exact, 1e-5)
+    assert warm.iterations < cold.iterations
+    # Of several solutions, the one next to it.
+    D, B, x0 = matrix(4, 9), right_side(4), right_side(9, seed=8)
+    expected = x0 + torch.linalg.pinv(D) @ (B - D @ x0)
+    assert_close(spgrad.sparse_lstsq(D.to_sparse_csr(), B, x0=x0), expected, 1e-10)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(5, 0, 2), (0, 3, 2), (5, 3, 0), (0, 0, 0)])
+def test_empty_problems(n, m, k):
+    A = torch.zeros(n, m).to_sparse_csr().requires_grad_()
+    B = torch.ones(n, k, requires_grad=True)
+    x, report = spgrad.sparse_lstsq(A, B, return_report=True)
+    assert x.shape == (m, k)
+    assert not x.any()
+    x.sum().backward()
+    assert B.grad.shape == (n, k)
+    assert report.converged.all()
+
+
+def test_special_right_sides():
+    D = matrix(12, 5)
+    A = D.to_sparse_csr()
+    outside = torch.linalg.svd(D).U[:, -1]  # orthogonal to the range
+    B = torch.stack([torch.zeros(12, dtype=D.dtype), outside, D @ torch.ones(5, dtype=D.dtype)], 1)
+    x, report = spgrad.sparse_lstsq(A, B, return_report=True)
+    expected = torch.stack([torch.zeros(5), torch.zeros(5), torch.ones(5)], 1).double()
+    torch.testing.assert_close(x, expected, atol=1e-12, rtol=0)
+    assert report.reason.tolist() == [0, 1, 0]
+    assert report.iterations.tolist()[:2] == [0, 0]
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e-150])
+def test_scales_at_the_edge(scale):
+    D, B = matrix(9, 4), right_side(9, 2)
+    expected = torch.linalg.lstsq(D, B).solution
+    x = spgrad.sparse_lstsq((D * scale).to_sparse_csr(), B)
+    assert_close(x * scale, expected, 1e-12)
+    x = spgrad.sparse_lstsq(D.to_sparse_csr(), B * scale)
+    assert_close(x / scale, expected, 1e-12)
+
+
+def test_condition_numbers():
+    for condition in (1e1, 1e3, 1e6):
+        make = torch.Generator().manual_seed(0)
+        U, V = (
+            torch.linalg.qr(torch.randn(size, generator=make, dtype=torch.float64)).Q
+            for size in ((60, 25), (25, 25))
+        )
+        D = U * torch.logspace(0, -math.log10(condition), 25, dtype=torch.float64) @ V.T
+        B, G = right_side(60, 1), right_side(25, 1, seed=6)
+        X, dA, _ = gradients(D, B, G, rtol=1e-12)
+        A = D.to_sparse_csr().requires_grad_()
+        x = spgrad.sparse_lstsq(A, B)
+        x.backward(G)
+        least = 1e-13 * condition
+        assert_close(x, X, least)
+        assert_close(A.grad.to_dense(), dA, 10 * least)
+
+
+def test_columns_end_on_their_own():
+    # The fourth column takes many iterations, and the others are dropped before.
+    D = torch.diag(torch.logspace(0, -3, 40, dtype=torch.float64))
+    B = torch.zeros(40, 4, dtype=torch.float64)
+    B[0, 0] = B[5, 1] = B[9, 2] = 1
+    B[:, 3] = 1
+    x, report = spgrad.sparse_lstsq(D.to_sparse_csr(), B, return_report=True)
+    assert_close(x, torch.linalg.solve(D, B), 1e-9)
+    assert report.iterations[:3].tolist() == [1, 1, 1]
+    assert report.iterations[3] > 20
+    alone = spgrad.sparse_lstsq(D.to_sparse_csr(), B[:, 3], return_report=True)
+    assert abs(alone[1].iterations - report.iterations[3]) < 10
+
+
+def test_same_bits_on_any_number_of_threads():
+    make = torch.Generator().manual_seed(0)
+    row, column = (
+        torch.randint(9000, (40000,), generator=make),
+        torch.randint(3000, (40000,), generator=make),
+    )
+    values = torch.randn(40000, generator=make, dtype=torch.float64)
+    A = torch.sparse_coo_tensor(torch.stack([row, column]), values, (9000, 3000)).to_sparse_csr()
+    B = right_side(9000, 5)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(spgrad.sparse_lstsq(A, B, damp=0.1, tol=1e-10))
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0].equal(results[1])
+    assert results[0].equal(results[2])
+
+
+def test_reports_forward_and_backward():
+    D, B = matrix(12, 5), right_side(12)
+    leaf, _, solve = solver(D, "pattern")
+    x, report = solve(B, return_report=True)
+    assert report.iterations.shape == report.residual_norm.shape == ()
+    r = B - D @ x.detach()
+    assert_close(report.residual_norm, r.norm(), 1e-12)
+    assert report.reason == spgrad.LstsqReason.LEAST_SQUARES
+    assert 0 <= report.optimality < 1e-13
+    assert report.backward == ()
+    x.sum().backward()
+    assert [bool(solved.converged) for solved in report.backward] == [True, True]
+    assert leaf.grad is not None
+    assert "converged=True" in repr(report)
+
+
+def test_what_did_not_converge_is_told():
+    _, _, solve = solver(matrix(30, 20), "pattern")
+    B = right_side(30)
+    with pytest.warns(
+        spgrad.ConvergenceWarning, match=r"least squares did not converge: 1 of 1 col"
+    ):
+        x = solve(B, maxiter=3)
+    with pytest.warns(spgrad.ConvergenceWarning, match="a solve of the backward pass"):
+        x.sum().backward()
+    with pytest.raises(spgrad.ConvergenceError, match="after 3 iterations"):
+        solve(B, maxiter=3, on_failure="raise")
+    x, report = solve(B, maxiter=3, on_failure="ignore", return_report=True)
+    assert report.reason == spgrad.LstsqReason.LIMIT
+    assert not report.converged
+    x.sum().backward()
+
+
+def test_a_backward_pass_that_does_not_converge_raises():
+    # The right-hand side needs one iteration, and its gradient more than three.
+    values = torch.logspace(0, -3, 20, dtype=torch.float64).requires_grad_()
+    pattern = spgrad.Pattern(torch.eye(20).to_sparse_csr())
+    b = torch.zeros(20, dtype=torch.float64)
+    b[0] = 1
+    x = pattern.lstsq(values, b, maxiter=3, on_failure="raise")
+    with pytest.raises(spgrad.ConvergenceError, match="a solve of the backward pass"):
+        x.sum().backward()
+
+
+def test_compile_export_and_transforms():
+    D, b = matrix(9, 4), right_side(9)
+    csr = D.to_sparse_csr()
+    structure, values = (csr.crow_indices(), csr.col_indices()), csr.values().clone()
+
+    def solve(values, b):
+        return spgrad.csr_lstsq(*structure, values, b, 4, damp=0.1, scale="columns")
+
+    expected = solve(values, b)
+    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
+    leaf, same = values.clone().requires_grad_(), values.clone().requires_grad_()
+    compiled(leaf, b).sum().backward()
+    solve(same, b).sum().backward()
+    torch.testing.assert_close(compiled(values, b), expected)
+    torch.testing.assert_close(leaf.grad, same.grad)
+    grad = torch.func.grad(lambda values: solve(values, b).sum())(values)
+    torch.testing.assert_close(grad, same.grad)
+
+    class Solve(torch.nn.Module):
+        def forward(self, values, b):
+            return solve(values, b)
+
+    exported = torch.export.export(Solve(), (values, b)).module()
+    torch.testing.assert_close(exported(values, b), expected)
+
+    B = right_side(9, 3)
+    each = torch.func.vmap(lambda b: solve(values, b), in_dims=1, out_dims=1)(B)
+    torch.testing.assert_close(each, solve(values, B))
+    both = torch.func.vmap(solve, in_dims=(0, None))(torch.stack([values, 2 * values]), b)
+    torch.testing.assert_close(both, torch.stack([solve(values, b), solve(2 * values, b)]))
+
+
+@given(n=st.integers(1, 12), m=st.integers(1, 12), k=st.integers(1, 3), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_normal_equations_hold_and_the_order_of_rows_does_not_matter(n, m, k, seed):
+    D, B = matrix(n, m, seed=seed), right_side(n, k, seed=seed)
+    x = spgrad.sparse_lstsq(D.to_sparse_coo(), B, on_failure="raise")
+    assert (D.mH @ (B - D @ x)).norm() <= 1e-11 * D.norm() * max(B.norm(), 1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    again = spgrad.sparse_lstsq(D[order].to_sparse_coo(), B[order])
+    condition = torch.linalg.cond(D)
+    assert (x - again).norm() <= 1e-13 * condition**2 * (1 + x.norm())
+
+
+# Dense solvers, as a caller would write them.
+FUNCTIONS = (
+    lambda A, B: torch.linalg.pinv(A.detach().to_dense()) @ B,
+    lambda A, B: torch.linalg.pinv(A.detach().to_dense().T) @ B,
+)
+
+
+@pytest.mark.parametrize("form", ["csr", "coo", "uncoalesced"])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3], SHAPES[4]])
+@pytest.mark.parametrize("given_functions", [False, True])
+def test_the_generic_form(form, shape, given_functions):
+    n, m, rank = shape
+    D, G = matrix(n, m, rank), right_side(m, seed=3)
+    B = right_side(n).requires_grad_()
+    A, (row, column), _ = solver(D, form)
+    x = spgrad.sparse_generic_lstsq(A, B, *(FUNCTIONS if given_functions else ()))
+    x.backward(G)
+    X, dA, dB = gradients(D, B.detach().unsqueeze(1), G.unsqueeze(1))
+    assert_close(x, X[:, 0], 1e-10)
+    assert_close(B.grad, dB[:, 0], 1e-10)
+    grad = A.grad.values() if form == "csr" else A.grad._values()
+    assert_close(grad, dA[row, column], 1e-10)
+
+
+def test_second_derivatives_of_the_generic_form():
+    D = matrix(6, 3)
+    csr = D.to_sparse_csr()
+    values, B = csr.values().clone().requires_grad_(), right_side(6, 2).requires_grad_()
+
+    def solve(values, B):
+        A = torch.sparse_coo_tensor(
+            csr.to_sparse_coo().indices(), values, D.shape, is_coalesced=True
+        )
+        return spgrad.sparse_generic_lstsq(A, B, *FUNCTIONS)
+
+    assert torch.autograd.gradcheck(solve, (values, B))
+    assert torch.autograd.gradgradcheck(solve, (values, B))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_the_generic_solve(dtype):
+    D, B = matrix(8, 8, dtype=dtype), right_side(8, 2, dtype=dtype)
+    A = D.to_sparse_csr().requires_grad_()
+    dense = D.clone().requires_grad_()
+    torch.linalg.solve(dense, B).abs().sum().backward()
+    x = spgrad.sparse_generic_solve(A, B)
+    x.abs().sum().backward()
+    assert_close(x, torch.linalg.solve(D, B), 1e-10)
+    assert_close(A.grad.to_dense(), dense.grad * (D != 0), 1e-10)
+    with pytest.raises(ValueError, match=re.escape("A must be square, but received shape (8, 3)")):
+        spgrad.sparse_generic_solve(matrix(8, 3).to_sparse_csr(), B.real)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("x", "lstsq must return a tensor, but returned str"),
+        (torch.zeros(3, 2), "lstsq must return shape (4, 2), torch.float64"),
+        (torch.zeros(4, 2), "but returned (4, 2), torch.float32"),
+    ],
+)
+def test_wrong_results_of_functions_are_refused(result, message):
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        spgrad.sparse_generic_lstsq(
+            matrix(9, 4).to_sparse_csr(), right_side(9, 2), lambda *_: result
+        )
+
+
+A, B = matrix(6, 4).to_sparse_csr(), right_side(6, 2)
+MISUSES = [
+    (ValueError, "A must be a torch.Tensor, but received list", ([], B), {}),
+    (
+        ValueError,
+        "A must be a sparse COO or CSR tensor, but received layout",
+        (A.to_dense(), B),
+        {},
+    ),
+    (ValueError, "B must have shape (n) or (n, k), but received [6, 2, 1]", (A, B[..., None]), {}),
+    (ValueError, "B must have 6 rows", (A, B[:5]), {}),
+    (
+        ValueError,
+        "damp must be a finite number of 0 or more, but received -1.0",
+        (A, B),
+        {"damp": -1},
+    ),
+    (ValueError, "damp must be a finite number", (A, B), {"damp": math.nan}),
+    (ValueError, "damp must be a number or a real 0-d", (A, B), {"damp": torch.ones(2)}),
+    (ValueError, "tol must be in [0, 1), but received -1", (A, B), {"tol": -1.0}),
+    (ValueError, "tol must be in [0, 1), but received nan", (A, B), {"tol": math.nan}),
+    (ValueError, "maxiter must not be negative, but received -3", (A, B), {"maxiter": -3}),
+    (ValueError, "method must be \"lsmr\", but received 'qr'", (A, B), {"method": "qr"}),
+    (ValueError, 'scale must be None or "columns", but received "rows"', (A, B), {"scale": "rows"}),
+    (ValueError, 'on_failure must be "warn", "raise" or "ignore"', (A, B), {"on_failure": "x"}),
+    (ValueError, "x0 must have the shape of the solution, [4, 2]", (A, B), {"x0": torch.ones(4)}),
+    (RuntimeError, "values and B must have the same dtype", (A, B.float()), {}),
+    (RuntimeError, "must be float32, float64, complex64 or complex128", (A.half(), B.half()), {}),
+    (RuntimeError, "B must have finite numbers only", (A, B * math.inf), {}),
+    (RuntimeError, "values must have finite numbers only", (A * math.nan, B), {}),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "arguments", "options"), MISUSES)
+def test_misuses_are_refused(error, message, arguments, options):
+    with pytest.raises(error, match=re.escape(message)):
+        spgrad.sparse_lstsq(*arguments, **options)
+
+
+def test_malformed_indices_are_refused():
+    values, b = torch.ones(2), torch.ones(2)
+    with pytest.raises(RuntimeError, match="col_indices"):
+        spgrad.csr_lstsq(torch.tensor([0, 1, 2]), torch.tensor([0, 5]), values, b, 2)
+    with pytest.raises(RuntimeError, match="indices"):
+        spgrad.coo_lstsq(torch.tensor([[0, 9], [0, 1]]), values, (2, 2), b)
+    hostile = spgrad.Pattern(torch.eye(2).to_sparse_coo())
+    hostile._tensors[3][0, 1] = 77
+    with pytest.raises(RuntimeError, match="row_offsets"):
+        hostile.lstsq(values, b)
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    x = spgrad.sparse_lstsq(A.clone().requires_grad_(), B)
+    with pytest.raises(RuntimeError, match="the incoming gradient must have finite numbers only"):
+        x.backward(torch.full_like(x, math.nan))
+
+
+def test_ctrl_c_ends_the_iteration():
+    (seconds,) = output_of(
+        """
+import os, signal, threading, time
+n = 60000
+A = torch.sparse_coo_tensor(torch.randint(n, (2, 4 * n)), torch.randn(4 * n).double(), (n, n))
+timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+timer.start()
+start = time.monotonic()
+try:
+    spgrad.sparse_lstsq(A.to_sparse_csr(), torch.ones(n).double(), tol=0.0, maxiter=10**9)
+except KeyboardInterrupt:
+    print(time.monotonic() - start)
+"""
+    )
+    assert float(seconds) < 30
