@@ -4,8 +4,11 @@
 ///     // A is 2 × 1, (3, 4)ᵀ, and b is (3, 4)ᵀ: x is 1.
 ///     const double a[] = {3, 4}, b[] = {3, 4};
 ///     double x[1];
-///     spgrad::kernels::LinearMap<double> map{.items = 1, .rows = 2, .columns = 1, .parts = 1,
-///                                            .largest = {4}, .norm = {5}};
+///     spgrad::kernels::LinearMap<double> map;
+///     map.rows = 2;
+///     map.columns = 1;
+///     map.largest = {4};
+///     map.norm = {5};
 ///     map.multiply = [&](const double* in, double* out, int64_t) {
 ///       out[0] = a[0] * in[0];
 ///       out[1] = a[1] * in[0];
@@ -18,6 +21,7 @@
 ///     std::vector<spgrad::kernels::LsmrReport> reports(1);
 ///     const auto status = spgrad::kernels::lsmr<double>(map, b, x, 1, {1e-12, 10, {}}, reports);
 ///     assert(status == spgrad::kernels::Status::done);
+///     assert(std::abs(x[0] - 1) < 1e-12);
 ///
 /// Method: D. C.-L. Fong and M. Saunders, "LSMR: an iterative algorithm for sparse least-squares
 /// problems", SIAM J. Sci. Comput. 33 (2011). Each column has scalars and an end of its own, and

@@ -1,10 +1,12 @@
-// The examples of kernels.h and products.h, which need no PyTorch: prints the product of a 2 × 3
-// and a 3 × 4 matrix once for each.
+// The examples of kernels.h, products.h and lsmr.h, which need no PyTorch: prints the product of a
+// 2 × 3 and a 3 × 4 matrix once for each.
 #undef NDEBUG
 #include <omp.h>
+#include <spgrad/lsmr.h>
 #include <spgrad/products.h>
 
 #include <cassert>
+#include <cmath>
 #include <iostream>
 #include <stdexcept>
 
@@ -56,9 +58,34 @@ void multiply() {
   print(c);
 }
 
+void solve() {
+  // A is 2 × 1, (3, 4)ᵀ, and b is (3, 4)ᵀ: x is 1.
+  const double a[] = {3, 4}, b[] = {3, 4};
+  double x[1];
+  spgrad::kernels::LinearMap<double> map;
+  map.rows = 2;
+  map.columns = 1;
+  map.largest = {4};
+  map.norm = {5};
+  map.multiply = [&](const double* in, double* out, int64_t) {
+    out[0] = a[0] * in[0];
+    out[1] = a[1] * in[0];
+    return spgrad::kernels::Status::done;
+  };
+  map.multiply_adjoint = [&](const double* in, double* out, int64_t) {
+    out[0] = a[0] * in[0] + a[1] * in[1];
+    return spgrad::kernels::Status::done;
+  };
+  std::vector<spgrad::kernels::LsmrReport> reports(1);
+  const auto status = spgrad::kernels::lsmr<double>(map, b, x, 1, {1e-12, 10, {}}, reports);
+  assert(status == spgrad::kernels::Status::done);
+  assert(std::abs(x[0] - 1) < 1e-12);
+}
+
 }  // namespace
 
 int main() {
   multiply_rows();
   multiply();
+  solve();
 }

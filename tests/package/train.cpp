@@ -4,6 +4,7 @@
 // SGD takes the sparse tensor itself. Adam does not, in no language: its moments are elementwise
 // products and roots, which PyTorch has not for sparse tensors; it takes the values, a dense
 // tensor.
+#include <spgrad/lstsq.h>
 #include <spgrad/sparse_mm.h>
 #include <torch/torch.h>
 
@@ -35,6 +36,12 @@ void example_of_the_header(const at::Tensor& dense, const at::Tensor& b) {
   pattern.mm(values, b).sum().backward();  // values.grad() is dense, in their order
 }
 
+void example_of_least_squares(const at::Tensor& dense, const at::Tensor& b) {
+  at::Tensor a = dense.to_sparse_csr().requires_grad_();
+  auto [x, reports] = spgrad::sparse_lstsq(a, b);
+  x.square().sum().backward();  // a.grad() is CSR, with the pattern of a
+}
+
 void example_of_the_guide(const at::Tensor& b) {
   at::Tensor a = torch::eye(4).to_sparse_csr().requires_grad_();
   torch::optim::SGD optimiser({a}, 0.1);     // Adam takes the values of csr_mm
@@ -61,5 +68,6 @@ int main() {
   });
 
   example_of_the_header(inputs, inputs);
+  example_of_least_squares(inputs, inputs);
   example_of_the_guide(inputs);
 }

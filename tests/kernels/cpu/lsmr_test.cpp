@@ -1,0 +1,196 @@
+#include "spgrad/lsmr.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <complex>
+#include <random>
+
+#include "threads.h"
+
+namespace spgrad::kernels::test {
+namespace {
+
+template <class Scalar>
+Scalar conjugate(const Scalar& number) {
+  if constexpr (std::is_floating_point_v<Scalar>) {
+    return number;
+  } else {
+    return std::conj(number);
+  }
+}
+
+// Dense matrices of a batch with a product each way. Real is that of the scalars.
+template <class Scalar, class Real>
+struct Problem {
+  Problem(int64_t items, int64_t rows, int64_t columns, int64_t p, unsigned seed = 1)
+      : items(items), rows(rows), columns(columns), p(p) {
+    std::mt19937 random(seed);
+    std::normal_distribution<Real> normal;
+    const auto fill = [&](std::vector<Scalar>& vector, int64_t size) {
+      for (int64_t i = 0; i < size; ++i) {
+        if constexpr (std::is_same_v<Scalar, Real>) {
+          vector.push_back(normal(random));
+        } else {
+          vector.emplace_back(normal(random), normal(random));
+        }
+      }
+    };
+    fill(a, items * rows * columns);
+    fill(b, items * rows * p);
+    x.resize(static_cast<size_t>(items * columns * p));
+    reports.resize(static_cast<size_t>(items * p));
+  }
+
+  const Scalar& at(int64_t item, int64_t row, int64_t column) const {
+    return a[static_cast<size_t>((item * rows + row) * columns + column)];
+  }
+
+  LinearMap<Real> map() const {
+    LinearMap<Real> map;
+    map.items = items;
+    map.rows = rows;
+    map.columns = columns;
+    map.parts = sizeof(Scalar) / sizeof(Real);
+    const auto size = static_cast<size_t>(rows * columns);
+    for (size_t first = 0; first < a.size(); first += size) {
+      double largest = 0;
+      double squares = 0;
+      for (size_t i = first; i < first + size; ++i) {
+        largest = std::max(largest, static_cast<double>(std::abs(a[i])));
+        squares += static_cast<double>(std::norm(a[i]));
+      }
+      map.largest.push_back(largest);
+      map.norm.push_back(std::sqrt(squares));
+    }
+    const auto product = [this](bool adjoint, const Real* in, Real* out, int64_t width) {
+      const auto* from = reinterpret_cast<const Scalar*>(in);
+      auto* to = reinterpret_cast<Scalar*>(out);
+      std::fill_n(to, items * (adjoint ? columns : rows) * width, Scalar(0));
+      for (int64_t item = 0; item < items; ++item) {
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < columns; ++c) {
+            const int64_t row = (item * rows + r) * width;
+            const int64_t column = (item * columns + c) * width;
+            for (int64_t j = 0; j < width; ++j) {
+              if (adjoint) {
+                to[column + j] += conjugate(at(item, r, c)) * from[row + j];
+              } else {
+                to[row + j] += at(item, r, c) * from[column + j];
+              }
+            }
+          }
+        }
+      }
+      return Status::done;
+    };
+    map.multiply = [product](const Real* in, Real* out, int64_t width) {
+      return product(false, in, out, width);
+    };
+    map.multiply_adjoint = [product](const Real* in, Real* out, int64_t width) {
+      return product(true, in, out, width);
+    };
+    return map;
+  }
+
+  Status solve(const LsmrOptions& options, const Threads& threads = {}) {
+    return lsmr<Real>(map(), reinterpret_cast<const Real*>(b.data()),
+                      reinterpret_cast<Real*>(x.data()), p, options, reports, threads);
+  }
+
+  // The largest element of Aᴴ (b - A x), computed anew.
+  double worst_gradient() const {
+    double worst = 0;
+    for (int64_t item = 0; item < items; ++item) {
+      for (int64_t j = 0; j < p; ++j) {
+        std::vector<Scalar> gradient(static_cast<size_t>(columns));
+        for (int64_t r = 0; r < rows; ++r) {
+          Scalar residual = b[static_cast<size_t>((item * rows + r) * p + j)];
+          for (int64_t c = 0; c < columns; ++c) {
+            residual -= at(item, r, c) * x[static_cast<size_t>((item * columns + c) * p + j)];
+          }
+          for (int64_t c = 0; c < columns; ++c) {
+            gradient[static_cast<size_t>(c)] += conjugate(at(item, r, c)) * residual;
+          }
+        }
+        for (const Scalar& element : gradient) {
+          worst = std::max(worst, static_cast<double>(std::abs(element)));
+        }
+      }
+    }
+    return worst;
+  }
+
+  int64_t items, rows, columns, p;
+  std::vector<Scalar> a, b, x;
+  std::vector<LsmrReport> reports;
+};
+
+template <class Scalar>
+class LsmrTest : public testing::Test {};
+using Scalars = testing::Types<float, double, std::complex<float>, std::complex<double>>;
+TYPED_TEST_SUITE(LsmrTest, Scalars);
+
+TYPED_TEST(LsmrTest, TheNormalEquationsHold) {
+  using Real = decltype(std::abs(TypeParam()));
+  const double epsilon = std::numeric_limits<Real>::epsilon();
+  for (const int64_t p : {1, 3, 20}) {
+    for (const int64_t columns : {6, 30}) {
+      Problem<TypeParam, Real> problem(2, 17, columns, p);
+      ASSERT_EQ(problem.solve({20 * epsilon, 500, {}}), Status::done);
+      EXPECT_LE(problem.worst_gradient(), 1e4 * epsilon) << p << " " << columns;
+      for (const LsmrReport& report : problem.reports) {
+        EXPECT_NE(report.ending, Ending::limit);
+        EXPECT_GT(report.iterations, 0);
+      }
+    }
+  }
+}
+
+// Many rows, so that there are several blocks, and columns that end one after the other.
+TEST(Lsmr, ResultsDoNotDependOnThreads) {
+  Problem<double, double> problem(1, 9000, 3, 9);
+  for (size_t i = 0; i < problem.b.size(); ++i) {
+    if (i % 9 < 4) problem.b[i] = problem.a[i / 9 * 3];
+  }
+  Problem<double, double> other = problem;
+  ASSERT_EQ(problem.solve({1e-13, 50, {}}), Status::done);
+  ASSERT_EQ(other.solve({1e-13, 50, {}}, threads(3)), Status::done);
+  EXPECT_EQ(problem.x, other.x);
+  EXPECT_LE(problem.worst_gradient(), 1e-8);
+  EXPECT_EQ(problem.reports[0].iterations, other.reports[0].iterations);
+  EXPECT_NEAR(problem.x[0], 1, 1e-12);  // of the first column of A
+  EXPECT_LE(problem.reports[0].residual_norm, 1e-9);
+}
+
+TEST(Lsmr, StopsAtTheLimitAndSaysSo) {
+  Problem<double, double> problem(1, 20, 10, 2);
+  ASSERT_EQ(problem.solve({0, 3, {}}), Status::done);
+  for (const LsmrReport& report : problem.reports) {
+    EXPECT_EQ(report.ending, Ending::limit);
+    EXPECT_EQ(report.iterations, 3);
+    EXPECT_GT(report.optimality, 1e-6);
+  }
+}
+
+TEST(Lsmr, CallsBetweenIterationsAndPassesOnWhatIsThrown) {
+  Problem<double, double> problem(1, 20, 10, 1);
+  int calls = 0;
+  const auto interrupt = [&] {
+    if (++calls == 4) throw std::runtime_error("enough");
+  };
+  EXPECT_THROW(static_cast<void>(problem.solve({0, 100, interrupt})), std::runtime_error);
+  EXPECT_EQ(calls, 4);
+}
+
+TEST(Lsmr, ReturnsTheErrorOfAProduct) {
+  Problem<double, double> problem(1, 4, 2, 1);
+  LinearMap<double> map = problem.map();
+  map.multiply_adjoint = [](const double*, double*, int64_t) { return Status::bad_index; };
+  EXPECT_EQ(
+      lsmr<double>(map, problem.b.data(), problem.x.data(), 1, {1e-10, 10, {}}, problem.reports),
+      Status::bad_index);
+}
+
+}  // namespace
+}  // namespace spgrad::kernels::test
