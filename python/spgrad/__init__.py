@@ -4,9 +4,12 @@
 ``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
 ``Pattern`` prepares a structure for many of them. ``sddmm`` and its like are the products of two
 dense matrices at the entries of a sparse one. ``from_scipy`` and ``to_scipy`` share memory with
-SciPy. ``nn`` has layers with sparse weights, ``cuda``
-what concerns CUDA devices alone.
+SciPy. ``nn`` has layers with sparse weights, ``distributed`` products over several machines,
+``cuda`` what concerns CUDA devices alone.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from spgrad import cuda, nn
 from spgrad._build import __version__
@@ -40,6 +43,7 @@ __all__ = [
     "csr_mm",
     "csr_sddmm",
     "cuda",
+    "distributed",
     "empty_cache",
     "from_scipy",
     "instruction_set",
@@ -53,3 +57,14 @@ __all__ = [
     "to_scipy",
     "use_instruction_set",
 ]
+
+if TYPE_CHECKING:
+    from spgrad import distributed
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import ``distributed`` when it is first used: that takes as long as a second."""
+        if name == "distributed":
+            return importlib.import_module("spgrad.distributed")
+        message = f"module 'spgrad' has no attribute {name!r}"
+        raise AttributeError(message)

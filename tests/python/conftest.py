@@ -47,6 +47,7 @@ LONGEST = (
     "test_limits",
     "test_nn",
     "test_processes",
+    "test_processes_of_ranks",
     "test_comparison",
     "test_training",
     "test_pattern",

@@ -1,0 +1,13 @@
+"""Products of matrices that lie on several machines, by ``torch.distributed``.
+
+``RowSharded`` is a sparse matrix whose rows are shared out to ranks; its products move only the
+rows of the dense operand that other ranks need. ``partition`` finds an order of rows that needs
+few. docs/distributed.md tells when this is worth it, and what it costs.
+"""
+
+from spgrad.distributed._files import save
+from spgrad.distributed._partition import partition
+from spgrad.distributed._report import Report
+from spgrad.distributed._row_sharded import RowSharded
+
+__all__ = ["Report", "RowSharded", "partition", "save"]

@@ -1,0 +1,155 @@
+"""How a sharded matrix is made: of local rows, of one rank's matrix, of a file."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spgrad.distributed._agreement import DTYPES, Words, agree
+from spgrad.distributed._files import Folder
+from spgrad.distributed._plan import Plan
+from spgrad.distributed._scatter import Whole, scatter
+from spgrad.distributed._structure import Layout, Rows, check, chunk_starts, lay_out, sizes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from spgrad.distributed._ranks import Ranks
+
+
+class Built(NamedTuple):
+    """A sharded matrix, as one rank has it."""
+
+    ranks: Ranks
+    shape: tuple[int, int]
+    layout: Layout
+    plan: Plan
+    whole: Whole | None = None  # on the rank that has it
+    source: int | None = None  # which rank that is
+    folder: Folder | None = None  # where the values are
+
+
+def from_local(
+    ranks: Ranks, rows: Callable[[], Rows], max_halo_bytes: int | None, step: str
+) -> Built:
+    """Make the matrix of what `rows` gives on each rank; its errors reach all."""
+    wrong: Exception | None = None
+    try:
+        own = rows()
+        check(own, ranks.device)
+    except (ValueError, RuntimeError, ImportError) as error:
+        own, wrong = Rows(torch.zeros(1), torch.zeros(0), (0, 0)), error
+    layout = lay_out(ranks, own, max_halo_bytes, step, wrong)
+    plan = Plan(
+        ranks,
+        own.crow_indices.long(),
+        own.col_indices.long(),
+        torch.tensor(layout.column_starts, device=ranks.device),
+        max_halo_bytes,
+        step,
+    )
+    return Built(ranks, own.shape, layout, plan)
+
+
+def from_file(ranks: Ranks, path: str | Path, max_halo_bytes: int | None) -> Built:
+    """Let each rank read its rows, which are those of torch.chunk."""
+    opened: list[Folder] = []
+
+    def rows() -> Rows:
+        folder = Folder(path)
+        opened.append(folder)
+        starts = chunk_starts(folder.shape[0], ranks.size)
+        indices = folder.rows(*starts[ranks.rank : ranks.rank + 2])
+        crow_indices, col_indices = (tensor.to(ranks.device) for tensor in indices)
+        return Rows(crow_indices, col_indices, folder.shape)
+
+    built = from_local(ranks, rows, max_halo_bytes, "RowSharded.from_file")
+    return built._replace(folder=opened[0])
+
+
+def from_rank(
+    ranks: Ranks,
+    whole: Callable[[], Whole],
+    src: int,
+    max_halo_bytes: int | None,
+) -> Built:
+    """Share out the rows of what `whole` gives on rank `src`."""
+    step = "RowSharded.from_rank"
+    wrong: Exception | None = None
+    matrix = None
+    if not 0 <= src < ranks.size:
+        wrong = ValueError(f"src must be in [0, {ranks.size}), but received {src}")
+    try:
+        if ranks.rank == src:
+            matrix = whole()
+    except (ValueError, RuntimeError) as error:
+        wrong = error
+    shape = (-1, -1) if matrix is None else matrix.shape
+    notes = agree(ranks, Words(step), wrong, (src, *shape))
+    if notes[:, 0].unique().numel() > 1:
+        message = f"all ranks must name the same src, but received {notes[:, 0].tolist()}"
+        raise RuntimeError(message)
+    n, m = notes[src, 1:3].tolist()
+    known = torch.zeros(2 * ranks.size + 1, dtype=torch.int64)
+    if matrix is not None:
+        known = torch.tensor([*matrix.row_starts, *matrix.nnz_of_ranks()])
+    known = ranks.all_gather(known, step)[src]
+    starts, lengths = known[: ranks.size + 1], known[ranks.size + 1 :]
+
+    def share_out(share_of: Callable[[int, int], Tensor] | None, lengths: Tensor) -> Tensor:
+        share = None if share_of is None else _of_ranks(share_of, starts.tolist())
+        return scatter(ranks, src, share, torch.int64, lengths.tolist(), step)
+
+    counts = share_out(matrix and matrix.counts, starts.diff())
+    columns = share_out(matrix and matrix.columns, lengths)
+    crow_indices = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    built = from_local(ranks, lambda: Rows(crow_indices, columns, (n, m)), max_halo_bytes, step)
+    return built._replace(whole=matrix, source=src)
+
+
+def _of_ranks(
+    share_of: Callable[[int, int], Tensor], row_starts: Sequence[int]
+) -> Callable[[int], Tensor]:
+    return lambda rank: share_of(row_starts[rank], row_starts[rank + 1])
+
+
+def local_values(built: Built, values: Tensor | None) -> Tensor:
+    """Give each rank its part of values that all ranks have, or one, or a file."""
+    step = "RowSharded.local"
+    ranks, layout = built.ranks, built.layout
+    wrong = _wrong_with_values(built, values)
+    dtype = -1 if wrong or values is None else DTYPES.index(values.dtype)
+    notes = agree(ranks, Words(step, structure=layout.number), wrong, (dtype,))
+    if built.source is not None:
+        share_of = None
+        if built.whole is not None and values is not None:
+            share_of = _of_ranks(partial(built.whole.values, values.detach()), layout.row_starts)
+        dtype = int(notes[built.source, 0])
+        lengths = sizes_of(layout.entry_starts)
+        return scatter(ranks, built.source, share_of, DTYPES[dtype], lengths, step)
+    begin, end = layout.entry_starts[ranks.rank : ranks.rank + 2]
+    if values is None and built.folder is not None:
+        return built.folder.values(begin, end).to(ranks.device)
+    assert values is not None  # noqa: S101 - it was checked above
+    return values.detach()[begin:end].to(ranks.device, copy=True)
+
+
+def _wrong_with_values(built: Built, values: object) -> Exception | None:
+    total = built.layout.entry_starts[-1]
+    is_scattered, is_source = built.source is not None, built.whole is not None
+    accepted = f"values must be a tensor of shape ({total},)"
+    may_be_none = not is_source if is_scattered else built.folder is not None
+    if may_be_none and values is None:
+        return None
+    if is_scattered and not is_source:
+        accepted = "values must be None on the ranks that A was scattered to"
+    elif isinstance(values, Tensor) and values.shape == (total,) and values.dtype in DTYPES:
+        return None
+    received = type(values).__name__
+    if isinstance(values, Tensor):
+        received = f"{values.dtype} of shape {tuple(values.shape)}"
+    return ValueError(f"{accepted}, but received {received}")

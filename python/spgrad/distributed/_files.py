@@ -1,0 +1,129 @@
+"""A matrix on disk, of which each rank reads its own rows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spgrad._arguments import refuse_others_than_tensors
+from spgrad.distributed._agreement import DTYPES
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_FORMAT = 1
+_NAMES = ("crow_indices", "col_indices", "values")
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+
+
+def _numpy() -> ModuleType:
+    try:
+        return importlib.import_module("numpy")
+    except ImportError as error:
+        message = "files of spgrad.distributed need NumPy: pip install numpy"
+        raise ImportError(message) from error
+
+
+def save(path: str | Path, A: Tensor) -> None:
+    """Write a sparse CSR tensor to a folder that :meth:`RowSharded.from_file` reads.
+
+    >>> import tempfile, torch, spgrad
+    >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     spgrad.distributed.save(folder, A)
+    ...     sharded = spgrad.distributed.RowSharded.from_file(folder)
+    ...     values = sharded.local()
+    >>> values
+    tensor([2., 3., 4.])
+
+    The folder has ``crow_indices.npy``, ``col_indices.npy`` and ``values.npy``, in the format of
+    NumPy, which is needed for it, and ``matrix.json`` with the shape. bfloat16, which NumPy lacks,
+    is kept as int16.
+
+    Args:
+        path: The folder, which is made where it is missing; what it has of these files is replaced.
+        A: Sparse CSR tensor of shape ``(n, m)``, of any dtype that :func:`spgrad.sparse_mm` takes.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        ValueError: ``A`` is no sparse CSR tensor of two dimensions, or of another dtype.
+        ImportError: There is no NumPy.
+        OSError: The folder cannot be written to.
+
+    """
+    refuse_others_than_tensors(A=A)
+    if A.layout != torch.sparse_csr or A.dim() != 2 or A.dtype not in DTYPES:  # noqa: PLR2004
+        message = (
+            "A must be a sparse CSR tensor of shape (n, m) with float or complex values, "
+            f"but received {A.layout} of shape {tuple(A.shape)} and {A.dtype}"
+        )
+        raise ValueError(message)
+    np = _numpy()
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = A.values().detach()
+    stored = values.view(torch.int16) if values.dtype == torch.bfloat16 else values
+    for name, tensor in zip(_NAMES, (A.crow_indices(), A.col_indices(), stored), strict=True):
+        np.save(folder / f"{name}.npy", tensor.resolve_conj().cpu().numpy())
+    about = {
+        "format": _FORMAT,
+        "shape": list(A.shape),
+        "values": str(A.dtype).removeprefix("torch."),
+    }
+    (folder / "matrix.json").write_text(json.dumps(about) + "\n")
+
+
+class Folder:
+    """A folder that `save` has written, opened without reading it."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Map the files into memory.
+
+        Raises:
+            ValueError: It is no such folder.
+            ImportError: There is no NumPy.
+
+        """
+        np = _numpy()
+        folder = Path(path)
+        try:
+            about = json.loads((folder / "matrix.json").read_text())
+            n, m = about["shape"]
+            self.dtype = _BY_NAME[about["values"]]
+            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = (
+                "path must be a folder that spgrad.distributed.save has written, "
+                f"but received {str(folder)!r}: {error}"
+            )
+            raise ValueError(message) from error
+        self.shape = (int(n), int(m))
+        self._crow_indices, self._col_indices, self._values = arrays
+        if about.get("format") != _FORMAT or self._crow_indices.shape != (self.shape[0] + 1,):
+            message = (
+                f"{str(folder)!r} must have format {_FORMAT} and n + 1 = {self.shape[0] + 1} "
+                f"offsets, but received format {about.get('format')} and offsets of shape "
+                f"{self._crow_indices.shape}"
+            )
+            raise ValueError(message)
+
+    def rows(self, first_row: int, last_row: int) -> tuple[Tensor, Tensor]:
+        """Read offsets and columns of these rows."""
+        offsets = _read(self._crow_indices, first_row, last_row + 1)
+        begin, end = int(offsets[0]), int(offsets[-1])
+        return offsets - begin, _read(self._col_indices, begin, end)
+
+    def values(self, begin: int, end: int) -> Tensor:
+        """Read the values of these entries."""
+        return _read(self._values, begin, end).view(self.dtype)
+
+
+def _read(array: Any, begin: int, end: int) -> Tensor:
+    return torch.from_numpy(array[begin:end].copy())

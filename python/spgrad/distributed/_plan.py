@@ -1,0 +1,173 @@
+"""What a rank does of a product: rows without halo first, the others once the halo is there.
+
+Whole rows, not the columns within and outside of the rank's own: the entries of a row keep their
+order, and C has the bits that one process computes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spgrad._pattern import Pattern
+from spgrad.distributed._exchange import Exchange
+
+if TYPE_CHECKING:
+    from spgrad.distributed._ranks import Ranks
+
+
+class Interior(NamedTuple):
+    """Rows whose entries are all in this rank's own columns; the other rows are empty here."""
+
+    pattern: Pattern
+    entries: Tensor | None  # which of this rank's they are; None: all
+
+
+class Round(NamedTuple):
+    """Entries of the other rows, and the rows of B that they need, in one matrix.
+
+    Its columns are `own_rows` of this rank's B, then what `exchange` receives.
+    """
+
+    pattern: Pattern
+    entries: Tensor
+    rows: Tensor
+    own_rows: Tensor
+    exchange: Exchange
+
+    @property
+    def halo_rows(self) -> int:
+        """Rows of B that are received."""
+        return self.pattern.shape[-1] - len(self.own_rows)
+
+
+class Plan:
+    """The structure of one rank, cut up: made once, for all products."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what one rank knows of the matrix
+        self,
+        ranks: Ranks,
+        crow_indices: Tensor,
+        col_indices: Tensor,
+        starts: Tensor,
+        max_halo_bytes: int | None,
+        step: str,
+    ) -> None:
+        """Find the halo, tell the other ranks, and cut up the entries.
+
+        Args:
+            ranks: Who takes part.
+            crow_indices: Of this rank's rows, int64, checked.
+            col_indices: Columns in the whole matrix, int64, checked.
+            starts: Where the columns of each rank begin, and the end of the last.
+            max_halo_bytes: Of the halo of a round, or None: the halo in one round.
+            step: Who asks.
+
+        """
+        begin, end = starts[ranks.rank : ranks.rank + 2].tolist()
+        outside = (col_indices < begin) | (col_indices >= end)
+        halo, halo_places = torch.unique(col_indices[outside], return_inverse=True)
+        self.rows = len(crow_indices) - 1
+        self.entries = len(col_indices)
+        self.halo_rows = len(halo)
+        self.own_columns = end - begin
+        self._size = ranks.size
+        self._max_halo_bytes = max_halo_bytes
+        self._exchange = Exchange.of_halo(ranks, halo, starts, step)
+        counts = crow_indices.diff()
+        row_of = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        is_boundary = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
+        is_boundary[row_of[outside]] = True
+        of_boundary = is_boundary[row_of]
+        columns = col_indices - begin
+        self.interior = _interior(
+            counts.masked_fill(is_boundary, 0), columns, of_boundary, self.own_columns
+        )
+        columns[outside] = self.own_columns + halo_places
+        entries = of_boundary.nonzero().flatten()
+        self._boundary = _Boundary(entries, row_of[entries], columns[entries])
+        self._rounds: dict[tuple[int, ...], tuple[Round, ...]] = {}
+        self._most_received: list[int] = []
+        if max_halo_bytes is None:
+            self._rounds_of_ends((ranks.size,))
+            del self._boundary  # all that can be asked for is made
+        else:
+            received = torch.tensor(self._exchange.received).roll(-ranks.rank)
+            self._most_received = ranks.largest(received, step).tolist()
+
+    def rounds(self, row_bytes: int) -> tuple[Round, ...]:
+        """Give the rounds in which rows of so many bytes are fetched: the same on all ranks.
+
+        Ranks are taken by their distance in the ring, so that each sends about as much as it
+        receives in a round.
+        """
+        if self._max_halo_bytes is None:
+            return self._rounds_of_ends((self._size,))
+        most = self._max_halo_bytes // max(row_bytes, 1)
+        ends = []
+        total = 0
+        for distance, rows in enumerate(self._most_received[1:], start=1):
+            if total > 0 and total + rows > most:
+                ends.append(distance)
+                total = 0
+            total += rows
+        return self._rounds_of_ends((*ends, self._size))
+
+    def _rounds_of_ends(self, ends: tuple[int, ...]) -> tuple[Round, ...]:
+        """Make the rounds that end before these distances, or look them up."""
+        if self._size == 1:
+            return ()
+        if ends not in self._rounds:
+            self._rounds[ends] = tuple(
+                self._round(range(first, end))
+                for first, end in zip((1, *ends[:-1]), ends, strict=True)
+            )
+        return self._rounds[ends]
+
+    def _round(self, distances: range) -> Round:
+        """Make the matrix of what ranks at these distances send; own columns are in the first."""
+        exchange = self._exchange.within(distances)
+        rank = exchange.ranks.rank
+        device = self._boundary.columns.device
+        received = torch.tensor(self._exchange.received, device=device)
+        owner = torch.repeat_interleave(torch.arange(self._size, device=device), received)
+        distance = (owner - rank) % self._size
+        is_needed = torch.zeros(self.own_columns + self.halo_rows, dtype=torch.bool, device=device)
+        is_needed[self.own_columns :] = (distance >= distances.start) & (distance < distances.stop)
+        if distances.start == 1:
+            own = self._boundary.columns[self._boundary.columns < self.own_columns]
+            is_needed[own] = True
+        chosen = is_needed[self._boundary.columns]
+        rows, counts = torch.unique_consecutive(self._boundary.rows[chosen], return_counts=True)
+        places = is_needed.cumsum(0) - 1
+        needed = int(is_needed.sum())
+        pattern = Pattern.from_csr(
+            _offsets(counts), places[self._boundary.columns[chosen]], (len(rows), needed)
+        )
+        own_rows = is_needed[: self.own_columns].nonzero().flatten()
+        return Round(pattern, self._boundary.entries[chosen], rows, own_rows, exchange)
+
+
+class _Boundary(NamedTuple):
+    """Entries of rows that need halo, in order: which, their rows, their columns.
+
+    Columns below the number of own columns are own ones, the others count the halo.
+    """
+
+    entries: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+def _interior(counts: Tensor, columns: Tensor, of_boundary: Tensor, own_columns: int) -> Interior:
+    shape = (len(counts), own_columns)
+    if not of_boundary.any():
+        return Interior(Pattern.from_csr(_offsets(counts), columns, shape), None)
+    entries = (~of_boundary).nonzero().flatten()
+    return Interior(Pattern.from_csr(_offsets(counts), columns[entries], shape), entries)
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

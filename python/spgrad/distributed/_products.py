@@ -1,0 +1,170 @@
+"""The products of a matrix whose rows are shared out to ranks, each the derivative of the others.
+
+What mm, mm_transposed and sddmm are on one process, they are here on all ranks together: the
+second operand of mm and sddmm comes with its halo, the result of mm_transposed sends its halo back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from spgrad.distributed._exchange import Arrival
+    from spgrad.distributed._plan import Interior, Plan, Round
+
+_pattern_mm_backward = torch.ops.spgrad.pattern_mm_backward.default
+
+# The rows of an operand that a round needs, where they are already here.
+Needed = tuple[Tensor, ...]
+
+
+class Task(NamedTuple):
+    """A plan, and who multiplies with it: the text for errors."""
+
+    plan: Plan
+    product: str
+
+    def rounds(self, B: Tensor) -> tuple[Round, ...]:
+        """Give the rounds for rows as wide as those of B."""
+        return self.plan.rounds(B.shape[1] * B.element_size())
+
+
+def _of(values: Tensor, part: Interior | Round) -> Tensor:
+    return values if part.entries is None else values.index_select(0, part.entries)
+
+
+def _start(task: Task, part: Round, B: Tensor) -> Arrival:
+    B = B.resolve_conj()
+    needed = B.new_empty(part.pattern.shape[-1], B.shape[1])
+    own = len(part.own_rows)
+    arrival = part.exchange.start(B, needed[own:], task.product)
+    torch.index_select(B, 0, part.own_rows, out=needed[:own])
+    return arrival._replace(rows=needed)
+
+
+class _Halo:
+    """The rows of B that each round needs, fetched one round after the other.
+
+    The first is under way from the start. Only where there is one round they are kept.
+    """
+
+    def __init__(self, task: Task, B: Tensor, needed: Needed) -> None:
+        """Start to fetch what is not here."""
+        self._task, self._B, self._needed = task, B, needed
+        self._rounds = task.rounds(B)
+        self._first = _start(task, self._rounds[0], B) if self._rounds and not needed else None
+
+    def __iter__(self) -> Iterator[tuple[Round, Tensor]]:
+        """Give each round and the rows that it needs."""
+        for number, part in enumerate(self._rounds):
+            if self._needed:
+                rows = self._needed[number]
+            elif number == 0 and self._first is not None:
+                rows = self._first.wait()
+            else:
+                rows = _start(self._task, part, self._B).wait()
+            yield part, rows
+            if len(self._rounds) == 1:
+                self._needed = (rows,)
+
+    @property
+    def kept(self) -> Needed:
+        """What a later product need not fetch again."""
+        return self._needed
+
+
+def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, Needed]:
+    """Multiply; also give the rows of B that a later product need not fetch again."""
+    halo = _Halo(task, B, needed)
+    interior = task.plan.interior
+    C = interior.pattern.mm(_of(values, interior), B)
+    for number, (part, rows) in enumerate(halo):
+        more = part.pattern.mm(_of(values, part), rows)
+        # The first round is a copy, which keeps the sign of zeros as well.
+        (C.index_copy_ if number == 0 else C.index_add_)(0, part.rows, more)
+    return C, halo.kept
+
+
+def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Needed]:
+    """Multiply at the entries; also give the rows of Y that a later product need not fetch."""
+    halo = _Halo(task, Y, needed)
+    interior = task.plan.interior
+    of_parts: list[tuple[Interior | Round, Tensor]] = [(interior, interior.pattern.sddmm(X, Y))]
+    for part, rows in halo:
+        more = part.pattern.sddmm(X.index_select(0, part.rows), rows)
+        of_parts.append((part, more))
+    return _put_together(task, of_parts), halo.kept
+
+
+def _put_together(task: Task, of_parts: list[tuple[Interior | Round, Tensor]]) -> Tensor:
+    """Put what each part has for its entries into the order of all."""
+    _, products = of_parts[0]
+    together = products.new_empty(task.plan.entries)
+    for part, products in of_parts:
+        if part.entries is None:
+            return products
+        together.index_copy_(0, part.entries, products)
+    return together
+
+
+def mm_transposed(task: Task, values: Tensor, X: Tensor) -> Tensor:
+    """Multiply the transposed matrix; sums for rows of other ranks are sent to them."""
+    partial_sums = (
+        (part, part.pattern.mm_transposed(_of(values, part), X.index_select(0, part.rows)))
+        for part in task.rounds(X)
+    )
+    interior = task.plan.interior
+    return _add_up(
+        task, partial_sums, lambda: interior.pattern.mm_transposed(_of(values, interior), X)
+    )
+
+
+def gradients(
+    task: Task, values: Tensor, B: Tensor, grad: Tensor, needed: Needed
+) -> tuple[Tensor, Tensor]:
+    """Give both gradients of mm, in one pass over the entries."""
+    of_parts: list[tuple[Interior | Round, Tensor]] = []
+
+    def of_part(part: Interior | Round, rows: Tensor, grad_rows: Tensor) -> Tensor:
+        pattern = part.pattern
+        products: Tensor
+        partial_sum: Tensor
+        products, partial_sum = _pattern_mm_backward(
+            *pattern._tensors,  # noqa: SLF001
+            pattern.shape,
+            _of(values, part),
+            rows,
+            grad_rows,
+        )
+        of_parts.append((part, products))
+        return partial_sum
+
+    partial_sums = (
+        (part, of_part(part, rows, grad.index_select(0, part.rows)))
+        for part, rows in _Halo(task, B, needed)
+    )
+    grad_B = _add_up(task, partial_sums, lambda: of_part(task.plan.interior, B, grad))
+    return _put_together(task, of_parts), grad_B
+
+
+def _add_up(
+    task: Task, partial_sums: Iterator[tuple[Round, Tensor]], interior: Callable[[], Tensor]
+) -> Tensor:
+    """Send the sums of each round to the ranks of the halo; add up this rank's own and those.
+
+    The interior is done while the first are under way.
+    """
+    total = None
+    for part, partial_sum in partial_sums:
+        own = len(part.own_rows)
+        arrival = part.exchange.start_back(partial_sum[own:], task.product)
+        if total is None:
+            total = interior()
+        total.index_add_(0, part.own_rows, partial_sum[:own])
+        part.exchange.add_back(total, arrival)
+    return interior() if total is None else total

@@ -1,0 +1,445 @@
+"""A sparse matrix whose rows are shared out to ranks, as users call it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+from spgrad.distributed import _autograd, _construction
+from spgrad.distributed._agreement import DTYPES, Words, agree
+from spgrad.distributed._ranks import Ranks
+from spgrad.distributed._report import Report
+from spgrad.distributed._scatter import Whole
+from spgrad.distributed._structure import Rows, chunk_starts, sizes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from spgrad.distributed._construction import Built
+
+
+class RowSharded:
+    """A sparse matrix whose rows are shared out to ranks, with gradients that stay where they are.
+
+    Each rank has some rows of A, the same rows of C, and some rows of B. A product moves the rows
+    of B that other ranks' entries need (the halo) and nothing else; the backward pass moves as many
+    back. :meth:`from_local`, :meth:`from_rank` and :meth:`from_file` make one.
+
+    >>> import torch, spgrad
+    >>> A = spgrad.distributed.RowSharded.from_local(
+    ...     torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), (2, 3)
+    ... )
+    >>> A
+    RowSharded(shape=(2, 3), rank 0 of 1: 2 rows, 3 entries, 0 rows of halo)
+    >>> values = torch.nn.Parameter(torch.tensor([2.0, 3.0, 4.0]))
+    >>> A.mm(values, torch.eye(3)).sum().backward()
+    >>> values.grad
+    tensor([1., 1., 1.])
+
+    All ranks of the mesh call the same methods in the same order, and go the same way through
+    backward passes. Each call compares a few words between ranks first, so that ranks that
+    disagree, and errors of one, are the same error on all. Without a mesh there is one rank.
+
+    Args:
+        built: What the constructors hand over; use those.
+
+    Raises:
+        TypeError: It is made without one of the constructors.
+
+    """
+
+    def __init__(self, built: Built) -> None:
+        """Take over what a constructor has built."""
+        if not isinstance(built, _construction.Built):
+            message = (
+                "RowSharded must be made by from_local, from_rank or from_file, "
+                f"but received {type(built).__name__}"
+            )
+            raise TypeError(message)
+        self._built = built
+        self._sharded = _autograd.Sharded(built.ranks, built.layout.number, built.plan)
+
+    @classmethod
+    def from_local(  # noqa: PLR0913 - with their names
+        cls,
+        crow_indices: Tensor,
+        col_indices: Tensor,
+        shape: Sequence[int],
+        mesh: DeviceMesh | None = None,
+        *,
+        own_columns: int | None = None,
+        max_halo_bytes: int | None = None,
+    ) -> RowSharded:
+        """Make a matrix of the rows that each rank has.
+
+        >>> import torch, spgrad
+        >>> crow_indices, col_indices = torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2])
+        >>> spgrad.distributed.RowSharded.from_local(crow_indices, col_indices, (2, 3)).nnz
+        3
+
+        Args:
+            crow_indices: Shape ``(rows + 1,)``, int32 or int64: where each of this rank's rows
+                starts, beginning with 0. Ranks may have different numbers of rows, and none.
+            col_indices: Shape ``(nnz,)``, int32 or int64: columns in the whole matrix, in
+                ``[0, m)``, in any order within a row; repeated ones add up.
+            shape: ``(n, m)`` of the whole matrix.
+            mesh: ``DeviceMesh`` of one dimension, or None: this process alone.
+            own_columns: Rows of B that this rank has. By default as many as rows of A where n = m,
+                else those of ``torch.chunk``.
+            max_halo_bytes: Of the rows of B that are received at a time, those of one rank at
+                least; the halo comes in rounds then, and is fetched again for the gradient of
+                ``values``. None: all at once.
+
+        Returns:
+            The matrix, with copies of the indices.
+
+        Raises:
+            ValueError: An argument is no tensor, shapes do not fit on some rank or all together, or
+                the mesh has another number of dimensions.
+            RuntimeError: Indices of a rank are malformed, of another dtype or on another device
+                than the mesh; or ranks disagree.
+
+        """
+        return cls(
+            _construction.from_local(
+                Ranks(mesh),
+                lambda: Rows.of(crow_indices, col_indices, shape, own_columns),
+                max_halo_bytes,
+                "RowSharded.from_local",
+            )
+        )
+
+    @classmethod
+    def from_rank(  # noqa: PLR0913 - with their names
+        cls,
+        A: Tensor | None,
+        src: int = 0,
+        mesh: DeviceMesh | None = None,
+        *,
+        permutation: Tensor | None = None,
+        row_starts: Sequence[int] | None = None,
+        max_halo_bytes: int | None = None,
+    ) -> RowSharded:
+        """Share out the rows of a sparse tensor that one rank has, in pieces of bounded size.
+
+        >>> import torch, spgrad
+        >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr()
+        >>> sharded = spgrad.distributed.RowSharded.from_rank(A)
+        >>> sharded.local(A.values())
+        tensor([2., 3., 4.])
+
+        Args:
+            A: Sparse CSR tensor of shape ``(n, m)``, on rank ``src``; None on the others. Its
+                values are not looked at. It is kept for :meth:`local`.
+            src: The rank in the mesh that has it.
+            mesh: As :meth:`from_local` takes it.
+            permutation: On rank ``src``: int64 of shape ``(n,)``, for n = m. Row and column i of
+                the sharded matrix are row and column ``permutation[i]`` of A, as
+                :func:`spgrad.distributed.partition` has it.
+            row_starts: On rank ``src``: where the rows of each rank begin, and n. By default as
+                ``torch.chunk`` and DTensor have it.
+            max_halo_bytes: As :meth:`from_local` takes it.
+
+        Returns:
+            The matrix.
+
+        Raises:
+            ValueError: ``A`` is no sparse CSR tensor of two dimensions on rank ``src``, or
+                ``permutation`` or ``row_starts`` do not fit.
+            RuntimeError: Its indices are malformed, or ranks disagree.
+
+        """
+        ranks = Ranks(mesh)
+        return cls(
+            _construction.from_rank(
+                ranks,
+                lambda: Whole.of(A, permutation, row_starts, ranks.size),
+                src,
+                max_halo_bytes,
+            )
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        mesh: DeviceMesh | None = None,
+        *,
+        max_halo_bytes: int | None = None,
+    ) -> RowSharded:
+        """Let each rank read its own rows of a folder that ``spgrad.distributed.save`` has written.
+
+        >>> import tempfile, torch, spgrad
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     spgrad.distributed.save(folder, torch.eye(3).to_sparse_csr())
+        ...     spgrad.distributed.RowSharded.from_file(folder)
+        RowSharded(shape=(3, 3), rank 0 of 1: 3 rows, 3 entries, 0 rows of halo)
+
+        Args:
+            path: The folder, which all ranks can read.
+            mesh: As :meth:`from_local` takes it.
+            max_halo_bytes: As :meth:`from_local` takes it.
+
+        Returns:
+            The matrix. :meth:`local` without an argument reads the values.
+
+        Raises:
+            ValueError: ``path`` is no such folder on some rank.
+            RuntimeError: Indices are malformed, or ranks disagree.
+            ImportError: There is no NumPy.
+
+        """
+        return cls(_construction.from_file(Ranks(mesh), path, max_halo_bytes))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape ``(n, m)`` of the whole matrix."""
+        return torch.Size(self._built.shape)
+
+    @property
+    def nnz(self) -> int:
+        """Number of this rank's entries."""
+        return self._built.plan.entries
+
+    @property
+    def halo_rows(self) -> int:
+        """Rows of B that this rank receives in a product."""
+        return self._built.plan.halo_rows
+
+    @property
+    def row_starts(self) -> tuple[int, ...]:
+        """Where the rows of A and C of each rank begin, and n."""
+        return self._built.layout.row_starts
+
+    @property
+    def column_starts(self) -> tuple[int, ...]:
+        """Where the rows of B of each rank begin, and m."""
+        return self._built.layout.column_starts
+
+    @property
+    def entry_starts(self) -> tuple[int, ...]:
+        """Where the entries of each rank begin among those of all, and their number."""
+        return self._built.layout.entry_starts
+
+    def local(self, values: Tensor | None = None) -> Tensor:
+        """Give this rank's part of the values of all entries.
+
+        >>> import torch, spgrad
+        >>> A = torch.eye(3).to_sparse_csr()
+        >>> spgrad.distributed.RowSharded.from_rank(A).local(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([1., 2., 3.])
+
+        Args:
+            values: After :meth:`from_local` and :meth:`from_file`: a value for each entry of the
+                whole matrix, in the order of rows, on every rank. After :meth:`from_rank`: on rank
+                ``src``, in the order of A's entries there; None on the others. After
+                :meth:`from_file`, None everywhere: those of the file.
+
+        Returns:
+            A new tensor of shape ``(nnz,)`` on the mesh's device, in the order of this rank's
+            entries.
+
+        Raises:
+            ValueError: ``values`` has another shape than it must, on some rank.
+            RuntimeError: It has a dtype that is not supported, or ranks disagree.
+
+        """
+        return _construction.local_values(self._built, values)
+
+    def mm(self, values: Tensor, B: Tensor) -> Tensor:
+        """Multiply the matrix with these values by a dense one.
+
+        >>> import torch, spgrad
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(2).to_sparse_csr())
+        >>> A.mm(torch.tensor([2.0, 3.0]), torch.ones(2, 2))
+        tensor([[2., 2.],
+                [3., 3.]])
+
+        Args:
+            values: This rank's values, of shape ``(nnz,)`` and any dtype that
+                :func:`spgrad.sparse_mm` takes.
+            B: This rank's rows of the dense matrix, of shape ``(rows, p)``; or all of it, as a
+                ``DTensor`` with placement ``Shard(0)`` on the mesh, where all ranks have rows as
+                ``torch.chunk`` has it. Dtype and device are those of ``values``.
+
+        Returns:
+            This rank's rows of the product, or a ``DTensor`` with ``Shard(0)`` where B is one. They
+            have the bits that one rank computes (docs/distributed.md has the exception). The
+            gradient of ``values`` is this rank's, that of B is sharded as B.
+
+        Raises:
+            ValueError: Shapes or placements do not fit on some rank.
+            RuntimeError: Dtypes or devices differ or are not supported on some rank, ranks
+                disagree, or one of them did not call it within the time that the process group
+                allows.
+
+        """
+        built = self._built
+        local_B, wrong = self._local(B, "B", built.layout.column_starts)
+        wrong = wrong or _wrong_with(values, "values", (self.nnz,), built)
+        wrong = wrong or _wrong_pair(values, "values", local_B, "B")
+        self._agree("RowSharded.mm", values, local_B, wrong)
+        C, _ = _autograd.mm(self._sharded, values, local_B)
+        return self._sharded_like(C, B)
+
+    def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
+        """Multiply two dense matrices, ``X @ Y.mT``, at the entries of this matrix only.
+
+        >>> import torch, spgrad
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(2).to_sparse_csr())
+        >>> A.sddmm(torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0]]))
+        tensor([ 1., 20.])
+
+        Args:
+            X: This rank's rows of a matrix of shape ``(n, p)``, as rows of C; or a ``DTensor`` as
+                :meth:`mm` takes it.
+            Y: This rank's rows of a matrix of shape ``(m, p)``, as rows of B; or a ``DTensor``.
+
+        Returns:
+            ``X[i] · Y[j]``, without conjugation, for each of this rank's entries. The gradients are
+            sharded as X and Y.
+
+        Raises:
+            ValueError: As :meth:`mm`.
+            RuntimeError: As :meth:`mm`.
+
+        """
+        layout = self._built.layout
+        local_X, wrong = self._local(X, "X", layout.row_starts)
+        local_Y, wrong_Y = self._local(Y, "Y", layout.column_starts)
+        wrong = wrong or wrong_Y or _wrong_pair(local_X, "X", local_Y, "Y")
+        if wrong is None and local_X.shape[1] != local_Y.shape[1]:
+            wrong = ValueError(
+                "X and Y must have the same number of columns, "
+                f"but received {local_X.shape[1]} and {local_Y.shape[1]}"
+            )
+        self._agree("RowSharded.sddmm", local_X, local_Y, wrong)
+        products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
+        return products
+
+    def report(self, p: int, dtype: torch.dtype = torch.float32) -> Report:
+        """Tell what each rank has, and what it receives in a product with p columns.
+
+        >>> import torch, spgrad
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(2).to_sparse_csr())
+        >>> A.report(8).entries
+        (2,)
+
+        Args:
+            p: Columns of B.
+            dtype: Its dtype.
+
+        Returns:
+            A :class:`spgrad.distributed.Report`, which is printed as a table.
+
+        Raises:
+            RuntimeError: Ranks disagree.
+
+        """
+        built = self._built
+        words = Words("RowSharded.report", structure=built.layout.number, width=p, dtype=dtype)
+        notes = agree(built.ranks, words, notes=(self.halo_rows,))
+        layout = built.layout
+        return Report(
+            rows=sizes_of(layout.row_starts),
+            entries=sizes_of(layout.entry_starts),
+            halo_rows=tuple(notes[:, 0].tolist()),
+            row_bytes=p * dtype.itemsize,
+        )
+
+    def __repr__(self) -> str:
+        """Name the shape and what this rank has."""
+        ranks, layout = self._built.ranks, self._built.layout
+        return (
+            f"RowSharded(shape={tuple(self.shape)}, rank {ranks.rank} of {ranks.size}: "
+            f"{sizes_of(layout.row_starts)[ranks.rank]} rows, {self.nnz} entries, "
+            f"{self.halo_rows} rows of halo)"
+        )
+
+    def _agree(self, step: str, first: Tensor, second: Tensor, wrong: Exception | None) -> None:
+        """See that all ranks do the same, and that nothing is wrong on any."""
+        built = self._built
+        words = Words(step)
+        if wrong is None:
+            words = Words(
+                step,
+                structure=built.layout.number,
+                width=second.shape[1],
+                dtype=second.dtype,
+                gradients=tuple(
+                    torch.is_grad_enabled() and operand.requires_grad for operand in (first, second)
+                ),
+            )
+        agree(built.ranks, words, wrong)
+
+    def _local(
+        self, operand: Tensor, name: str, starts: tuple[int, ...]
+    ) -> tuple[Tensor, Exception | None]:
+        """Give this rank's rows of an operand, and what is wrong with it."""
+        built = self._built
+        rank = built.ranks.rank
+        if isinstance(operand, DTensor):
+            chunks = (chunk_starts(self.shape[0], built.ranks.size), self.row_starts)
+            places = (chunk_starts(starts[-1], built.ranks.size), starts)
+            if operand.device_mesh != built.ranks.mesh or tuple(operand.placements) != (Shard(0),):
+                message = (
+                    f"{name} must have placement Shard(0) on the mesh of the matrix, but received "
+                    f"{tuple(operand.placements)} on {operand.device_mesh}"
+                )
+                return operand, ValueError(message)
+            if chunks[0] != chunks[1] or places[0] != places[1]:
+                message = (
+                    f"{name} must be this rank's rows, since not all ranks have as many rows as "
+                    "torch.chunk gives, but received a DTensor"
+                )
+                return operand, ValueError(message)
+            operand = operand.to_local(grad_placements=[Shard(0)])
+        rows = starts[rank + 1] - starts[rank]
+        return operand, _wrong_with(operand, name, (rows, None), built)
+
+    def _sharded_like(self, C: Tensor, B: Tensor) -> Tensor:
+        if not isinstance(B, DTensor):
+            return C
+        shape = torch.Size((self.shape[0], C.shape[1]))
+        return DTensor.from_local(
+            C, B.device_mesh, [Shard(0)], run_check=False, shape=shape, stride=(C.shape[1], 1)
+        )
+
+
+def _wrong_with(
+    operand: object, name: str, shape: tuple[int | None, ...], built: Built
+) -> Exception | None:
+    """Tell what is wrong with an operand of a rank; None in a shape is any size."""
+    if not isinstance(operand, Tensor):
+        return ValueError(f"{name} must be a torch.Tensor, but received {type(operand).__name__}")
+    fits = operand.dim() == len(shape) and all(
+        size in (None, of_operand) for size, of_operand in zip(shape, operand.shape, strict=True)
+    )
+    if not fits or operand.layout != torch.strided:
+        wanted = str(tuple("p" if size is None else size for size in shape)).replace("'", "")
+        return ValueError(
+            f"{name} must be dense and have shape {wanted}, "
+            f"but received {operand.layout} of shape {tuple(operand.shape)}"
+        )
+    if operand.dtype not in DTYPES or operand.device != built.ranks.device:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        return RuntimeError(
+            f"{name} must be {names}, on {built.ranks.device}, "
+            f"but received {operand.dtype} on {operand.device}"
+        )
+    return None
+
+
+def _wrong_pair(first: Tensor, first_name: str, second: Tensor, name: str) -> Exception | None:
+    if first.dtype == second.dtype:
+        return None
+    return RuntimeError(
+        f"{first_name} and {name} must have the same dtype, "
+        f"but received {first.dtype} and {second.dtype}"
+    )

@@ -1,0 +1,152 @@
+"""The rows of each rank: checked on each, agreed on by all, and where they begin."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import refuse_others_than_tensors
+from spgrad.distributed._agreement import Words, agree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spgrad.distributed._ranks import Ranks
+
+_csr_sddmm = torch.ops.spgrad.csr_sddmm.default
+
+# Numbers of structures, which ranks compare: each proposes one, and all take the largest.
+_numbers = itertools.count()
+
+
+class Rows(NamedTuple):
+    """The rows of one rank, with columns of the whole matrix."""
+
+    crow_indices: Tensor
+    col_indices: Tensor
+    shape: tuple[int, int]  # of the whole matrix
+    own_columns: int | None = None  # rows of B; None: as many as rows of A, or torch.chunk's
+
+    @classmethod
+    def of(
+        cls,
+        crow_indices: Tensor,
+        col_indices: Tensor,
+        shape: Sequence[int],
+        own_columns: int | None,
+    ) -> Rows:
+        """Take what a user gave.
+
+        Raises:
+            ValueError: The shape is none of a matrix.
+
+        """
+        n, m = shape if len(shape) == 2 else (-1, -1)  # noqa: PLR2004
+        if n < 0 or m < 0:
+            message = f"shape must be (n, m), but received {tuple(shape)}"
+            raise ValueError(message)
+        return cls(crow_indices, col_indices, (int(n), int(m)), own_columns)
+
+
+class Layout(NamedTuple):
+    """What all ranks know of each other."""
+
+    number: int
+    row_starts: tuple[int, ...]
+    column_starts: tuple[int, ...]
+    entry_starts: tuple[int, ...]
+
+
+def starts_of(counts: Sequence[int]) -> tuple[int, ...]:
+    """Give where each of consecutive pieces begins, and the end of the last."""
+    return (0, *itertools.accumulate(counts))
+
+
+def sizes_of(starts: Sequence[int]) -> tuple[int, ...]:
+    """Give the sizes of consecutive pieces."""
+    return tuple(end - begin for begin, end in itertools.pairwise(starts))
+
+
+def chunk_starts(count: int, ranks: int) -> tuple[int, ...]:
+    """Give where each rank begins as `torch.chunk`, and so a DTensor, has it."""
+    size = -(-count // ranks)
+    return tuple(min(rank * size, count) for rank in range(ranks + 1))
+
+
+def check(rows: Rows, device: torch.device) -> None:
+    """Refuse what is no CSR structure, by the library's own check, in memory of this rank's share.
+
+    Raises:
+        ValueError: An argument is no tensor, or shapes do not fit.
+        RuntimeError: Dtypes are not supported, or offsets or indices are malformed.
+
+    """
+    crow_indices, col_indices, (_, m), own_columns = rows
+    refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices)
+    if crow_indices.dim() != 1 or col_indices.dim() != 1 or len(crow_indices) == 0:
+        message = (
+            "crow_indices and col_indices must have one dimension, the former at least one number, "
+            f"but received shapes {tuple(crow_indices.shape)} and {tuple(col_indices.shape)}"
+        )
+        raise ValueError(message)
+    if own_columns is not None and own_columns < 0:
+        message = f"own_columns must not be negative, but received {own_columns}"
+        raise ValueError(message)
+    if crow_indices.device != device or col_indices.device != device:
+        message = (
+            f"crow_indices and col_indices must be on {device}, "
+            f"but received {crow_indices.device} and {col_indices.device}"
+        )
+        raise RuntimeError(message)
+    # Without columns of X and Y, it looks at the indices alone.
+    X = torch.empty(len(crow_indices) - 1, 0, device=device)
+    _csr_sddmm(crow_indices, col_indices, X, torch.empty(m, 0, device=device))
+
+
+def lay_out(
+    ranks: Ranks, rows: Rows, max_halo_bytes: int | None, step: str, wrong: Exception | None
+) -> Layout:
+    """Compare the rows of all ranks, and find where each begins.
+
+    Raises:
+        ValueError: Rows or columns of all ranks are not those of the shape, or a rank has `wrong`.
+        RuntimeError: Ranks disagree, or `wrong` is one.
+
+    """
+    words = Words(
+        step,
+        rows=rows.shape[0],
+        columns=rows.shape[1],
+        max_halo_bytes=-1 if max_halo_bytes is None else max_halo_bytes,
+    )
+    if wrong is None and max_halo_bytes is not None and max_halo_bytes < 1:
+        wrong = ValueError(f"max_halo_bytes must be positive, but received {max_halo_bytes}")
+    own_columns = -1 if rows.own_columns is None else rows.own_columns
+    counts = (0, 0) if wrong else (len(rows.crow_indices) - 1, len(rows.col_indices))
+    notes = agree(ranks, words, wrong, (next(_numbers), counts[0], own_columns, counts[1]))
+    number, row_counts, column_counts, entry_counts = notes.T.tolist()
+    n, m = rows.shape
+    _refuse_other_sum("rows", row_counts, n)
+    if n == m:
+        by_default: Sequence[int] = row_counts
+    else:
+        by_default = sizes_of(chunk_starts(m, ranks.size))
+    column_counts = [
+        default if count < 0 else count
+        for count, default in zip(column_counts, by_default, strict=True)
+    ]
+    _refuse_other_sum("own_columns", column_counts, m)
+    return Layout(
+        max(number), starts_of(row_counts), starts_of(column_counts), starts_of(entry_counts)
+    )
+
+
+def _refuse_other_sum(name: str, counts: Sequence[int], total: int) -> None:
+    if sum(counts) != total:
+        shown = " + ".join(map(str, counts))
+        message = f"{name} of all ranks must add up to {total}, but received {shown}"
+        raise ValueError(message)

@@ -1,0 +1,143 @@
+"""Ranks in processes of their own: those that disagree, end early, or do what threads cannot."""
+
+import pytest
+from ranks import on_processes
+
+# What each of three ranks does with `rank`, a matrix A and operands of its own, and what all raise.
+DISAGREEMENTS = {
+    "p": ("A.mm(values, B[:, : 2 + (rank == 1)])", r"rank 1: has p = 3; rank 0: has p = 2"),
+    "dtype": (
+        "A.mm(values.to(wide := torch.float64 if rank == 2 else torch.float32), B.to(wide))",
+        r"rank 2: has torch.float64; rank 0: has torch.float32",
+    ),
+    "shape": ("A.mm(values, B[: len(B) - (rank == 1)])", r"rank 1: B must be dense and have"),
+    "values": ("A.mm(values[rank // 2 :], B)", r"rank 2: values must be dense and have shape"),
+    "order of calls": (
+        "A.sddmm(B, B) if rank == 1 else A.mm(values, B)",
+        "rank 1: calls RowSharded.sddmm; rank 0: calls RowSharded.mm",
+    ),
+    "matrix": (
+        "(other if rank == 2 else A).mm(values, B)",
+        "rank 2: uses RowSharded number",
+    ),
+    "wanted at first": (
+        "A.mm(values.detach() if rank == 1 else values, B)",
+        "rank 1: wants gradients of operands [2]; rank 0: wants gradients of operands [1, 2]",
+    ),
+    "order of backward passes": (
+        "[A.mm(values, B), A.sddmm(B, B)][rank % 2].sum().backward()",
+        "rank 1: calls the backward pass of RowSharded.sddmm; rank 0: calls the backward pass of",
+    ),
+    "structure": (
+        "RowSharded.from_local(offsets, columns + 9 * (rank == 1), (9, 9), mesh)",
+        "rank 1: col_indices must be in [0, 9), but received",
+    ),
+    "shape of the whole": (
+        "RowSharded.from_local(offsets, columns, (9, 9 + (rank == 2)), mesh)",
+        "rank 2: has m = 10; rank 0: has m = 9",
+    ),
+    "bound": (
+        "RowSharded.from_local(offsets, columns, (9, 9), mesh, max_halo_bytes=8 + rank // 2)",
+        "rank 2: has max_halo_bytes = 9; rank 0: has max_halo_bytes = 8",
+    ),
+    "no tensor": ("A.mm(values, None if rank == 1 else B)", "rank 1: B must be a torch.Tensor"),
+    "source": ("RowSharded.from_rank(torch.eye(3).to_sparse_csr(), rank // 2, mesh)", "same src"),
+}
+
+DISAGREE = """
+offsets, columns = torch.tensor([0, 2, 4, 6]), torch.arange(6) + rank
+A = RowSharded.from_local(offsets, columns, (9, 9), mesh)
+other = RowSharded.from_local(offsets, columns, (9, 9), mesh)
+said = {}
+for name, (call, _) in arguments[0].items():
+    values, B = (torch.ones(size, requires_grad=True) for size in ((6,), (3, 4)))
+    torch.distributed.barrier()
+    start = time.monotonic()
+    try:
+        eval(call)
+    except (ValueError, RuntimeError) as error:
+        said[name] = [str(error), time.monotonic() - start]
+C = A.mm(torch.ones(6), torch.ones(3, 4))  # all is well afterwards
+outcome = said, C.sum().item()
+"""
+
+
+def test_ranks_that_disagree_raise_the_same_within_a_second(tmp_path):
+    for _, succeeded, result in on_processes(3, DISAGREE, tmp_path, DISAGREEMENTS):
+        assert succeeded, result
+        said, total = result
+        assert total == 24
+        for name, (_, text) in DISAGREEMENTS.items():
+            assert name in said, f"{name}: no error"
+            message, seconds = said[name]
+            assert text in message
+            assert seconds < 1
+
+
+# Forward mode counts its levels for all threads of a process together: ranks as threads cannot.
+WORK = """
+def same(parts, expected):
+    gathered = [None] * size
+    torch.distributed.all_gather_object(gathered, parts.detach())
+    assert torch.equal(torch.cat(gathered), expected)
+
+matrix = matrices.random(30, 26, 200)
+given = matrices.operands(matrix, 4)
+A = matrices.share(mesh, matrix)
+mine = matrices.of_rank(A, given)
+expected = matrices.derivatives_of_dense(matrix, given)
+for result, other in zip(matrices.derivatives(A.mm, A.sddmm, mine), expected):
+    same(result, other)
+
+mm = lambda values, B: matrix.dense(values) @ B
+both = torch.func.jvp(A.mm, (mine.values, mine.B), (mine.of_values, mine.of_B))[1]
+same(both, mm(given.of_values, given.B) + mm(given.values, given.of_B))
+sampled = torch.func.jvp(lambda Y: A.sddmm(mine.X, Y), (mine.B,), (mine.of_B,))[1]
+same(sampled, matrices.derivatives_of_dense(matrix, given._replace(B=given.of_B))[6])
+
+B = distribute_tensor(given.B, mesh, [Shard(0)]).requires_grad_()
+values = mine.values.clone().requires_grad_()
+C = A.mm(values, B)
+assert isinstance(C, DTensor) and C.placements == (Shard(0),) and C.shape == (30, 4)
+assert torch.equal(C.full_tensor(), expected[0])
+C.backward(distribute_tensor(given.X, mesh, [Shard(0)]))
+same(values.grad, expected[1])
+assert B.grad.placements == (Shard(0),) and torch.equal(B.grad.full_tensor(), expected[2])
+X = distribute_tensor(given.X, mesh, [Shard(0)])
+same(A.sddmm(X, B), expected[6])
+
+for placement in (Replicate(), Shard(1)):
+    try:
+        A.mm(values, distribute_tensor(given.B, mesh, [placement]))
+    except ValueError as error:
+        assert "rank 0: B must have placement Shard(0)" in str(error)
+    else:
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("size", [4])
+def test_processes_do_what_threads_do_and_forward_mode_and_dtensors(size, tmp_path):
+    for _, succeeded, result in on_processes(size, WORK, tmp_path):
+        assert succeeded, result
+
+
+BREAK_OFF = """
+A = RowSharded.from_local(torch.tensor([0, 2]), torch.tensor([0, 1]), (2, 2), mesh)
+A.mm(torch.ones(2), torch.ones(1, 4))
+if rank == 1:
+    os._exit(3)
+start = time.monotonic()
+try:
+    A.mm(torch.ones(2), torch.ones(1, 4))
+except RuntimeError as error:
+    assert "RowSharded.mm could not exchange rows with the other ranks" in str(error)
+    outcome = time.monotonic() - start
+"""
+
+
+def test_a_rank_that_ends_is_an_error_of_the_others_that_names_the_product(tmp_path):
+    (_, succeeded, seconds), (status, *_) = on_processes(2, BREAK_OFF, tmp_path)
+    assert succeeded, seconds
+    assert status == 3
+    assert seconds < 10

@@ -1,0 +1,166 @@
+"""Matrices of one rank and of files, their values, and orders of rows."""
+
+import matrices
+import numpy as np
+import pytest
+import torch
+from ranks import on_threads
+
+import spgrad
+
+GRID = matrices.MATRICES["grid"]
+RANDOM = matrices.MATRICES["random"]
+
+
+def tensor_of(matrix, values):
+    return torch.sparse_csr_tensor(matrix.crow_indices, matrix.col_indices, values, matrix.shape)
+
+
+def product(mesh, A, B, values):
+    rank = mesh.get_local_rank()
+    return A.mm(A.local(values), matrices.pieces(A.column_starts, B)[rank])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("src", [0, 2])
+def test_a_matrix_of_one_rank_is_shared_out_with_its_values(src, dtype):
+    values, B, *_ = matrices.operands(RANDOM, 3, dtype=dtype)
+    whole = tensor_of(RANDOM, values)
+
+    def on_rank(mesh):
+        is_source = mesh.get_local_rank() == src
+        A = spgrad.distributed.RowSharded.from_rank(whole if is_source else None, src, mesh)
+        return product(mesh, A, B, values if is_source else None)
+
+    assert torch.equal(torch.cat(on_threads(3, on_rank)), spgrad.sparse_mm(whole, B))
+
+
+def test_pieces_of_bounded_size_travel(monkeypatch):
+    monkeypatch.setattr("spgrad.distributed._scatter._PIECE", 7)
+    test_a_matrix_of_one_rank_is_shared_out_with_its_values(1, torch.float64)
+
+
+def test_rows_and_columns_are_put_in_the_order_of_a_partition():
+    pytest.importorskip("pymetis")
+    values, B, *_ = matrices.operands(GRID, 3)
+    indices = GRID.crow_indices, GRID.col_indices
+    permutation, row_starts = spgrad.distributed.partition(*indices, 4)
+    assert permutation.sort().values.equal(torch.arange(36))
+    assert row_starts[0] == 0
+    assert row_starts[-1] == 36
+    assert list(row_starts) == sorted(row_starts)
+
+    def on_rank(mesh):
+        is_source = mesh.get_local_rank() == 0
+        options = {"permutation": permutation, "row_starts": row_starts} if is_source else {}
+        whole = tensor_of(GRID, values) if is_source else None
+        A = spgrad.distributed.RowSharded.from_rank(whole, 0, mesh, **options)
+        assert A.row_starts == row_starts
+        return product(mesh, A, B[permutation], values if is_source else None), A.halo_rows
+
+    parts, halo_rows = zip(*on_threads(4, on_rank), strict=True)
+    expected = GRID.dense(values) @ B
+    assert torch.equal(torch.cat(parts), expected[permutation])
+    assert sum(halo_rows) < 40  # of four quarters; of four slices 72
+
+
+def test_a_partition_balances_rows_and_entries():
+    pytest.importorskip("pymetis")
+    matrix = matrices.grid(24)
+    permutation, row_starts = spgrad.distributed.partition(
+        matrix.crow_indices.int(), matrix.col_indices, 5
+    )
+    counts = matrix.crow_indices.diff()[permutation]
+    weights = [int((part + 1).sum()) for part in matrices.pieces(row_starts, counts)]
+    assert max(weights) < 1.1 * sum(weights) / 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("size", [1, 3])
+def test_each_rank_reads_its_rows_of_a_file(tmp_path, dtype, size):
+    values, B, *_ = matrices.operands(RANDOM, 3, dtype=dtype)
+    whole = tensor_of(RANDOM, values)
+    spgrad.distributed.save(tmp_path / "matrix", whole)
+
+    def on_rank(mesh):
+        A = spgrad.distributed.RowSharded.from_file(tmp_path / "matrix", mesh)
+        assert torch.equal(A.local(values), A.local())
+        return product(mesh, A, B, None)
+
+    assert torch.equal(torch.cat(on_threads(size, on_rank)), spgrad.sparse_mm(whole, B))
+    saved = {file.name for file in (tmp_path / "matrix").iterdir()}
+    assert saved == {"crow_indices.npy", "col_indices.npy", "values.npy", "matrix.json"}
+
+
+def test_a_bad_file_is_told_on_every_rank(tmp_path):
+    def on_rank(mesh):
+        with pytest.raises(ValueError, match=r"rank 0: path must be a folder that .*save"):
+            spgrad.distributed.RowSharded.from_file(tmp_path, mesh)
+
+    on_threads(2, on_rank)
+    spgrad.distributed.save(tmp_path, tensor_of(RANDOM, torch.zeros(RANDOM.nnz)))
+    np.save(tmp_path / "crow_indices.npy", np.zeros(7, dtype=np.int64))
+    with pytest.raises(ValueError, match=r"n \+ 1 = 51 offsets, but received .*\(7,\)"):
+        spgrad.distributed.RowSharded.from_file(tmp_path)
+
+
+def test_one_process_needs_no_mesh():
+    values, B, *_ = matrices.operands(RANDOM, 3)
+    A = spgrad.distributed.RowSharded.from_local(RANDOM.crow_indices, *RANDOM[1:])
+    assert A.halo_rows == 0
+    assert A.shape == RANDOM.shape
+    assert torch.equal(A.mm(A.local(values), B), RANDOM.dense(values) @ B)
+
+
+OFFSETS, COLUMNS = torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2])
+BAD_STRUCTURES = {
+    "an index": ((OFFSETS, torch.tensor([1, 7, 2]), (2, 3)), r"\[0, 3\).*received 7 at position 1"),
+    "an offset": ((torch.tensor([0, 4, 3]), COLUMNS, (2, 3)), "crow_indices"),
+    "no tensor": (([0, 1, 3], COLUMNS, (2, 3)), r"crow_indices must be a torch.Tensor"),
+    "dimensions": ((OFFSETS[None], COLUMNS, (2, 3)), "one dimension"),
+    "rows": ((OFFSETS, COLUMNS, (3, 3)), r"rows of all ranks must add up to 3, but received 2"),
+    "shape": ((OFFSETS, COLUMNS, (2, 3, 1)), r"shape must be \(n, m\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STRUCTURES)
+def test_bad_structures_are_refused(name):
+    arguments, text = BAD_STRUCTURES[name]
+    with pytest.raises((ValueError, RuntimeError), match=text):
+        spgrad.distributed.RowSharded.from_local(*arguments)
+
+
+WHOLE = torch.eye(3).to_sparse_csr()
+BAD_CALLS = {
+    "from_rank(None)": "A must be a torch.Tensor, but received NoneType",
+    "from_rank(WHOLE.to_dense())": "must be a sparse CSR tensor",
+    "from_rank(WHOLE, 1)": r"src must be in \[0, 1\), but received 1",
+    "from_rank(WHOLE, row_starts=[0, 2])": r"ascend from 0 to 3, but received \(0, 2\)",
+    "from_rank(WHOLE, row_starts=[1, 3])": r"ascend from 0 to 3, but received \(1, 3\)",
+    "from_rank(WHOLE, permutation=torch.tensor([0, 0, 2]))": "each number in",
+    "from_rank(WHOLE, max_halo_bytes=0)": "max_halo_bytes must be positive, but received 0",
+    "from_rank(WHOLE).local(torch.ones(4))": r"values must be a tensor of shape \(3,\)",
+    "from_rank(WHOLE).local()": "but received NoneType",
+    "from_rank(WHOLE).mm(torch.ones(4), torch.ones(3, 2))": r"values must be dense .* \(3,\)",
+    "from_rank(WHOLE).mm(torch.ones(3), torch.ones(2, 2))": r"B must be dense .* shape \(3, p\)",
+    "from_rank(WHOLE).mm(torch.ones(3), torch.ones(3, 2).double())": "the same dtype",
+    "from_rank(WHOLE).mm(torch.ones(3).int(), torch.ones(3, 2))": "values must be float32",
+    "from_rank(WHOLE).sddmm(torch.ones(3, 2), torch.ones(3, 4))": "received 2 and 4",
+    "from_local(OFFSETS, COLUMNS, (2, 3), own_columns=-2)": "must not be negative",
+    "from_local(OFFSETS, COLUMNS, (2, 3), own_columns=2)": "own_columns of all ranks",
+}
+
+
+@pytest.mark.parametrize("call", BAD_CALLS)
+def test_bad_arguments_are_refused(call):
+    with pytest.raises((ValueError, RuntimeError), match=BAD_CALLS[call]):
+        eval(f"spgrad.distributed.RowSharded.{call}")  # noqa: S307 - the texts above
+
+
+def test_other_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="method must be one of"):
+        spgrad.distributed.partition(OFFSETS, COLUMNS % 2, 2, method="chance")
+    with pytest.raises(ValueError, match="sparse CSR tensor of shape"):
+        spgrad.distributed.save(tmp_path, torch.eye(3))
+    with pytest.raises(TypeError, match="must be made by from_local"):
+        spgrad.distributed.RowSharded(WHOLE)

@@ -1,0 +1,126 @@
+"""Products and derivatives over ranks, beside one process and dense float64."""
+
+import functools
+
+import matrices
+import pytest
+import torch
+from ranks import on_threads
+from sharded import on_ranks
+
+import spgrad
+
+SIZES = (2, 3, 8)
+
+
+def on_one_process(matrix, given):
+    mm = functools.partial(spgrad.csr_mm, matrix.crow_indices, matrix.col_indices)
+    sddmm = functools.partial(spgrad.csr_sddmm, matrix.crow_indices, matrix.col_indices)
+    return matrices.derivatives(mm, sddmm, given)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", matrices.MATRICES)
+def test_all_derivatives_are_those_of_a_dense_matrix(name, size):
+    matrix = matrices.MATRICES[name]
+    given = matrices.operands(matrix, 4)
+    expected = matrices.derivatives_of_dense(matrix, given)
+    for result, other in zip(on_ranks(size, matrix, given), expected, strict=True):
+        assert torch.equal(result, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_numbers_have_conjugates_where_one_process_has_them(dtype):
+    matrix = matrices.MATRICES["random"]
+    given = matrices.operands(matrix, 3, dtype=dtype)
+    for result, expected in zip(
+        on_ranks(3, matrix, given), on_one_process(matrix, given), strict=True
+    ):
+        assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("p", [1, 130])
+def test_product_and_gradient_of_values_have_the_same_bits_on_any_number_of_ranks(dtype, p):
+    for name in ("grid", "random", "a long row"):
+        matrix = matrices.MATRICES[name]
+        given = matrices.operands(matrix, p, matrices.floats, dtype=dtype)
+        alone = on_one_process(matrix, given)
+        for size in (2, 5):
+            together = on_ranks(size, matrix, given)
+            for number in (0, 1, 5):  # C, dA, the sampled product
+                assert torch.equal(together[number], alone[number])
+
+
+def test_zeros_keep_their_sign():
+    matrix = matrices.MATRICES["grid"]
+    given = matrices.operands(matrix, 4)
+    given = given._replace(values=-torch.zeros(matrix.nnz, dtype=torch.float64))
+    together, alone = on_ranks(3, matrix, given)[0], on_one_process(matrix, given)[0]
+    assert torch.equal(together.signbit(), alone.signbit())
+
+
+def test_gradient_of_B_has_the_same_bits_in_every_run():
+    matrix = matrices.random(60, 60, 900)
+    given = matrices.operands(matrix, 7, matrices.floats)
+    first, second = (on_ranks(4, matrix, given) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert torch.allclose(first[2], on_one_process(matrix, given)[2], rtol=1e-5, atol=1e-4)
+
+
+def test_rows_of_many_entries_with_a_large_B_are_right():
+    # On one process, such a matrix is done in blocks of columns. Which columns a block has depends
+    # on the columns that a rank needs: C is the same to rounding only.
+    matrix = matrices.random(64, 2048, 64 * 600)
+    given = matrices.operands(matrix, 640, matrices.floats)
+    alone = spgrad.csr_mm(matrix.crow_indices, matrix.col_indices, given.values, given.B)
+
+    def product(mesh):
+        A = matrices.share(mesh, matrix)
+        mine = matrices.of_rank(A, given)
+        C = A.mm(mine.values.requires_grad_(), mine.B)
+        (of_values,) = torch.autograd.grad(C, mine.values, mine.X)
+        return C.detach(), of_values
+
+    C, of_values = (torch.cat(parts) for parts in zip(*on_threads(2, product), strict=True))
+    assert torch.allclose(C, alone, rtol=1e-5, atol=1e-4)
+    expected = spgrad.csr_sddmm(matrix.crow_indices, matrix.col_indices, given.X, given.B)
+    assert torch.equal(of_values, expected)
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
+def test_only_wanted_gradients_are_computed(wanted):
+    matrix = matrices.MATRICES["random"]
+    given = matrices.operands(matrix, 4)
+    expected = on_one_process(matrix, given)[1:3]
+
+    def gradients(mesh):
+        A = matrices.share(mesh, matrix)
+        mine = matrices.of_rank(A, given)
+        mine.values.requires_grad_(wanted[0])
+        mine.B.requires_grad_(wanted[1])
+        C = A.mm(mine.values, mine.B)
+        assert C.requires_grad == any(wanted)
+        if C.requires_grad:
+            C.backward(mine.X)
+        return mine.values.grad, mine.B.grad
+
+    results = on_threads(3, gradients)
+    for place, grads in enumerate(zip(*results, strict=True)):
+        if wanted[place]:
+            assert torch.equal(torch.cat(grads), expected[place])
+        else:
+            assert grads == (None,) * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_operands_with_any_strides_are_taken(size):
+    matrix = matrices.MATRICES["grid"]
+    given = matrices.operands(matrix, 4)
+
+    def product(mesh):
+        A = matrices.share(mesh, matrix)
+        mine = matrices.of_rank(A, given)
+        return A.mm(mine.values.repeat_interleave(2)[::2], mine.B.mT.contiguous().mT)
+
+    assert torch.equal(torch.cat(on_threads(size, product)), on_one_process(matrix, given)[0])
