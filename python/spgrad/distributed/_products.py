@@ -83,10 +83,9 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
     halo = _Halo(task, B, needed)
     interior = task.plan.interior
     C = interior.pattern.mm(_of(values, interior), B)
-    for number, (part, rows) in enumerate(halo):
-        more = part.pattern.mm(_of(values, part), rows)
-        # The first round is a copy, which keeps the sign of zeros as well.
-        (C.index_copy_ if number == 0 else C.index_add_)(0, part.rows, more)
+    for part, rows in halo:
+        # To zeros: kernels give no zero below 0, so that bits stay as they are.
+        C.index_add_(0, part.rows, part.pattern.mm(_of(values, part), rows))
     return C, halo.kept
 
 
@@ -96,8 +95,7 @@ def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Nee
     interior = task.plan.interior
     of_parts: list[tuple[Interior | Round, Tensor]] = [(interior, interior.pattern.sddmm(X, Y))]
     for part, rows in halo:
-        more = part.pattern.sddmm(X.index_select(0, part.rows), rows)
-        of_parts.append((part, more))
+        of_parts.append((part, part.pattern.sddmm(X.index_select(0, part.rows), rows)))
     return _put_together(task, of_parts), halo.kept
 
 

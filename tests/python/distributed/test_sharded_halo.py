@@ -79,18 +79,22 @@ def test_each_needed_row_travels_once_each_way(name, size, received):
         assert report.balance == max(report.entries) * size / matrix.nnz
 
 
-def test_the_gradient_of_values_alone_moves_no_rows(received):
+@pytest.mark.parametrize("product", ["mm", "sddmm"])
+def test_the_gradient_beside_the_halo_moves_no_rows(product, received):
     matrix = matrices.MATRICES["random"]
     operands = matrices.operands(matrix, P)
 
     def step(mesh):
         A = matrices.share(mesh, matrix)
         mine = matrices.of_rank(A, operands)
-        C = A.mm(mine.values.requires_grad_(), mine.B)
+        if product == "mm":
+            result = A.mm(mine.values.requires_grad_(), mine.B)
+        else:
+            result = A.sddmm(mine.X.requires_grad_(), mine.B)
         torch.distributed.barrier()
         received.clear()
         torch.distributed.barrier()
-        C.sum().backward()
+        result.sum().backward()
 
     on_threads(3, step)
     assert received["calls"] == 0

@@ -52,12 +52,17 @@ def test_product_and_gradient_of_values_have_the_same_bits_on_any_number_of_rank
                 assert torch.equal(together[number], alone[number])
 
 
-def test_zeros_keep_their_sign():
+def test_a_square_matrix_has_rows_of_B_where_it_has_rows():
     matrix = matrices.MATRICES["grid"]
     given = matrices.operands(matrix, 4)
-    given = given._replace(values=-torch.zeros(matrix.nnz, dtype=torch.float64))
-    together, alone = on_ranks(3, matrix, given)[0], on_one_process(matrix, given)[0]
-    assert torch.equal(together.signbit(), alone.signbit())
+
+    def product(mesh):
+        A = matrices.share(mesh, matrix, row_starts=[0, 3, 30, 36])
+        assert A.row_starts == A.column_starts == (0, 3, 30, 36)
+        mine = matrices.of_rank(A, given)
+        return A.mm(mine.values, mine.B)
+
+    assert torch.equal(torch.cat(on_threads(3, product)), matrix.dense(given.values) @ given.B)
 
 
 def test_gradient_of_B_has_the_same_bits_in_every_run():
