@@ -10,7 +10,7 @@ from sharded import on_ranks
 
 import spgrad
 
-SIZES = (2, 3, 8)
+SIZES = (2, 8)
 
 
 def on_one_process(matrix, given):
@@ -39,8 +39,16 @@ def test_complex_numbers_have_conjugates_where_one_process_has_them(dtype):
         assert torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("p", [1, 130])
+@pytest.mark.parametrize(
+    ("dtype", "p"),
+    [
+        (torch.float32, 1),
+        (torch.float32, 130),
+        (torch.float64, 5),
+        (torch.float16, 130),
+        (torch.bfloat16, 5),
+    ],
+)
 def test_product_and_gradient_of_values_have_the_same_bits_on_any_number_of_ranks(dtype, p):
     for name in ("grid", "random", "a long row"):
         matrix = matrices.MATRICES[name]
