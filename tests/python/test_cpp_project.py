@@ -85,15 +85,16 @@ def plain(code):
 
 
 HEADERS = ("kernels.h", "products.h", "sparse_mm.h")
+GUIDE = ROOT / "docs" / "guide" / "cpp.md"
 
 
 @pytest.mark.parametrize(
     ("path", "opening", "closing"),
     [
         *((ROOT / "include" / "spgrad" / name, r"///", r"///( ?\S.*)?|[^/].*") for name in HEADERS),
-        (ROOT / "docs" / "guide.md", "```cpp", "```"),
+        (GUIDE, "```cpp", "```"),
     ],
-    ids=[*HEADERS, "guide.md"],
+    ids=[*HEADERS, GUIDE.name],
 )
 def test_examples_are_those_of_the_programs_that_are_built(path, opening, closing):
     programs = [plain(p.read_text()) for p in (ROOT / "tests" / "package").glob("*.cpp")]
@@ -215,6 +216,16 @@ def test_the_kernels_are_found_without_pytorch(tmp_path):
     code, said = configure(tmp_path, find, LIBTORCH_ROOT=tmp_path)
     assert code == 0
     assert "found: 1" in said
+
+
+def test_the_project_of_the_guide_finds_and_links_the_library(tmp_path):
+    text = GUIDE.read_text(encoding="utf-8")
+    (tmp_path / "CMakeLists.txt").write_text(re.search(r"```cmake\n(.*?)```", text, re.DOTALL)[1])
+    (tmp_path / "main.cpp").touch()
+    variables = {"spgrad_ROOT": WHEEL, "Python_EXECUTABLE": sys.executable}
+    code, said = configure_project(tmp_path, tmp_path / "build", **variables)
+    assert code == 0, said
+    assert "libspgrad.so" in (tmp_path / "build" / "build.ninja").read_text()
 
 
 @pytest.mark.parametrize(
