@@ -129,11 +129,13 @@ def examples() -> dict[Path, str]:
         files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
         for path in files:
             place = os.path.relpath(path, DOCS / "examples")
-            parts += [f"## {path.relative_to(ROOT)}\n", f"```{{literalinclude}} {place}\n```\n"]
+            parts += [f"## `{path.relative_to(ROOT)}`\n", f"```{{literalinclude}} {place}\n```\n"]
         made[DOCS / "examples" / f"{folder.name}.md"] = "\n".join(parts)
     listed = "\n".join(path.stem for path in made)
     head = "# Examples\n\nPrograms that run from a clone, each in a folder of its own.\n"
-    made[DOCS / "examples" / "index.md"] = f"{head}\n```{{toctree}}\n{listed}\n```\n"
+    made[DOCS / "examples" / "index.md"] = (
+        f"{head}\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+    )
     return made
 
 
