@@ -140,9 +140,15 @@ def examples() -> dict[Path, str]:
 
 
 def all_pages() -> None:
-    """Write all these pages."""
-    made = {DOCS / "api" / "python.md": python_api(), DOCS / "api" / "cpp.md": cpp_api()}
+    """Write all these pages, and remove those of what is no longer there."""
+    api = python_api()
+    made = {DOCS / "api" / "python.md": api, DOCS / "api" / "cpp.md": cpp_api()}
     made |= examples()
+    # The page of each name is written by autosummary.
+    stubs = {DOCS / "api" / "python" / f"{line.strip()}.rst" for line in api.splitlines()}
+    for path in [*(DOCS / "api").rglob("*.*"), *(DOCS / "examples").glob("*.md")]:
+        if path not in made and path not in stubs:
+            path.unlink()
     made |= {ROOT / path: text for path, text in pages.of_machines(pages.machines(ROOT)).items()}
     for path, text in made.items():
         _write(path, text)

@@ -338,7 +338,7 @@ def three_figures(results: Results) -> str:
     (fem,) = (record for record in results.workloads if record.name == "fem")
     cells = [f":::{{grid-item-card}} {figure}\n{text}\n:::" for figure, text in figures.items()]
     return (
-        "::::{grid} 1 1 3 3\n:gutter: 3\n" + "\n".join(cells) + "\n::::\n\n"
+        "::::{grid} 1 1 3 3\n:gutter: 3\n\n" + "\n".join(cells) + "\n::::\n\n"
         f"Forward and backward on {_short(fem, README_ROWS['fem'])}; {dtype}, "
         f"{count(threads, 'thread')} ({_named(results.machine)}).\n"
     )
