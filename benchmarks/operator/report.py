@@ -146,7 +146,10 @@ def speed_table(speeds: _Speeds, *modes: Mode) -> str:
 
 def machine_table(results: Results) -> str:
     """Tabulate what most users run: for the page on performance."""
-    return speed_table(_Speeds(results, *results.common()), Mode.FORWARD, Mode.BOTH)
+    dtype, threads = results.common()
+    measured = f"{dtype}, {count(threads, 'thread')}, PyTorch {results.machine['torch']}"
+    speeds = speed_table(_Speeds(results, dtype, threads), Mode.FORWARD, Mode.BOTH)
+    return f"{_named(results.machine)}; {measured}.\n\n{speeds}"
 
 
 def _steps(speeds: _Speeds) -> str:
