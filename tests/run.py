@@ -7,6 +7,7 @@ sanitized  the C++ tests under the sanitizers of addresses and of undefined beha
 tsan       the C++ tests that share work out to threads, under the thread sanitizer
 python     pytest, doctests included
 composite  the tests of the products on what devices without kernels get
+docs       the site, without a warning: every link within it leads somewhere
 speed      the tests that compare times, with nothing beside them
 
 A step whose inputs (sources, binaries, tools) are those of its last pass is not run again, except
@@ -123,6 +124,14 @@ def cuda_emulation() -> Counts:
     return pytest("cuda-emulation", *arguments, settings=settings)
 
 
+def docs() -> Counts:
+    """Build the site."""
+    output = ROOT / "build" / "docs" / "html"
+    command = ("-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet")
+    succeeded = run(sys.executable, *command, str(ROOT / "docs"), str(output))
+    return Counts(passed=1) if succeeded else Counts(failures=["docs: build"])
+
+
 def changed_python() -> Counts:
     """Run the files of Python tests that changed, those of what changed, and the quick ones."""
     changed = {line[3:] for line in lines_of("git", "status", "--porcelain", "-uall")}
@@ -144,6 +153,7 @@ STEPS = {
     "tsan": (lambda: ctest("tsan"), CPP_SOURCES),
     "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
     "composite": (composite, PYTHON_SOURCES),
+    "docs": (docs, (".",)),
     "speed": (lambda: pytest("speed", "-m", "timed", *files_of("speed", "nn")), PYTHON_SOURCES),
 }
 # What takes hours, before a release, beside all that has a command of its own.

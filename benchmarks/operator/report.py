@@ -8,7 +8,7 @@ from benchmarks.operator.contenders import LAYER_REFERENCE, REFERENCE
 from benchmarks.operator.machine import busy
 from benchmarks.operator.modes import Mode
 from benchmarks.operator.results import Setting
-from benchmarks.operator.units import count, seconds, size, three_digits
+from benchmarks.operator.units import count, seconds, size, three_digits, two_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _ratio(numerator: float | None, denominator: float | None) -> str:
     if numerator is None or not denominator:
         return ABSENT
-    return three_digits(numerator / denominator)
+    return two_digits(numerator / denominator)
 
 
 def _time(median: float | None) -> str:
@@ -146,7 +146,10 @@ def speed_table(speeds: _Speeds, *modes: Mode) -> str:
 
 def machine_table(results: Results) -> str:
     """Tabulate what most users run: for the page on performance."""
-    return speed_table(_Speeds(results, *results.common()), Mode.FORWARD, Mode.BOTH)
+    dtype, threads = results.common()
+    measured = f"{dtype}, {count(threads, 'thread')}, PyTorch {results.machine['torch']}"
+    speeds = speed_table(_Speeds(results, dtype, threads), Mode.FORWARD, Mode.BOTH)
+    return f"{_named(results.machine)}; {measured}.\n\n{speeds}"
 
 
 def _steps(speeds: _Speeds) -> str:
@@ -215,9 +218,9 @@ def _limits(results: Results) -> list[str]:
     return ["## Physical limit of the forward product\n", LIMIT + "\n", table(head, rows)]
 
 
-def _peak(measured: Mapping[str, int | str], contender: str) -> str:
+def _peak(measured: Mapping[str, int | str], contender: str, digits: int = 3) -> str:
     peak = measured.get(contender)
-    return size(peak) if isinstance(peak, int) else ABSENT
+    return size(peak, digits) if isinstance(peak, int) else ABSENT
 
 
 def _peaks(results: Results) -> list[str]:
@@ -312,7 +315,33 @@ def readme_table(results: Results, page_path: str) -> str:
         rows.append([_short(records[name], label), *cells])
     machine = results.machine
     return (
-        f"Forward and backward, {dtype}, {count(threads, 'thread')}: their time divided by that of "
-        f"`spgrad.sparse_mm`\n({machine['processor']}, {machine['instruction set']}; "
-        f"[all figures]({page_path})).\n\n" + table(["", *peers], rows)
+        f"Speed-up of `spgrad.sparse_mm` over each library: forward and backward, {dtype}, "
+        f"{count(threads, 'thread')}\n({_named(machine)}; [all figures]({page_path})).\n\n"
+        + table(["", *peers], rows)
+    )
+
+
+def _named(machine: Mapping[str, str]) -> str:
+    """Name the machine and the version of the code."""
+    return f"{machine['processor']}, {machine['instruction set']}, commit {machine['commit'][:7]}"
+
+
+def three_figures(results: Results) -> str:
+    """Write the figures of the site's first page."""
+    dtype, threads = results.common()
+    setting = Setting("fem", dtype, threads, Mode.BOTH.value)
+    speeds = _Speeds(results, dtype, threads)
+    peaks = {name: _peak(results.peaks[setting], name, 2) for name in (REFERENCE, TORCH, GATHER)}
+    figures = {
+        f"{speeds.times('fem', Mode.BOTH, TORCH)} ×": "as fast as `torch.sparse.mm` on CSR",
+        f"{speeds.times('fem', Mode.BOTH, GATHER)} ×": "as fast as torchsparsegradutils",
+        peaks[REFERENCE]: f"of memory above the results, instead of {peaks[TORCH]} and "
+        f"{peaks[GATHER]}",
+    }
+    (fem,) = (record for record in results.workloads if record.name == "fem")
+    cells = [f":::{{grid-item-card}} {figure}\n{text}\n:::" for figure, text in figures.items()]
+    return (
+        "::::{grid} 1 1 3 3\n:gutter: 3\n\n" + "\n".join(cells) + "\n::::\n\n"
+        f"Forward and backward on {_short(fem, README_ROWS['fem'])}; {dtype}, "
+        f"{count(threads, 'thread')} ({_named(results.machine)}).\n"
     )

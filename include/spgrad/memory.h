@@ -9,11 +9,11 @@ namespace spgrad {
 ///
 ///     spgrad::empty_cache();
 ///
-/// Results of 4 MB and more on CPU leave their memory to later ones, which spares those the page
-/// faults of new memory. At most an eighth of the memory that the process may have is kept (of the
-/// machine, of its control group, of what limits of the address space leave), none for long without
-/// use, and the system takes it by itself when it is short of memory; nobody has to call this
-/// function to make room for something else. Until then it counts as resident memory of the
+/// On CPU, spgrad keeps large freed buffers, of 4 MB and more, for reuse: new memory costs page
+/// faults. It keeps at most an eighth of the memory that the process may have (of the machine, of
+/// its control group, of what limits of the address space leave), and nothing for long without use.
+/// The system takes it back by itself when it is short of memory, so nobody has to call this
+/// function to make room for something else; until then it counts as resident memory of the
 /// process. SPGRAD_KEEP_MEMORY=0 in the environment keeps nothing. Results that are in use are left
 /// alone.
 SPGRAD_EXPORT void empty_cache();

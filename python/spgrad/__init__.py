@@ -1,11 +1,28 @@
 """Sparse × dense for PyTorch, with gradients that stay sparse.
 
-``sparse_mm(A, B)`` is the product of a sparse COO or CSR tensor and a dense one, a drop-in for
-``torch.sparse.mm``; ``csr_mm`` and ``coo_mm`` are the same products on plain tensors, and
-``Pattern`` prepares a structure for many of them. ``sddmm`` and its like are the products of two
-dense matrices at the entries of a sparse one. ``from_scipy`` and ``to_scipy`` share memory with
-SciPy. ``nn`` has layers with sparse weights, ``distributed`` products over several machines,
-``cuda`` what concerns CUDA devices alone.
+>>> import torch, spgrad
+>>> A = torch.eye(3).to_sparse_csr().requires_grad_()
+>>> spgrad.sparse_mm(A, torch.ones(3, 2)).sum().backward()
+>>> A.grad.values()
+tensor([2., 2., 2.])
+
+=================================  ============================================================
+``sparse_mm``                      sparse tensor × dense, a drop-in for ``torch.sparse.mm``
+``csr_mm``, ``coo_mm``             the same on plain tensors, for any optimiser
+``Pattern``                        a structure prepared once for many products
+``sddmm``, ``csr_sddmm``,          two dense matrices, multiplied at the entries of a sparse one
+``coo_sddmm``
+``sparse_lstsq``, ``csr_lstsq``,   sparse least squares, differentiable to any order
+``coo_lstsq``
+``sparse_generic_lstsq``,          the same, and square systems, by solvers of yours
+``sparse_generic_solve``
+``nn``                             layers with sparse weights
+``from_scipy``, ``to_scipy``       matrices of SciPy, sharing memory
+``distributed``                    products over several machines
+``cuda``                           what concerns CUDA devices alone
+=================================  ============================================================
+
+Start with ``help(spgrad.sparse_mm)``. ``python -m spgrad.info`` shows what is installed.
 """
 
 import importlib

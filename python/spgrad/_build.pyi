@@ -1,2 +1,3 @@
 __version__: str
 TORCH_VERSION: str
+COMPILER: str

@@ -52,8 +52,8 @@ class Pattern:
     ``weights_only=True``.
 
     Args:
-        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, of any dtype: its values
-            are not looked at. COO may be unsorted and have duplicates, which add up.
+        A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``, of any dtype: only the
+            positions matter. COO may be unsorted and have duplicates, which add up.
 
     Raises:
         ValueError: A is no sparse COO or CSR tensor, has another number of dimensions, or is a
@@ -61,7 +61,7 @@ class Pattern:
         RuntimeError: A's indices are malformed or outside its shape.
         NotImplementedError: A is COO without data, on the meta device.
 
-    The transposition is a counting sort; docs/design.md tells what is kept.
+    Making one takes linear time: the transposition is a counting sort.
 
     """
 

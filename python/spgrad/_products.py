@@ -1,4 +1,7 @@
-"""The products, as PyTorch users call them. Checks and gradients are in the C++ operators."""
+"""Products of sparse and dense matrices.
+
+Checks and gradients are in the C++ operators.
+"""
 
 from collections.abc import Sequence
 
@@ -47,8 +50,8 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
         RuntimeError: Dtypes or devices differ or are not supported, or A's indices are malformed
             or outside its shape.
 
-    The gradient is the derivative of the product restricted to the specified entries ("masked
-    semantics" in PyTorch's terms); docs/mathematics.md derives it.
+    The gradient of ``A`` is the derivative with respect to its specified entries, which are the
+    only variables ("masked semantics" in PyTorch's terms).
 
     """
     if not (isinstance(A, Tensor) and isinstance(B, Tensor)):

@@ -64,7 +64,7 @@ def from_scipy(S: spmatrix | sparray) -> Tensor:
     Raises:
         ImportError: SciPy is not there.
         ValueError: ``S`` is no SciPy matrix or array, or has another number of dimensions.
-        RuntimeError: PyTorch has no such dtype. Indices are not looked at; products check them.
+        RuntimeError: PyTorch has no such dtype. Indices are not checked here; products check them.
 
     """
     from scipy.sparse import issparse  # noqa: PLC0415 - no requirement of the package

@@ -205,8 +205,14 @@ def test_a_gradient_with_entries_at_other_places_does_not_agree():
 
 
 @pytest.mark.parametrize(
-    ("number", "written"),
-    [(0, "0"), (0.012345, "0.0123"), (9.876, "9.88"), (12345.6, "12,346")],
+    ("number", "three", "two"),
+    [
+        (0, "0", "0"),
+        (0.012345, "0.0123", "0.012"),
+        (9.876, "9.88", "9.9"),
+        (12345.6, "12,346", "12,346"),
+    ],
 )
-def test_three_digits(number, written):
-    assert units.three_digits(number) == written
+def test_numbers_have_a_few_digits(number, three, two):
+    assert units.three_digits(number) == three
+    assert units.two_digits(number) == two

@@ -42,7 +42,7 @@ def test_records_are_small():
 
 def test_everything_is_written_once_and_stays(runs, tmp_path, capsys):
     (tmp_path / "docs").mkdir()
-    for path in (pages.README, pages.PERFORMANCE):
+    for path in (pages.README, pages.PERFORMANCE, pages.INDEX):
         shutil.copy(pages.ROOT / path, tmp_path / path)
     folder = next(iter(runs))
     performance = (tmp_path / pages.PERFORMANCE).read_text()

@@ -46,6 +46,7 @@ LONGEST = (
     "test_digits",
     "test_limits",
     "test_nn",
+    "test_documents",
     "test_processes",
     "test_processes_of_ranks",
     "test_comparison",

@@ -85,21 +85,24 @@ def plain(code):
 
 
 HEADERS = ("kernels.h", "lsmr.h", "lstsq.h", "products.h", "sparse_mm.h")
+GUIDE = ROOT / "docs" / "guide" / "cpp.md"
 
 
 @pytest.mark.parametrize(
     ("path", "opening", "closing"),
     [
         *((ROOT / "include" / "spgrad" / name, r"///", r"///( ?\S.*)?|[^/].*") for name in HEADERS),
-        (ROOT / "docs" / "guide.md", "```cpp", "```"),
+        (GUIDE, "```cpp", "```"),
     ],
-    ids=[*HEADERS, "guide.md"],
+    ids=[*HEADERS, GUIDE.name],
 )
 def test_examples_are_those_of_the_programs_that_are_built(path, opening, closing):
     programs = [plain(p.read_text()) for p in (ROOT / "tests" / "package").glob("*.cpp")]
     examples = examples_of(path, opening, closing)
     assert examples
     for example in examples:
+        if "intmain()" in example:  # a whole program, which is built by itself
+            continue
         assert any(example in program for program in programs), example
 
 
@@ -215,6 +218,21 @@ def test_the_kernels_are_found_without_pytorch(tmp_path):
     code, said = configure(tmp_path, find, LIBTORCH_ROOT=tmp_path)
     assert code == 0
     assert "found: 1" in said
+
+
+def test_the_project_and_the_program_of_the_guide_are_built_and_run(tmp_path):
+    text = GUIDE.read_text(encoding="utf-8")
+    (project,) = re.findall(r"```cmake\n(.*?)```", text, re.DOTALL)
+    (program,) = re.findall(r"```cpp\n([^`]*int main[^`]*)```", text)
+    (tmp_path / "CMakeLists.txt").write_text(
+        project.replace("PRIVATE spgrad::spgrad", "PRIVATE spgrad::kernels")
+    )
+    (tmp_path / "main.cpp").write_text(program)
+    variables = {"spgrad_ROOT": WHEEL, "Python_EXECUTABLE": sys.executable}
+    code, said = configure_project(tmp_path, tmp_path / "build", **variables)
+    assert code == 0, said
+    output_of("cmake", "--build", tmp_path / "build")
+    assert numbers_of(tmp_path / "build" / "program") == [19, 22, 25, 28, 15, 18, 21, 24]
 
 
 @pytest.mark.parametrize(

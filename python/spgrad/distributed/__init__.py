@@ -2,7 +2,7 @@
 
 ``RowSharded`` is a sparse matrix whose rows are shared out to ranks; its products move only the
 rows of the dense operand that other ranks need. ``partition`` finds an order of rows that needs
-few. docs/distributed.md tells when this is worth it, and what it costs.
+few. The guide tells when this is worth it, and what it costs.
 """
 
 from spgrad.distributed._files import save

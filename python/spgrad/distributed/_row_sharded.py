@@ -270,7 +270,7 @@ class RowSharded:
 
         Returns:
             This rank's rows of the product, or a ``DTensor`` with ``Shard(0)`` where B is one. They
-            have the bits that one rank computes (docs/distributed.md has the exception). The
+            have the bits that one rank computes (the guide has the exceptions). The
             gradient of ``values`` is this rank's, that of B is sharded as B.
 
         Raises:

@@ -1,0 +1,44 @@
+"""``python -m spgrad.info``, which reports of bugs ask for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import spgrad
+from spgrad import info
+
+
+def facts():
+    return dict(line.split(None, 1) for line in info.report().splitlines())
+
+
+def test_the_command_prints_what_is_installed():
+    printed = subprocess.run(
+        [sys.executable, "-m", "spgrad.info"], check=True, capture_output=True, text=True
+    ).stdout
+    assert printed.startswith(f"spgrad            {spgrad.__version__} in ")
+    assert f"torch             {torch.__version__.partition('+')[0]}" in printed
+    assert f"in use: {spgrad.instruction_set()}" in printed
+
+
+def test_compiler_and_pytorch_of_the_build_are_named():
+    series = ".".join(torch.__version__.split(".")[:2])
+    compiler = facts()["built"].removeprefix(f"for PyTorch {series}.").partition(" by ")[2]
+    assert compiler.split()[0] in {"GNU", "Clang"}
+    assert compiler.split()[1][0].isdigit()
+
+
+def test_settings_are_shown_and_the_home_directory_is_not(monkeypatch):
+    home = str(Path(spgrad.__file__).parents[1])
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("SPGRAD_CACHE", f"{home}/kernels")
+    assert "SPGRAD_CACHE=~/kernels" in facts()["settings"]
+    assert facts()["spgrad"].endswith(" in ~/spgrad")
+    assert home not in info.report()
+
+
+def test_the_host_is_not_named():
+    assert os.uname().nodename not in info.report().split()
