@@ -44,11 +44,14 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 /// `crow_indices`: (n + 1) or (b, n + 1), int32 or int64.
 /// `col_indices`:  (nnz) or (b, nnz), int32 or int64, each in [0, m). Columns of a row may come in
 ///                 any order; repeated ones add up.
-/// `values`:       shape of col_indices, a dtype that sparse_mm takes.
-/// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
+/// `values`:       (*, nnz) or (*, b, nnz), a dtype that sparse_mm takes.
+/// `B`:            (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
 /// `columns`:      m. Without it, B says how many there are; with it, B must have as many rows.
 ///
-/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+/// Leading dimensions * of values and B broadcast: each combination, an attention head say, is a
+/// product over the one structure, which is checked, and sorted for a gradient, once.
+///
+/// Returns a new contiguous tensor, (*, n), (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                 const at::Tensor& values, const at::Tensor& B,
                                 std::optional<int64_t> columns = std::nullopt);
@@ -59,11 +62,12 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 ///
 /// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int32 or int64. Entries in
 ///            any order; sorted by row they are multiplied without a sort.
-/// `values`:  (nnz), a dtype that sparse_mm takes.
+/// `values`:  (*, nnz), a dtype that sparse_mm takes.
 /// `size`:    {n, m} or {b, n, m}.
-/// `B`:       (m, p) or (b, m, p), dtype of values, any strides.
+/// `B`:       (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
 ///
-/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+/// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
+/// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
                                 c10::SymIntArrayRef size, const at::Tensor& B);
 
@@ -83,12 +87,13 @@ SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& val
 SPGRAD_EXPORT at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
 
 /// The same for a CSR matrix given by plain tensors, as csr_mm takes them, where Y has a row for
-/// each column. Returns the values, in the shape of `col_indices`.
+/// each column. X and Y may have leading dimensions, which broadcast. Returns the values, in the
+/// shape of `col_indices` behind those.
 SPGRAD_EXPORT at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                    const at::Tensor& X, const at::Tensor& Y);
 
 /// The same for a COO matrix given by plain tensors, as coo_mm takes them. Returns the values,
-/// (nnz).
+/// (*, nnz).
 SPGRAD_EXPORT at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size,
                                    const at::Tensor& X, const at::Tensor& Y);
 
@@ -124,19 +129,23 @@ class SPGRAD_EXPORT Pattern {
 
   /// C = A B for the matrix with these values.
   ///
-  /// `values`: values_size(), a dtype that sparse_mm takes, in the order of A's entries.
-  /// `B`:      (m, p) or (b, m, p), dtype of values, any strides.
+  /// `values`: values_size() behind any leading dimensions, a dtype that sparse_mm takes, in the
+  ///           order of A's entries.
+  /// `B`:      (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
   ///
-  /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+  /// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
+  /// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
   at::Tensor mm(const at::Tensor& values, const at::Tensor& B) const;
 
-  /// C = Aᵀ B, for B of (n, p) or (b, n, p), without conjugation; as transposed().mm(values, B).
+  /// C = Aᵀ B, for B with a row for each of A's, without conjugation; as transposed().mm(values,
+  /// B).
   at::Tensor mm_transposed(const at::Tensor& values, const at::Tensor& B) const;
 
-  /// X_i · Y_j at the entries, without conjugation: values of values_size().
+  /// X_i · Y_j at the entries, without conjugation: values of values_size() behind the leading
+  /// dimensions of X and Y, which broadcast.
   ///
-  /// `X`: (n, p) or (b, n, p), a dtype that sparse_mm takes, any strides.
-  /// `Y`: (m, p) or (b, m, p), dtype of X, any strides.
+  /// `X`: (*, n, p) or (*, b, n, p), a dtype that sparse_mm takes, any strides.
+  /// `Y`: (*, m, p) or (*, b, m, p), dtype of X, any strides.
   at::Tensor sddmm(const at::Tensor& X, const at::Tensor& Y) const;
 
   /// The coordinates of the entries in the order of the values, as COO has them: (2, nnz), or

@@ -199,15 +199,17 @@ class Pattern:
                 [3., 3.]])
 
         Args:
-            values: Dense tensor of shape :attr:`values_shape`, of any dtype that
-                :func:`spgrad.sparse_mm` takes, in the order of the entries of the matrix that the
-                pattern was made from.
-            B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
-                ``values`` and any strides.
+            values: Dense tensor of shape :attr:`values_shape` behind any leading dimensions, of any
+                dtype that :func:`spgrad.sparse_mm` takes, in the order of the entries of the matrix
+                that the pattern was made from.
+            B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype and
+                device of ``values`` and any strides.
 
         Returns:
-            The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``. The gradient
-            of ``values`` is dense, in their order, and that of ``B`` is dense.
+            The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+            ``(*, b, n, p)``, where leading dimensions broadcast as those of
+            :func:`spgrad.csr_mm`. The gradient of ``values`` is dense, in their order, and that of
+            ``B`` is dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -230,12 +232,12 @@ class Pattern:
 
         Args:
             values: As :meth:`mm` takes them.
-            B: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, with the dtype and device of
-                ``values`` and any strides.
+            B: Dense tensor of shape ``(n,)``, ``(*, n, p)`` or ``(*, b, n, p)``, with the dtype and
+                device of ``values`` and any strides.
 
         Returns:
-            The product, a new contiguous tensor of shape ``(m, p)`` or ``(b, m, p)``. The gradients
-            are dense.
+            The product, a new contiguous tensor of shape ``(*, m)``, ``(*, m, p)`` or
+            ``(*, b, m, p)``. The gradients are dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -251,14 +253,17 @@ class Pattern:
                 f"but received {type(values).__name__} and {type(B).__name__}"
             )
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
-        if values.shape != self._values_shape:
+        dims = len(self._values_shape)
+        if values.shape[values.dim() - dims :] != self._values_shape:
             message = (
-                f"values must have shape {tuple(self._values_shape)}, "
-                f"but received {tuple(values.shape)}"
+                f"values must have shape {tuple(self._values_shape)} behind any leading "
+                f"dimensions, but received {tuple(values.shape)}"
             )
             raise ValueError(message)
-        if values.dim() > 1:
-            values = values.flatten()
+        if dims > 1:
+            values = values.flatten(-dims)
+        if B.dim() == 1:
+            return operator(*self._tensors, self._shape, values, B.unsqueeze(-1)).squeeze(-1)
         return operator(*self._tensors, self._shape, values, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
@@ -270,14 +275,15 @@ class Pattern:
         tensor([ 3., 10.])
 
         Args:
-            X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that
+            X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
                 :func:`spgrad.sparse_mm` takes and with any strides.
-            Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
+            Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype and device of
                 ``X``.
 
         Returns:
             ``X[i] · Y[j]``, without conjugation, for each entry: values of shape
-            :attr:`values_shape`, in their order. The gradients of ``X`` and ``Y`` are dense.
+            :attr:`values_shape` behind the leading dimensions of ``X`` and ``Y``, which broadcast,
+            in their order. The gradients of ``X`` and ``Y`` are dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -286,7 +292,9 @@ class Pattern:
         """
         refuse_others_than_tensors(X=X, Y=Y)
         products: Tensor = _pattern_sddmm(*self._tensors, self._shape, X, Y)
-        return products.view(self._values_shape) if len(self._values_shape) > 1 else products
+        return (
+            products.unflatten(-1, self._values_shape) if len(self._values_shape) > 1 else products
+        )
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.

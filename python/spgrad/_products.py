@@ -76,12 +76,15 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         col_indices: Shape ``(nnz)`` or ``(b, nnz)``, int32 or int64, each in ``[0, m)``. The
             columns of a row may come in any order; repeated ones add up. They are not copied,
             whatever the dtype of ``crow_indices``.
-        values: Shape of ``col_indices``, any dtype that :func:`sparse_mm` takes.
-        B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
-            strides.
+        values: Shape ``(*, nnz)`` or ``(*, b, nnz)``, any dtype that :func:`sparse_mm` takes.
+        B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
+            ``values`` and any strides.
 
     Returns:
-        The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``.
+        The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+        ``(*, b, n, p)``. Leading dimensions ``*`` of ``values`` and ``B`` broadcast: each of them,
+        an attention head or a sample, is a product over the one structure, which is checked, and
+        sorted for a gradient, once. A gradient has the shape of its operand.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -99,6 +102,8 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         refuse_others_than_tensors(
             crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
         )
+    if B.dim() == 1:
+        return csr_mm(crow_indices, col_indices, values, B.unsqueeze(-1)).squeeze(-1)
     product: Tensor = _csr_mm(crow_indices, col_indices, values, B)
     return product
 
@@ -116,14 +121,15 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         indices: Shape ``(2, nnz)``, or ``(3, nnz)`` with the item of the batch first, int32 or
             int64. Entries may come in any order, and repeated ones add up; those sorted by row are
             multiplied without a sort.
-        values: Shape ``(nnz)``, any dtype that :func:`sparse_mm` takes.
+        values: Shape ``(*, nnz)``, any dtype that :func:`sparse_mm` takes.
         size: ``(n, m)`` or ``(b, n, m)``.
-        B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
-            strides.
+        B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
+            ``values`` and any strides.
 
     Returns:
-        The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``. The gradient of
-        ``values`` is dense.
+        The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+        ``(*, b, n, p)``, where leading dimensions broadcast as those of :func:`csr_mm`. The
+        gradient of ``values`` is dense.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -133,6 +139,8 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
     """
     if not (isinstance(indices, Tensor) and isinstance(values, Tensor) and isinstance(B, Tensor)):
         refuse_others_than_tensors(indices=indices, values=values, B=B)
+    if B.dim() == 1:
+        return coo_mm(indices, values, size, B.unsqueeze(-1)).squeeze(-1)
     product: Tensor = _coo_mm(indices, values, size, B)
     return product
 
@@ -189,13 +197,14 @@ def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -
     Args:
         crow_indices: As :func:`csr_mm` takes them.
         col_indices: As :func:`csr_mm` takes them.
-        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
-            takes and with any strides.
-        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+        X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
+            :func:`sparse_mm` takes and with any strides.
+        Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
         ``X[i] · Y[j]``, without conjugation, for each entry: values in the shape and order of
-        ``col_indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+        ``col_indices``, behind the leading dimensions of ``X`` and ``Y``, which broadcast. The
+        gradients of ``X`` and ``Y`` are dense, to any order.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -219,13 +228,14 @@ def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Ten
     Args:
         indices: As :func:`coo_mm` takes them.
         size: ``(n, m)`` or ``(b, n, m)``.
-        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
-            takes and with any strides.
-        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+        X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
+            :func:`sparse_mm` takes and with any strides.
+        Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
-        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(nnz,)`` in the
-        order of ``indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(*, nnz)`` in the
+        order of ``indices``, where leading dimensions of ``X`` and ``Y`` broadcast. The gradients
+        of ``X`` and ``Y`` are dense, to any order.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "autocast.h"
+#include "heads.h"
 
 namespace spgrad {
 namespace {
@@ -138,12 +139,27 @@ void check_dtype_and_device(const at::Tensor& first, const char* first_name,
   check_dtype(first.scalar_type(), first_name, " and ", second_name);
 }
 
+// Leading dimensions of operands must broadcast.
+void check_leading(c10::SymIntArrayRef first, const char* first_name, c10::SymIntArrayRef second,
+                   const char* second_name) {
+  const size_t common = std::min(first.size(), second.size());
+  const auto one = first.slice(first.size() - common);
+  const auto other = second.slice(second.size() - common);
+  for (size_t i = 0; i < common; ++i) {
+    TORCH_CHECK_VALUE(one[i] == other[i] || one[i] == 1 || other[i] == 1, "leading dimensions of ",
+                      first_name, " and ", second_name, " must broadcast, but received ", first,
+                      " and ", second);
+  }
+}
+
 template <class Structure>
 void check_values(const Structure& s, const at::Tensor& values) {
   check_strided(values, "values");
-  TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(),
+  const auto dims = static_cast<size_t>(values_dims(s));
+  const c10::SymIntArrayRef size = values.sym_sizes();
+  TORCH_CHECK_VALUE(size.size() >= dims && size.slice(size.size() - dims) == s.values_size(),
                     "values must have one element for each entry, shape ", s.values_size(),
-                    ", but received ", values.sym_sizes());
+                    " behind any leading dimensions, but received ", size);
 }
 
 // Must be a dense operand with `rows` rows for each item of the batch.
@@ -151,10 +167,11 @@ template <class Structure>
 void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt& rows,
                  const char* name) {
   check_strided(dense, name);
-  TORCH_CHECK_VALUE(dense.dim() == (s.batched() ? 3 : 2), name, " must be ",
-                    s.batched() ? "3D for a batch of sparse matrices" : "2D for a sparse matrix",
+  TORCH_CHECK_VALUE(dense.dim() >= dense_dims(s), name, " must have at least ",
+                    s.batched() ? "3 dimensions for a batch of sparse matrices"
+                                : "2 dimensions for a sparse matrix",
                     ", but received shape ", dense.sym_sizes());
-  TORCH_CHECK_VALUE(!s.batched() || dense.sym_size(0) == s.items(), name,
+  TORCH_CHECK_VALUE(!s.batched() || dense.sym_size(-3) == s.items(), name,
                     " must have the batch size of the sparse matrices, ", s.items(),
                     ", but received shape ", dense.sym_sizes());
   TORCH_CHECK_VALUE(dense.sym_size(-2) == rows, name, " must have ", rows,
@@ -169,6 +186,7 @@ void check_product(const Structure& s, const at::Tensor& values, const at::Tenso
   check_structure(s);
   check_values(s, values);
   check_dense(s, B, (s.*rows)(), "B");
+  check_leading(leading(values, values_dims(s)), "values", leading(B, dense_dims(s)), "B");
   if (checks == Checks::all) check_dtype_and_device(values, "values", B, "B", s.device());
 }
 
@@ -207,6 +225,15 @@ void check_pattern(const at::Tensor& A) {
                     A.dense_dim(), " dense dimension(s)");
 }
 
+void check_sparse_sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
+  check_pattern(A);
+  for (const auto& [dense, name] : {std::pair(&X, "X"), std::pair(&Y, "Y")}) {
+    TORCH_CHECK_VALUE(dense->dim() == A.dim() || dense->layout() != at::kStrided, name, " must be ",
+                      A.dim() == 3 ? "3D for a batch of sparse matrices" : "2D for a sparse matrix",
+                      ", but received shape ", dense->sym_sizes());
+  }
+}
+
 void check_size_of(const CsrStructure& s, c10::SymIntArrayRef size) {
   check_size(size);
   std::vector<c10::SymInt> expected(size.begin(), size.end() - 1);
@@ -235,6 +262,7 @@ void check_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y, C
   TORCH_CHECK_VALUE(X.sym_size(-1) == Y.sym_size(-1),
                     "X and Y must have the same number of columns, but received shapes ",
                     X.sym_sizes(), " and ", Y.sym_sizes());
+  check_leading(leading(X, dense_dims(s)), "X", leading(Y, dense_dims(s)), "Y");
   if (checks == Checks::all) check_dtype_and_device(X, "X", Y, "Y", s.device());
 }
 
@@ -246,6 +274,8 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
   TORCH_CHECK_VALUE(grad.sym_size(-1) == B.sym_size(-1),
                     "grad and B must have the same number of columns, but received shapes ",
                     grad.sym_sizes(), " and ", B.sym_sizes());
+  const Size heads = product_heads(s, values, B);
+  check_leading(leading(grad, dense_dims(s)), "grad", heads, "values and B");
   if (checks == Checks::all) check_dtype_and_device(values, "values", grad, "grad", s.device());
 }
 

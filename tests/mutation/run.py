@@ -121,7 +121,7 @@ STAGES = {
     ),
     "src/torch/cpu/products.cpp": operators(
         "/cpu/products.cpp.o",
-        python="product layouts_and_strides gradients malformed memory pattern",
+        python="product layouts_and_strides gradients malformed memory pattern heads",
     ),
     "src/torch/constructor.cpp": operators("/constructor.cpp.o", python="made_from_values"),
     "src/torch/sparse_gradient.cpp": operators(
@@ -137,7 +137,7 @@ STAGES = {
         "/autograd.cpp.o", python="autograd gradients transforms memory"
     ),
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
-    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap index_dtypes sddmm"),
+    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap index_dtypes sddmm heads"),
     "src/torch/with_values.cpp": operators("/with_values.cpp.o", python="sddmm"),
     "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
     "src/torch/cpu/memory_limits.cpp": operators(

@@ -23,6 +23,7 @@ OF_EVERY_BACKEND = {
     "test_errors",
     "test_gradients",
     "test_graphs",
+    "test_heads",
     "test_hostile",
     "test_index_dtypes",
     "test_layouts_and_strides",

@@ -404,8 +404,19 @@ TEST(Pattern, RefusesOffsetsOfAnotherSize) {
 TEST(Pattern, RefusesValuesOfAnotherSize) {
   const Pattern pattern(at::eye(3).to_sparse_csr());
   EXPECT_THAT([&] { pattern.mm(at::ones({2}), at::ones({3, 1})); },
-              testing::ThrowsMessage<c10::ValueError>(
-                  HasSubstr("values must have shape [3], but received [2]")));
+              testing::ThrowsMessage<c10::ValueError>(HasSubstr(
+                  "values must have shape [3] behind any leading dimensions, but received [2]")));
+}
+
+TEST(Pattern, TakesVectorsAndLeadingDimensions) {
+  const Pattern pattern(at::stack({at::eye(2), at::eye(2)}).to_sparse_csr());
+  const at::Tensor values = at::arange(12.0).view({3, 2, 2});
+  const at::Tensor C = pattern.mm(values, at::ones({2, 2, 1}));
+  EXPECT_TRUE(at::equal(C.squeeze(-1), values));
+  EXPECT_TRUE(at::equal(pattern.mm_transposed(values, at::ones({2, 2, 1})), C));
+  EXPECT_EQ(pattern.sddmm(at::ones({3, 2, 2, 4}), at::ones({2, 2, 4})).sizes(), values.sizes());
+  EXPECT_TRUE(
+      at::equal(Pattern(at::eye(2).to_sparse()).mm(at::ones({2}), at::ones({2})), at::ones({2})));
 }
 
 TEST(CsrMmWithColumns, WantsAsManyRowsOfB) {
