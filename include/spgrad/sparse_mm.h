@@ -37,6 +37,17 @@ namespace spgrad {
 /// devices, malformed structures and indices outside the shape of A.
 SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
+/// torch::matmul where one operand may be sparse: COO, CSR or CSC, (n, m) or (*, n, m).
+///
+///     at::Tensor c = spgrad::matmul(b, a.t());        // vectors, batches that broadcast, either
+///     side
+///
+/// Shapes are those of torch::matmul; two dense operands go to it. The structure is read once for
+/// all that is broadcast over it. The gradient of the sparse operand is sparse, in its layout,
+/// pattern and order, and that of the dense one is dense. Throws as sparse_mm does, and for two
+/// sparse operands.
+SPGRAD_EXPORT at::Tensor matmul(const at::Tensor& A, const at::Tensor& B);
+
 /// C = A B for a CSR matrix given by plain tensors, with a dense gradient of `values`.
 ///
 ///     at::Tensor c = spgrad::csr_mm(crow_indices, col_indices, values, b);
@@ -92,8 +103,8 @@ SPGRAD_EXPORT at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const a
 SPGRAD_EXPORT at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                    const at::Tensor& X, const at::Tensor& Y);
 
-/// The same for a COO matrix given by plain tensors, as coo_mm takes them. Returns the values,
-/// (*, nnz).
+/// The same product at the entries of a COO matrix, given by plain tensors as coo_mm takes them.
+/// Returns the values, (*, nnz).
 SPGRAD_EXPORT at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size,
                                    const at::Tensor& X, const at::Tensor& Y);
 

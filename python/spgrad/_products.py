@@ -9,6 +9,7 @@ from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
 
 _sparse_mm = torch.ops.spgrad.sparse_mm.default
+_matmul = torch.ops.spgrad.matmul.default
 _csr_mm = torch.ops.spgrad.csr_mm.default
 _coo_mm = torch.ops.spgrad.coo_mm.default
 _sddmm = torch.ops.spgrad.sddmm.default
@@ -55,6 +56,46 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
         message = "Both A and B should be instances of torch.Tensor"
         raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
     product: Tensor = _sparse_mm(A, B)
+    return product
+
+
+def matmul(A: Tensor, B: Tensor) -> Tensor:
+    """Multiply as ``torch.matmul`` where one operand is sparse; its gradient stays sparse.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr().requires_grad_()
+    >>> c = spgrad.matmul(A, torch.tensor([1.0, 10.0, 100.0]))
+    >>> c.tolist()
+    [20.0, 403.0]
+    >>> c.sum().backward()
+    >>> A.grad.values()
+    tensor([ 10.,   1., 100.])
+    >>> spgrad.matmul(torch.ones(5, 4, 2), A.detach()).shape
+    torch.Size([5, 4, 3])
+
+    Args:
+        A: Dense tensor with one or more dimensions, or sparse COO, CSR or CSC tensor (also what
+            ``.t()`` and ``.mT`` of CSR are) of shape ``(n, m)`` or ``(*, n, m)``, of any dtype that
+            :func:`sparse_mm` takes. COO may be uncoalesced: duplicates add up.
+        B: The same, with the dtype and device of ``A``. One of the two must be dense; two dense
+            ones go to ``torch.matmul``.
+
+    Returns:
+        The product, a dense tensor of the shape that ``torch.matmul`` gives: vectors on either
+        side, and batches that broadcast. For all dense matrices that are broadcast over a sparse
+        one, its structure is checked once, and nothing of it is copied.
+
+        The gradient of the sparse operand is sparse: at its specified entries only, in its layout,
+        index dtype and order. That of the dense one is dense, summed over what was broadcast.
+
+    Raises:
+        ValueError: An argument is no tensor, both are sparse, or shapes or layouts do not fit.
+        RuntimeError: Dtypes or devices differ or are not supported, or indices are malformed or
+            outside the shape.
+
+    """
+    refuse_others_than_tensors(A=A, B=B)
+    product: Tensor = _matmul(A, B)
     return product
 
 

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "autocast.h"
+#include "check_matmul.h"
 #include "heads.h"
 
 namespace spgrad {
@@ -213,6 +214,38 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
   TORCH_CHECK_VALUE(A.dense_dim() == 0,
                     "A must have only sparse dimensions, but received a hybrid tensor with ",
                     A.dense_dim(), " dense dimension(s)");
+}
+
+void check_matmul(const at::Tensor& A, const at::Tensor& B) {
+  TORCH_CHECK_VALUE(A.dim() >= 1 && B.dim() >= 1,
+                    "A and B must have at least 1 dimension, but received shapes ", A.sym_sizes(),
+                    " and ", B.sym_sizes());
+  TORCH_CHECK_VALUE(A.layout() == at::kStrided || B.layout() == at::kStrided,
+                    "one of A and B must be dense, but received two sparse tensors, of layouts ",
+                    A.layout(), " and ", B.layout());
+  const bool left = A.layout() != at::kStrided;
+  const at::Tensor& sparse = left ? A : B;
+  const char* const name = left ? "A" : "B";
+  const at::Layout layout = sparse.layout();
+  TORCH_CHECK_VALUE(layout == at::kSparse || layout == at::kSparseCsr || layout == at::kSparseCsc,
+                    name, " must be a COO, CSR or CSC tensor where it is sparse, but received ",
+                    layout);
+  TORCH_CHECK_VALUE(sparse.dim() >= 2, name,
+                    " must have shape (n, m) or (*, n, m) where it is sparse, but received ",
+                    sparse.sym_sizes());
+  TORCH_CHECK_VALUE(sparse.dense_dim() == 0, name,
+                    " must have only sparse dimensions, but received a hybrid tensor with ",
+                    sparse.dense_dim(), " dense dimension(s)");
+  TORCH_CHECK_VALUE(A.sym_size(-1) == B.sym_size(B.dim() == 1 ? -1 : -2),
+                    "A must have as many columns as B has rows, but received shapes ",
+                    A.sym_sizes(), " and ", B.sym_sizes());
+  check_leading(leading(A, 2), "A", leading(B, 2), "B");
+  TORCH_CHECK(A.device() == B.device(), "A and B must be on the same device, but received ",
+              A.device(), " and ", B.device());
+  const at::ScalarType dtype = dtype_in_product(A);
+  TORCH_CHECK(dtype == dtype_in_product(B), "A and B must have the same dtype, but received ",
+              dtype, " and ", dtype_in_product(B), "; cast one of them to the dtype of the other");
+  check_dtype(dtype, "A and B");
 }
 
 void check_pattern(const at::Tensor& A) {

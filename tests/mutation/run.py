@@ -128,8 +128,9 @@ STAGES = {
         "/sparse_gradient.cpp.o", python="autograd gradients training made_from_values"
     ),
     "src/torch/sparse_mm.cpp": operators(
-        "/sparse_mm.cpp.o", python="product pattern autograd sddmm"
+        "/sparse_mm.cpp.o", python="product pattern autograd sddmm heads"
     ),
+    "src/torch/matmul.cpp": operators("/matmul.cpp.o", python="matmul"),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training made_from_values"
     ),

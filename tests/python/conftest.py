@@ -29,6 +29,7 @@ OF_EVERY_BACKEND = {
     "test_layouts_and_strides",
     "test_made_from_values",
     "test_malformed",
+    "test_matmul",
     "test_memory",
     "test_operators",
     "test_pattern",

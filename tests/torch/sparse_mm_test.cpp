@@ -419,6 +419,21 @@ TEST(Pattern, TakesVectorsAndLeadingDimensions) {
       at::equal(Pattern(at::eye(2).to_sparse()).mm(at::ones({2}), at::ones({2})), at::ones({2})));
 }
 
+TEST(Matmul, TakesEitherSideAndBatches) {
+  const at::Tensor dense = at::arange(6.0).view({2, 3});
+  const at::Tensor X = at::arange(24.0).view({4, 3, 2});
+  for (const at::Tensor& A : {dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc()}) {
+    at::Tensor leaf = A.detach().requires_grad_();
+    const at::Tensor C = spgrad::matmul(leaf, X);
+    EXPECT_TRUE(at::equal(C, at::matmul(dense, X)));
+    EXPECT_TRUE(at::equal(spgrad::matmul(X, A), at::matmul(X, dense)));
+    C.sum().backward();
+    EXPECT_EQ(leaf.grad().layout(), A.layout());
+  }
+  EXPECT_THAT([&] { spgrad::matmul(dense.to_sparse(), dense.t().to_sparse()); },
+              testing::ThrowsMessage<c10::ValueError>(HasSubstr("one of A and B must be dense")));
+}
+
 TEST(CsrMmWithColumns, WantsAsManyRowsOfB) {
   const at::Tensor A = at::eye(3).to_sparse_csr();
   const auto multiply = [&](int64_t columns) {
