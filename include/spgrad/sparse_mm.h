@@ -103,6 +103,13 @@ SPGRAD_EXPORT at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const a
 SPGRAD_EXPORT at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                    const at::Tensor& X, const at::Tensor& Y);
 
+/// Softmax over the entries of each row (`dim` -1) or column (-2) of a CSR matrix of `size`, (n, m)
+/// or (b, n, m): values of (*, nnz) or (*, b, nnz), of a real dtype that sparse_mm takes. Returns
+/// new ones of their shape and dtype; differentiable to any order. Throws as sparse_mm does.
+SPGRAD_EXPORT at::Tensor csr_softmax(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                                     const at::Tensor& values, c10::SymIntArrayRef size,
+                                     int64_t dim = -1);
+
 /// The same product at the entries of a COO matrix, given by plain tensors as coo_mm takes them.
 /// Returns the values, (*, nnz).
 SPGRAD_EXPORT at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size,

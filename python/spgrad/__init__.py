@@ -13,7 +13,16 @@ from spgrad._build import __version__
 from spgrad._instruction_sets import instruction_set, instruction_sets, use_instruction_set
 from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
-from spgrad._products import coo_mm, coo_sddmm, csr_mm, csr_sddmm, matmul, sddmm, sparse_mm
+from spgrad._products import (
+    coo_mm,
+    coo_sddmm,
+    csr_mm,
+    csr_sddmm,
+    csr_softmax,
+    matmul,
+    sddmm,
+    sparse_mm,
+)
 from spgrad._scipy import from_scipy, to_scipy
 
 __all__ = [
@@ -23,6 +32,7 @@ __all__ = [
     "coo_sddmm",
     "csr_mm",
     "csr_sddmm",
+    "csr_softmax",
     "cuda",
     "empty_cache",
     "from_scipy",

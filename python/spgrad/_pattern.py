@@ -19,6 +19,7 @@ _coo_pattern = torch.ops.spgrad.coo_pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
 _pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
 _pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
+_pattern_softmax = torch.ops.spgrad.pattern_softmax.default
 _pattern_indices = torch.ops.spgrad.pattern_indices.default
 
 _Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -253,6 +254,13 @@ class Pattern:
                 f"but received {type(values).__name__} and {type(B).__name__}"
             )
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
+        values = self._flat(values)
+        if B.dim() == 1:
+            return operator(*self._tensors, self._shape, values, B.unsqueeze(-1)).squeeze(-1)
+        return operator(*self._tensors, self._shape, values, B)
+
+    def _flat(self, values: Tensor) -> Tensor:
+        """Check the shape of values, and give them as the operators take them."""
         dims = len(self._values_shape)
         if values.shape[values.dim() - dims :] != self._values_shape:
             message = (
@@ -260,11 +268,11 @@ class Pattern:
                 f"dimensions, but received {tuple(values.shape)}"
             )
             raise ValueError(message)
-        if dims > 1:
-            values = values.flatten(-dims)
-        if B.dim() == 1:
-            return operator(*self._tensors, self._shape, values, B.unsqueeze(-1)).squeeze(-1)
-        return operator(*self._tensors, self._shape, values, B)
+        return values.flatten(-dims) if dims > 1 else values
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        """Give values of the operators in the shape that users see."""
+        return values.unflatten(-1, self._values_shape) if len(self._values_shape) > 1 else values
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
         """Multiply two dense matrices, ``X @ Y.mT``, at the entries of the pattern only.
@@ -292,9 +300,35 @@ class Pattern:
         """
         refuse_others_than_tensors(X=X, Y=Y)
         products: Tensor = _pattern_sddmm(*self._tensors, self._shape, X, Y)
-        return (
-            products.unflatten(-1, self._values_shape) if len(self._values_shape) > 1 else products
-        )
+        return self._shaped(products)
+
+    def softmax(self, values: Tensor, dim: int = -1) -> Tensor:
+        """Compute the softmax over the entries of each row, or column.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1, 1], [1, 2, 0]]), (2, 3))
+        >>> pattern.softmax(torch.zeros(3))
+        tensor([1.0000, 0.5000, 0.5000])
+
+        Args:
+            values: Dense tensor of shape :attr:`values_shape` behind any leading dimensions:
+                float32, float64, float16 or bfloat16.
+            dim: -1 for the entries of each row, -2 for those of each column.
+
+        Returns:
+            New values, in the shape, dtype and order of ``values``; those of 16 bits are computed
+            in float32. Places without an entry count as minus infinity; each listed entry counts,
+            repeated ones too. Differentiable to any order.
+
+        Raises:
+            ValueError: ``values`` is no tensor, its shape does not fit, or there is no such
+                ``dim``.
+            RuntimeError: The dtype or device does not fit.
+
+        """
+        refuse_others_than_tensors(values=values)
+        softmax: Tensor = _pattern_softmax(*self._tensors, self._shape, self._flat(values), dim)
+        return self._shaped(softmax)
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.

@@ -14,6 +14,7 @@ _csr_mm = torch.ops.spgrad.csr_mm.default
 _coo_mm = torch.ops.spgrad.coo_mm.default
 _sddmm = torch.ops.spgrad.sddmm.default
 _csr_sddmm = torch.ops.spgrad.csr_sddmm.default
+_csr_softmax = torch.ops.spgrad.csr_softmax.default
 _coo_sddmm = torch.ops.spgrad.coo_sddmm.default
 
 
@@ -256,6 +257,39 @@ def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -
     refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices, X=X, Y=Y)
     products: Tensor = _csr_sddmm(crow_indices, col_indices, X, Y)
     return products
+
+
+def csr_softmax(
+    crow_indices: Tensor, col_indices: Tensor, values: Tensor, shape: Sequence[int], dim: int = -1
+) -> Tensor:
+    """Compute the softmax over the entries of each row, or column, of a CSR matrix.
+
+    >>> import torch, spgrad
+    >>> crow_indices, col_indices = torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2])
+    >>> spgrad.csr_softmax(crow_indices, col_indices, torch.zeros(3), (2, 3))
+    tensor([1.0000, 0.5000, 0.5000])
+
+    Args:
+        crow_indices: As :func:`csr_mm` takes them.
+        col_indices: As :func:`csr_mm` takes them. Each listed entry counts, repeated ones too.
+        values: Shape ``(*, nnz)`` or ``(*, b, nnz)``, float32, float64, float16 or bfloat16.
+        shape: ``(n, m)`` or ``(b, n, m)``.
+        dim: -1 for the entries of each row, -2 for those of each column.
+
+    Returns:
+        New values, in the shape, dtype and order of ``values``; those of 16 bits are computed in
+        float32. Places without an entry count as minus infinity. Differentiable to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, shapes or layouts do not fit, or there is no such
+            ``dim``.
+        RuntimeError: Dtypes or devices differ or are not supported, or the indices are malformed or
+            outside the shape.
+
+    """
+    refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices, values=values)
+    softmax: Tensor = _csr_softmax(crow_indices, col_indices, values, shape, dim)
+    return softmax
 
 
 def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Tensor:

@@ -31,6 +31,10 @@ TORCH_LIBRARY(spgrad, m) {
       "csr_mm_backward(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, "
       "Tensor grad) -> (Tensor, Tensor)");
 
+  m.def(
+      "csr_softmax(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt[] size, int "
+      "dim=-1) -> Tensor");
+
   m.def("coo_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
   m.def("coo_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
   m.def("coo_sddmm(Tensor indices, SymInt[] size, Tensor X, Tensor Y) -> Tensor");
@@ -51,6 +55,9 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_indices(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size) -> Tensor");
+  m.def(
+      "pattern_softmax(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, int dim=-1) -> Tensor");
   m.def(
       "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");

@@ -131,6 +131,7 @@ STAGES = {
         "/sparse_mm.cpp.o", python="product pattern autograd sddmm heads"
     ),
     "src/torch/matmul.cpp": operators("/matmul.cpp.o", python="matmul"),
+    "src/torch/softmax.cpp": operators("/softmax.cpp.o", python="softmax"),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training made_from_values"
     ),

@@ -37,6 +37,7 @@ OF_EVERY_BACKEND = {
     "test_product",
     "test_properties",
     "test_sddmm",
+    "test_softmax",
     "test_training",
     "test_transforms",
 }

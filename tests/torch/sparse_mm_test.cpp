@@ -434,6 +434,14 @@ TEST(Matmul, TakesEitherSideAndBatches) {
               testing::ThrowsMessage<c10::ValueError>(HasSubstr("one of A and B must be dense")));
 }
 
+TEST(CsrSoftmax, IsThatOfTheEntriesOfEachRowOrColumn) {
+  const at::Tensor crow = longs({0, 2, 3});
+  const at::Tensor col = longs({0, 1, 1});
+  const at::Tensor values = at::zeros({3});
+  EXPECT_TRUE(at::equal(csr_softmax(crow, col, values, {2, 2}), at::tensor({0.5, 0.5, 1.0})));
+  EXPECT_TRUE(at::equal(csr_softmax(crow, col, values, {2, 2}, -2), at::tensor({1.0, 0.5, 0.5})));
+}
+
 TEST(CsrMmWithColumns, WantsAsManyRowsOfB) {
   const at::Tensor A = at::eye(3).to_sparse_csr();
   const auto multiply = [&](int64_t columns) {
