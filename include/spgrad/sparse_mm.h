@@ -37,6 +37,17 @@ namespace spgrad {
 /// devices, malformed structures and indices outside the shape of A.
 SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
+/// torch::matmul where one operand may be sparse: COO, CSR or CSC, (n, m) or (*, n, m).
+///
+///     at::Tensor c = spgrad::matmul(b, a.t());        // vectors, batches that broadcast, either
+///     side
+///
+/// Shapes are those of torch::matmul; two dense operands go to it. The structure is read once for
+/// all that is broadcast over it. The gradient of the sparse operand is sparse, in its layout,
+/// pattern and order, and that of the dense one is dense. Throws as sparse_mm does, and for two
+/// sparse operands.
+SPGRAD_EXPORT at::Tensor matmul(const at::Tensor& A, const at::Tensor& B);
+
 /// C = A B for a CSR matrix given by plain tensors, with a dense gradient of `values`.
 ///
 ///     at::Tensor c = spgrad::csr_mm(crow_indices, col_indices, values, b);
@@ -44,11 +55,14 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 /// `crow_indices`: (n + 1) or (b, n + 1), int32 or int64.
 /// `col_indices`:  (nnz) or (b, nnz), int32 or int64, each in [0, m). Columns of a row may come in
 ///                 any order; repeated ones add up.
-/// `values`:       shape of col_indices, a dtype that sparse_mm takes.
-/// `B`:            (m, p) or (b, m, p), dtype of values, any strides.
+/// `values`:       (*, nnz) or (*, b, nnz), a dtype that sparse_mm takes.
+/// `B`:            (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
 /// `columns`:      m. Without it, B says how many there are; with it, B must have as many rows.
 ///
-/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+/// Leading dimensions * of values and B broadcast: each combination, an attention head say, is a
+/// product over the one structure, which is checked, and sorted for a gradient, once.
+///
+/// Returns a new contiguous tensor, (*, n), (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                 const at::Tensor& values, const at::Tensor& B,
                                 std::optional<int64_t> columns = std::nullopt);
@@ -59,11 +73,12 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 ///
 /// `indices`: (2, nnz) or, with the item of the batch first, (3, nnz), int32 or int64. Entries in
 ///            any order; sorted by row they are multiplied without a sort.
-/// `values`:  (nnz), a dtype that sparse_mm takes.
+/// `values`:  (*, nnz), a dtype that sparse_mm takes.
 /// `size`:    {n, m} or {b, n, m}.
-/// `B`:       (m, p) or (b, m, p), dtype of values, any strides.
+/// `B`:       (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
 ///
-/// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+/// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
+/// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
                                 c10::SymIntArrayRef size, const at::Tensor& B);
 
@@ -83,12 +98,20 @@ SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& val
 SPGRAD_EXPORT at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
 
 /// The same for a CSR matrix given by plain tensors, as csr_mm takes them, where Y has a row for
-/// each column. Returns the values, in the shape of `col_indices`.
+/// each column. X and Y may have leading dimensions, which broadcast. Returns the values, in the
+/// shape of `col_indices` behind those.
 SPGRAD_EXPORT at::Tensor csr_sddmm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                    const at::Tensor& X, const at::Tensor& Y);
 
-/// The same for a COO matrix given by plain tensors, as coo_mm takes them. Returns the values,
-/// (nnz).
+/// Softmax over the entries of each row (`dim` -1) or column (-2) of a CSR matrix of `size`, (n, m)
+/// or (b, n, m): values of (*, nnz) or (*, b, nnz), of a real dtype that sparse_mm takes. Returns
+/// new ones of their shape and dtype; differentiable to any order. Throws as sparse_mm does.
+SPGRAD_EXPORT at::Tensor csr_softmax(const at::Tensor& crow_indices, const at::Tensor& col_indices,
+                                     const at::Tensor& values, c10::SymIntArrayRef size,
+                                     int64_t dim = -1);
+
+/// The same product at the entries of a COO matrix, given by plain tensors as coo_mm takes them.
+/// Returns the values, (*, nnz).
 SPGRAD_EXPORT at::Tensor coo_sddmm(const at::Tensor& indices, c10::SymIntArrayRef size,
                                    const at::Tensor& X, const at::Tensor& Y);
 
@@ -124,19 +147,23 @@ class SPGRAD_EXPORT Pattern {
 
   /// C = A B for the matrix with these values.
   ///
-  /// `values`: values_size(), a dtype that sparse_mm takes, in the order of A's entries.
-  /// `B`:      (m, p) or (b, m, p), dtype of values, any strides.
+  /// `values`: values_size() behind any leading dimensions, a dtype that sparse_mm takes, in the
+  ///           order of A's entries.
+  /// `B`:      (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
   ///
-  /// Returns a new contiguous tensor, (n, p) or (b, n, p). Throws as sparse_mm does.
+  /// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
+  /// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
   at::Tensor mm(const at::Tensor& values, const at::Tensor& B) const;
 
-  /// C = Aᵀ B, for B of (n, p) or (b, n, p), without conjugation; as transposed().mm(values, B).
+  /// C = Aᵀ B, for B with a row for each of A's, without conjugation; as transposed().mm(values,
+  /// B).
   at::Tensor mm_transposed(const at::Tensor& values, const at::Tensor& B) const;
 
-  /// X_i · Y_j at the entries, without conjugation: values of values_size().
+  /// X_i · Y_j at the entries, without conjugation: values of values_size() behind the leading
+  /// dimensions of X and Y, which broadcast.
   ///
-  /// `X`: (n, p) or (b, n, p), a dtype that sparse_mm takes, any strides.
-  /// `Y`: (m, p) or (b, m, p), dtype of X, any strides.
+  /// `X`: (*, n, p) or (*, b, n, p), a dtype that sparse_mm takes, any strides.
+  /// `Y`: (*, m, p) or (*, b, m, p), dtype of X, any strides.
   at::Tensor sddmm(const at::Tensor& X, const at::Tensor& Y) const;
 
   /// The coordinates of the entries in the order of the values, as COO has them: (2, nnz), or

@@ -6,23 +6,7 @@
 >>> A.grad.values()
 tensor([2., 2., 2.])
 
-=================================  ============================================================
-``sparse_mm``                      sparse tensor × dense, a drop-in for ``torch.sparse.mm``
-``csr_mm``, ``coo_mm``             the same on plain tensors, for any optimiser
-``Pattern``                        a structure prepared once for many products
-``sddmm``, ``csr_sddmm``,          two dense matrices, multiplied at the entries of a sparse one
-``coo_sddmm``
-``sparse_lstsq``, ``csr_lstsq``,   sparse least squares, differentiable to any order
-``coo_lstsq``
-``sparse_generic_lstsq``,          the same, and square systems, by solvers of yours
-``sparse_generic_solve``
-``nn``                             layers with sparse weights
-``from_scipy``, ``to_scipy``       matrices of SciPy, sharing memory
-``distributed``                    products over several machines
-``cuda``                           what concerns CUDA devices alone
-=================================  ============================================================
-
-Start with ``help(spgrad.sparse_mm)``. ``python -m spgrad.info`` shows what is installed.
+=================================  =====================================================
 """
 
 import importlib
@@ -35,7 +19,6 @@ from spgrad._instruction_sets import instruction_set, instruction_sets, use_inst
 from spgrad._lstsq import (
     ConvergenceError,
     ConvergenceWarning,
-    LstsqReason,
     LstsqReport,
     coo_lstsq,
     csr_lstsq,
@@ -43,13 +26,21 @@ from spgrad._lstsq import (
 )
 from spgrad._memory import empty_cache
 from spgrad._pattern import Pattern
-from spgrad._products import coo_mm, coo_sddmm, csr_mm, csr_sddmm, sddmm, sparse_mm
+from spgrad._products import (
+    coo_mm,
+    coo_sddmm,
+    csr_mm,
+    csr_sddmm,
+    csr_softmax,
+    matmul,
+    sddmm,
+    sparse_mm,
+)
 from spgrad._scipy import from_scipy, to_scipy
 
 __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
-    "LstsqReason",
     "LstsqReport",
     "Pattern",
     "__version__",
@@ -59,12 +50,14 @@ __all__ = [
     "csr_lstsq",
     "csr_mm",
     "csr_sddmm",
+    "csr_softmax",
     "cuda",
     "distributed",
     "empty_cache",
     "from_scipy",
     "instruction_set",
     "instruction_sets",
+    "matmul",
     "nn",
     "sddmm",
     "sparse_generic_lstsq",

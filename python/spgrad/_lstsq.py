@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import torch
@@ -37,28 +36,25 @@ _csr_lstsq = torch.ops.spgrad.csr_lstsq.default
 _coo_lstsq = torch.ops.spgrad.coo_lstsq.default
 
 
+_LIMIT = 2  # the reason of what has not converged
+
+
 class ConvergenceWarning(UserWarning):
-    """A solve ended before it reached its tolerance: results are the best so far."""
+    """A solve ended before it reached its tolerance: results are the best so far.
+
+    >>> import spgrad
+    >>> issubclass(spgrad.ConvergenceWarning, UserWarning)
+    True
+    """
 
 
 class ConvergenceError(RuntimeError):
-    """The same, where the caller asked for an error."""
-
-
-class LstsqReason(IntEnum):
-    """Why the solve of a column ended.
+    """A solve ended before it reached its tolerance, and the caller asked for an error.
 
     >>> import spgrad
-    >>> spgrad.LstsqReason(2).name
-    'LIMIT'
+    >>> issubclass(spgrad.ConvergenceError, RuntimeError)
+    True
     """
-
-    COMPATIBLE = 0
-    """``A @ x`` equals ``b``, to the tolerance."""
-    LEAST_SQUARES = 1
-    """``A.mH @ (b - A @ x)`` is zero, to the tolerance."""
-    LIMIT = 2
-    """The most iterations were made: x is the best so far, and has not converged."""
 
 
 class LstsqReport:
@@ -69,23 +65,20 @@ class LstsqReport:
     >>> x, report = spgrad.sparse_lstsq(A, torch.tensor([4.0, 2.0]), return_report=True)
     >>> report.iterations, report.converged
     (tensor(1), tensor(True))
-
-    Attributes:
-        iterations: How many iterations were made, int64.
-        reason: Why they ended, int64: see :class:`LstsqReason`.
-        converged: Whether that was before the limit, bool.
-        residual_norm: ``|b - A @ x|``, float64, computed from ``x``. With ``damp``, that of the
-            problem with the rows ``damp * 1`` below A.
-        optimality: ``|A.mH @ r| / (|A| |r|)`` for that residual, float64, with the Frobenius norm
-            of A; 0 where there is no residual.
-
     """
 
-    def __init__(self, solves: Tensor, *, batched: bool, vector: bool) -> None:
-        """Read the report of an operator, whose first solve is this one."""
-        self._solves = solves
-        self._batched = batched
-        self._vector = vector
+    __slots__ = ("_batched", "_solves", "_vector")
+
+    _solves: Tensor
+    _batched: bool
+    _vector: bool
+
+    @classmethod
+    def _of(cls, solves: Tensor, *, batched: bool, vector: bool) -> LstsqReport:
+        """Read the reports of an operator, whose first solve is this one."""
+        report = cls()
+        report._solves, report._batched, report._vector = solves, batched, vector
+        return report
 
     def _field(self, number: int) -> Tensor:
         field = self._solves[0, ..., number]
@@ -95,27 +88,37 @@ class LstsqReport:
 
     @property
     def iterations(self) -> Tensor:
-        """How many iterations were made."""
+        """How many iterations were made, int64."""
         return self._field(0).long()
 
     @property
     def reason(self) -> Tensor:
-        """Why they ended: see :class:`LstsqReason`."""
+        """Why they ended, int64.
+
+        0: ``A @ x`` equals ``b``, to the tolerance. 1: ``A.mH @ r`` is zero, to the tolerance, with
+        ``r = b - A @ x``. 2: ``maxiter`` was reached; x is the best so far.
+        """
         return self._field(1).long()
 
     @property
     def converged(self) -> Tensor:
-        """Whether they ended before the limit."""
-        return self._field(1) != LstsqReason.LIMIT
+        """Whether they ended before the limit, bool."""
+        return self._field(1) != _LIMIT
 
     @property
     def residual_norm(self) -> Tensor:
-        """The norm of the residual."""
+        """The norm of the residual, ``|b - A @ x|``, float64, computed from x.
+
+        With ``damp``, that of the problem with the rows ``damp * 1`` below A.
+        """
         return self._field(2)
 
     @property
     def optimality(self) -> Tensor:
-        """How far from optimal the residual is."""
+        """How far from optimal x is: ``|A.mH @ r| / (|A| |r|)``, float64, computed from x.
+
+        With the Frobenius norm of A; 0 where there is no residual at all.
+        """
         return self._field(3)
 
     @property
@@ -127,7 +130,7 @@ class LstsqReport:
         """
         later = [self._solves[number : number + 1] for number in range(1, len(self._solves))]
         return tuple(
-            LstsqReport(solve, batched=self._batched, vector=self._vector)
+            LstsqReport._of(solve, batched=self._batched, vector=self._vector)
             for solve in later
             if not solve[..., 0].isnan().any()
         )
@@ -223,7 +226,7 @@ def solved(  # noqa: PLR0913 - the options
         if str(error).startswith("interrupted"):
             raise KeyboardInterrupt from None
         raise
-    report = LstsqReport(solves, batched=batched, vector=not batched and B.dim() == 1)
+    report = LstsqReport._of(solves, batched=batched, vector=not batched and B.dim() == 1)
     if _has_numbers(solves):
         _judge(report, on_failure, "least squares", stacklevel=4)
         if on_failure != "ignore" and x.grad_fn is not None:
@@ -262,7 +265,7 @@ def sparse_lstsq(
         B: Dense tensor of shape ``(n,)``, ``(n, k)`` or ``(b, n, k)``, with A's dtype and device.
             All columns are solved in one iteration, each until it is done.
         return_report: Return ``(x, report)``: see :class:`LstsqReport`.
-        **options: As follows.
+        options: As follows.
 
             damp: λ of ``argmin |A @ x - b|² + λ² |x|²``, a number or a real 0-dimensional tensor,
             which gets a gradient.
@@ -359,7 +362,7 @@ def csr_lstsq(  # noqa: PLR0913 - a CSR matrix is three tensors and a size
         B: As :func:`sparse_lstsq` takes it.
         m: Number of columns of the matrix.
         return_report: As :func:`sparse_lstsq` has it.
-        **options: Those of :func:`sparse_lstsq`.
+        options: Those of :func:`sparse_lstsq`.
 
     Returns:
         As :func:`sparse_lstsq`.
@@ -419,7 +422,7 @@ def coo_lstsq(
         size: ``(n, m)`` or ``(b, n, m)``.
         B: As :func:`sparse_lstsq` takes it.
         return_report: As :func:`sparse_lstsq` has it.
-        **options: Those of :func:`sparse_lstsq`.
+        options: Those of :func:`sparse_lstsq`.
 
     Returns:
         As :func:`sparse_lstsq`.

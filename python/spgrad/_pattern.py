@@ -25,6 +25,7 @@ _pattern_mm = torch.ops.spgrad.pattern_mm.default
 _pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
 _pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
 _pattern_lstsq = torch.ops.spgrad.pattern_lstsq.default
+_pattern_softmax = torch.ops.spgrad.pattern_softmax.default
 _pattern_indices = torch.ops.spgrad.pattern_indices.default
 
 _Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -205,15 +206,17 @@ class Pattern:
                 [3., 3.]])
 
         Args:
-            values: Dense tensor of shape :attr:`values_shape`, of any dtype that
-                :func:`spgrad.sparse_mm` takes, in the order of the entries of the matrix that the
-                pattern was made from.
-            B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
-                ``values`` and any strides.
+            values: Dense tensor of shape :attr:`values_shape` behind any leading dimensions, of any
+                dtype that :func:`spgrad.sparse_mm` takes, in the order of the entries of the matrix
+                that the pattern was made from.
+            B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype and
+                device of ``values`` and any strides.
 
         Returns:
-            The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``. The gradient
-            of ``values`` is dense, in their order, and that of ``B`` is dense.
+            The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+            ``(*, b, n, p)``, where leading dimensions broadcast as those of
+            :func:`spgrad.csr_mm`. The gradient of ``values`` is dense, in their order, and that of
+            ``B`` is dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -236,12 +239,12 @@ class Pattern:
 
         Args:
             values: As :meth:`mm` takes them.
-            B: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, with the dtype and device of
-                ``values`` and any strides.
+            B: Dense tensor of shape ``(n,)``, ``(*, n, p)`` or ``(*, b, n, p)``, with the dtype and
+                device of ``values`` and any strides.
 
         Returns:
-            The product, a new contiguous tensor of shape ``(m, p)`` or ``(b, m, p)``. The gradients
-            are dense.
+            The product, a new contiguous tensor of shape ``(*, m)``, ``(*, m, p)`` or
+            ``(*, b, m, p)``. The gradients are dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -257,18 +260,25 @@ class Pattern:
                 f"but received {type(values).__name__} and {type(B).__name__}"
             )
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
-        self._check_values(values)
-        if values.dim() > 1:
-            values = values.flatten()
+        values = self._flat(values)
+        if B.dim() == 1:
+            return operator(*self._tensors, self._shape, values, B.unsqueeze(-1)).squeeze(-1)
         return operator(*self._tensors, self._shape, values, B)
 
-    def _check_values(self, values: Tensor) -> None:
-        if values.shape != self._values_shape:
+    def _flat(self, values: Tensor) -> Tensor:
+        """Check the shape of values, and give them as the operators take them."""
+        dims = len(self._values_shape)
+        if values.shape[values.dim() - dims :] != self._values_shape:
             message = (
-                f"values must have shape {tuple(self._values_shape)}, "
-                f"but received {tuple(values.shape)}"
+                f"values must have shape {tuple(self._values_shape)} behind any leading "
+                f"dimensions, but received {tuple(values.shape)}"
             )
             raise ValueError(message)
+        return values.flatten(-dims) if dims > 1 else values
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        """Give values of the operators in the shape that users see."""
+        return values.unflatten(-1, self._values_shape) if len(self._values_shape) > 1 else values
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
         """Multiply two dense matrices, ``X @ Y.mT``, at the entries of the pattern only.
@@ -279,14 +289,15 @@ class Pattern:
         tensor([ 3., 10.])
 
         Args:
-            X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that
+            X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
                 :func:`spgrad.sparse_mm` takes and with any strides.
-            Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype and device of
+            Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype and device of
                 ``X``.
 
         Returns:
             ``X[i] · Y[j]``, without conjugation, for each entry: values of shape
-            :attr:`values_shape`, in their order. The gradients of ``X`` and ``Y`` are dense.
+            :attr:`values_shape` behind the leading dimensions of ``X`` and ``Y``, which broadcast,
+            in their order. The gradients of ``X`` and ``Y`` are dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -295,7 +306,35 @@ class Pattern:
         """
         refuse_others_than_tensors(X=X, Y=Y)
         products: Tensor = _pattern_sddmm(*self._tensors, self._shape, X, Y)
-        return products.view(self._values_shape) if len(self._values_shape) > 1 else products
+        return self._shaped(products)
+
+    def softmax(self, values: Tensor, dim: int = -1) -> Tensor:
+        """Compute the softmax over the entries of each row, or column.
+
+        >>> import torch, spgrad
+        >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1, 1], [1, 2, 0]]), (2, 3))
+        >>> pattern.softmax(torch.zeros(3))
+        tensor([1.0000, 0.5000, 0.5000])
+
+        Args:
+            values: Dense tensor of shape :attr:`values_shape` behind any leading dimensions:
+                float32, float64, float16 or bfloat16.
+            dim: -1 for the entries of each row, -2 for those of each column.
+
+        Returns:
+            New values, in the shape, dtype and order of ``values``; those of 16 bits are computed
+            in float32. Places without an entry count as minus infinity; each listed entry counts,
+            repeated ones too. Differentiable to any order.
+
+        Raises:
+            ValueError: ``values`` is no tensor, its shape does not fit, or there is no such
+                ``dim``.
+            RuntimeError: The dtype or device does not fit.
+
+        """
+        refuse_others_than_tensors(values=values)
+        softmax: Tensor = _pattern_softmax(*self._tensors, self._shape, self._flat(values), dim)
+        return self._shaped(softmax)
 
     @overload
     def lstsq(
@@ -334,7 +373,7 @@ class Pattern:
             values: As :meth:`mm` takes them, of a dtype that :func:`spgrad.sparse_lstsq` takes.
             B: As :func:`spgrad.sparse_lstsq` takes it.
             return_report: As :func:`spgrad.sparse_lstsq` has it.
-            **options: Those of :func:`spgrad.sparse_lstsq`.
+            options: Those of :func:`spgrad.sparse_lstsq`.
 
         Returns:
             As :func:`spgrad.sparse_lstsq`. The gradients are dense.
@@ -345,8 +384,7 @@ class Pattern:
 
         """
         refuse_others_than_tensors(values=values, B=B)
-        self._check_values(values)
-        problem = (*self._tensors, self._shape, values.flatten(), B)
+        problem = (*self._tensors, self._shape, self._flat(values), B)
         batched = len(self._shape) > 2  # noqa: PLR2004 - (n, m)
         return solved(
             _pattern_lstsq, problem, B, batched=batched, return_report=return_report, **options

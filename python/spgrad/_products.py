@@ -12,10 +12,12 @@ from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
 
 _sparse_mm = torch.ops.spgrad.sparse_mm.default
+_matmul = torch.ops.spgrad.matmul.default
 _csr_mm = torch.ops.spgrad.csr_mm.default
 _coo_mm = torch.ops.spgrad.coo_mm.default
 _sddmm = torch.ops.spgrad.sddmm.default
 _csr_sddmm = torch.ops.spgrad.csr_sddmm.default
+_csr_softmax = torch.ops.spgrad.csr_softmax.default
 _coo_sddmm = torch.ops.spgrad.coo_sddmm.default
 
 
@@ -61,6 +63,46 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
     return product
 
 
+def matmul(A: Tensor, B: Tensor) -> Tensor:
+    """Multiply as ``torch.matmul`` where one operand is sparse; its gradient stays sparse.
+
+    >>> import torch, spgrad
+    >>> A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr().requires_grad_()
+    >>> c = spgrad.matmul(A, torch.tensor([1.0, 10.0, 100.0]))
+    >>> c.tolist()
+    [20.0, 403.0]
+    >>> c.sum().backward()
+    >>> A.grad.values()
+    tensor([ 10.,   1., 100.])
+    >>> spgrad.matmul(torch.ones(5, 4, 2), A.detach()).shape
+    torch.Size([5, 4, 3])
+
+    Args:
+        A: Dense tensor with one or more dimensions, or sparse COO, CSR or CSC tensor (also what
+            ``.t()`` and ``.mT`` of CSR are) of shape ``(n, m)`` or ``(*, n, m)``, of any dtype that
+            :func:`sparse_mm` takes. COO may be uncoalesced: duplicates add up.
+        B: The same, with the dtype and device of ``A``. One of the two must be dense; two dense
+            ones go to ``torch.matmul``.
+
+    Returns:
+        The product, a dense tensor of the shape that ``torch.matmul`` gives: vectors on either
+        side, and batches that broadcast. For all dense matrices that are broadcast over a sparse
+        one, its structure is checked once, and nothing of it is copied.
+
+        The gradient of the sparse operand is sparse: at its specified entries only, in its layout,
+        index dtype and order. That of the dense one is dense, summed over what was broadcast.
+
+    Raises:
+        ValueError: An argument is no tensor, both are sparse, or shapes or layouts do not fit.
+        RuntimeError: Dtypes or devices differ or are not supported, or indices are malformed or
+            outside the shape.
+
+    """
+    refuse_others_than_tensors(A=A, B=B)
+    product: Tensor = _matmul(A, B)
+    return product
+
+
 def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor) -> Tensor:
     """Multiply a CSR matrix, given by plain tensors, by a dense one.
 
@@ -79,12 +121,15 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         col_indices: Shape ``(nnz)`` or ``(b, nnz)``, int32 or int64, each in ``[0, m)``. The
             columns of a row may come in any order; repeated ones add up. They are not copied,
             whatever the dtype of ``crow_indices``.
-        values: Shape of ``col_indices``, any dtype that :func:`sparse_mm` takes.
-        B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
-            strides.
+        values: Shape ``(*, nnz)`` or ``(*, b, nnz)``, any dtype that :func:`sparse_mm` takes.
+        B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
+            ``values`` and any strides.
 
     Returns:
-        The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``.
+        The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+        ``(*, b, n, p)``. Leading dimensions ``*`` of ``values`` and ``B`` broadcast: each of them,
+        an attention head or a sample, is a product over the one structure, which is checked, and
+        sorted for a gradient, once. A gradient has the shape of its operand.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -102,6 +147,8 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         refuse_others_than_tensors(
             crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
         )
+    if B.dim() == 1:
+        return csr_mm(crow_indices, col_indices, values, B.unsqueeze(-1)).squeeze(-1)
     product: Tensor = _csr_mm(crow_indices, col_indices, values, B)
     return product
 
@@ -119,14 +166,15 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         indices: Shape ``(2, nnz)``, or ``(3, nnz)`` with the item of the batch first, int32 or
             int64. Entries may come in any order, and repeated ones add up; those sorted by row are
             multiplied without a sort.
-        values: Shape ``(nnz)``, any dtype that :func:`sparse_mm` takes.
+        values: Shape ``(*, nnz)``, any dtype that :func:`sparse_mm` takes.
         size: ``(n, m)`` or ``(b, n, m)``.
-        B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``values`` and any
-            strides.
+        B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
+            ``values`` and any strides.
 
     Returns:
-        The product, a new contiguous tensor of shape ``(n, p)`` or ``(b, n, p)``. The gradient of
-        ``values`` is dense.
+        The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
+        ``(*, b, n, p)``, where leading dimensions broadcast as those of :func:`csr_mm`. The
+        gradient of ``values`` is dense.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -136,6 +184,8 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
     """
     if not (isinstance(indices, Tensor) and isinstance(values, Tensor) and isinstance(B, Tensor)):
         refuse_others_than_tensors(indices=indices, values=values, B=B)
+    if B.dim() == 1:
+        return coo_mm(indices, values, size, B.unsqueeze(-1)).squeeze(-1)
     product: Tensor = _coo_mm(indices, values, size, B)
     return product
 
@@ -192,13 +242,14 @@ def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -
     Args:
         crow_indices: As :func:`csr_mm` takes them.
         col_indices: As :func:`csr_mm` takes them.
-        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
-            takes and with any strides.
-        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+        X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
+            :func:`sparse_mm` takes and with any strides.
+        Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
         ``X[i] · Y[j]``, without conjugation, for each entry: values in the shape and order of
-        ``col_indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+        ``col_indices``, behind the leading dimensions of ``X`` and ``Y``, which broadcast. The
+        gradients of ``X`` and ``Y`` are dense, to any order.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -209,6 +260,39 @@ def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -
     refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices, X=X, Y=Y)
     products: Tensor = _csr_sddmm(crow_indices, col_indices, X, Y)
     return products
+
+
+def csr_softmax(
+    crow_indices: Tensor, col_indices: Tensor, values: Tensor, shape: Sequence[int], dim: int = -1
+) -> Tensor:
+    """Compute the softmax over the entries of each row, or column, of a CSR matrix.
+
+    >>> import torch, spgrad
+    >>> crow_indices, col_indices = torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2])
+    >>> spgrad.csr_softmax(crow_indices, col_indices, torch.zeros(3), (2, 3))
+    tensor([1.0000, 0.5000, 0.5000])
+
+    Args:
+        crow_indices: As :func:`csr_mm` takes them.
+        col_indices: As :func:`csr_mm` takes them. Each listed entry counts, repeated ones too.
+        values: Shape ``(*, nnz)`` or ``(*, b, nnz)``, float32, float64, float16 or bfloat16.
+        shape: ``(n, m)`` or ``(b, n, m)``.
+        dim: -1 for the entries of each row, -2 for those of each column.
+
+    Returns:
+        New values, in the shape, dtype and order of ``values``; those of 16 bits are computed in
+        float32. Places without an entry count as minus infinity. Differentiable to any order.
+
+    Raises:
+        ValueError: An argument is no tensor, shapes or layouts do not fit, or there is no such
+            ``dim``.
+        RuntimeError: Dtypes or devices differ or are not supported, or the indices are malformed or
+            outside the shape.
+
+    """
+    refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices, values=values)
+    softmax: Tensor = _csr_softmax(crow_indices, col_indices, values, shape, dim)
+    return softmax
 
 
 def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Tensor:
@@ -222,13 +306,14 @@ def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Ten
     Args:
         indices: As :func:`coo_mm` takes them.
         size: ``(n, m)`` or ``(b, n, m)``.
-        X: Dense tensor of shape ``(n, p)`` or ``(b, n, p)``, of any dtype that :func:`sparse_mm`
-            takes and with any strides.
-        Y: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with the dtype of ``X``.
+        X: Dense tensor of shape ``(*, n, p)`` or ``(*, b, n, p)``, of any dtype that
+            :func:`sparse_mm` takes and with any strides.
+        Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
-        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(nnz,)`` in the
-        order of ``indices``. The gradients of ``X`` and ``Y`` are dense, to any order.
+        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(*, nnz)`` in the
+        order of ``indices``, where leading dimensions of ``X`` and ``Y`` broadcast. The gradients
+        of ``X`` and ``Y`` are dense, to any order.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.

@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "backend.h"
+#include "heads.h"
 #include "node.h"
 #include "saved_structure.h"
 
@@ -69,6 +70,7 @@ class ProductBackward final : public Node {
     for (size_t i = 0; i < 2; ++i) {
       // An input is needed for the gradient of the other one.
       if (task_needs(1 - i)) inputs_[i] = SavedVariable(slots[kInputs<Product>[i]], false);
+      sizes_[i] = slots[kInputs<Product>[i]].sym_sizes().vec();
     }
   }
 
@@ -97,7 +99,9 @@ class ProductBackward final : public Node {
       if (slots[input].defined()) slots[input] = slots[input].conj_physical();
     }
     for (size_t i = 0; i < 2; ++i) {
-      if (needed[i]) result[i] = derive(structure, kInputs<Product>[i], slots);
+      if (needed[i]) {
+        result[i] = sum_to_size(derive(structure, kInputs<Product>[i], slots), sizes_[i]);
+      }
     }
     return result;
   }
@@ -120,6 +124,7 @@ class ProductBackward final : public Node {
 
   SavedStructure<Structure> structure_;
   std::array<SavedVariable, 2> inputs_;
+  std::array<Size, 2> sizes_;  // of the inputs, which may have been broadcast
 };
 
 // The product with its history: a node for backward, a tangent for forward mode.
@@ -169,8 +174,8 @@ struct Autograd {
                                         const Tensor& values, const Tensor& B, const Tensor& grad) {
     if (torch::autograd::compute_requires_grad(values, B, grad) || has_tangent(values) ||
         has_tangent(B) || has_tangent(grad)) {
-      return {call<Sddmm>(s, grad, B.conj_physical()),
-              call<MmTransposed>(s, values.conj_physical(), grad)};
+      return {sum_to_size(call<Sddmm>(s, grad, B.conj_physical()), values.sym_sizes()),
+              sum_to_size(call<MmTransposed>(s, values.conj_physical(), grad), B.sym_sizes())};
     }
     at::AutoDispatchBelowADInplaceOrView guard;
     return redispatch<MmBackward>(keys & c10::after_autograd_keyset, s, values, B, grad);

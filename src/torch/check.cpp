@@ -8,6 +8,8 @@
 #include <iterator>
 
 #include "autocast.h"
+#include "check_matmul.h"
+#include "heads.h"
 
 namespace spgrad {
 namespace {
@@ -139,12 +141,27 @@ void check_dtype_and_device(const at::Tensor& first, const char* first_name,
   check_dtype(first.scalar_type(), first_name, " and ", second_name);
 }
 
+// Leading dimensions of operands must broadcast.
+void check_leading(c10::SymIntArrayRef first, const char* first_name, c10::SymIntArrayRef second,
+                   const char* second_name) {
+  const size_t common = std::min(first.size(), second.size());
+  const auto one = first.slice(first.size() - common);
+  const auto other = second.slice(second.size() - common);
+  for (size_t i = 0; i < common; ++i) {
+    TORCH_CHECK_VALUE(one[i] == other[i] || one[i] == 1 || other[i] == 1, "leading dimensions of ",
+                      first_name, " and ", second_name, " must broadcast, but received ", first,
+                      " and ", second);
+  }
+}
+
 template <class Structure>
 void check_values(const Structure& s, const at::Tensor& values) {
   check_strided(values, "values");
-  TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(),
+  const auto dims = static_cast<size_t>(values_dims(s));
+  const c10::SymIntArrayRef size = values.sym_sizes();
+  TORCH_CHECK_VALUE(size.size() >= dims && size.slice(size.size() - dims) == s.values_size(),
                     "values must have one element for each entry, shape ", s.values_size(),
-                    ", but received ", values.sym_sizes());
+                    " behind any leading dimensions, but received ", size);
 }
 
 // Must be a dense operand with `rows` rows for each item of the batch.
@@ -152,10 +169,11 @@ template <class Structure>
 void check_dense(const Structure& s, const at::Tensor& dense, const c10::SymInt& rows,
                  const char* name) {
   check_strided(dense, name);
-  TORCH_CHECK_VALUE(dense.dim() == (s.batched() ? 3 : 2), name, " must be ",
-                    s.batched() ? "3D for a batch of sparse matrices" : "2D for a sparse matrix",
+  TORCH_CHECK_VALUE(dense.dim() >= dense_dims(s), name, " must have at least ",
+                    s.batched() ? "3 dimensions for a batch of sparse matrices"
+                                : "2 dimensions for a sparse matrix",
                     ", but received shape ", dense.sym_sizes());
-  TORCH_CHECK_VALUE(!s.batched() || dense.sym_size(0) == s.items(), name,
+  TORCH_CHECK_VALUE(!s.batched() || dense.sym_size(-3) == s.items(), name,
                     " must have the batch size of the sparse matrices, ", s.items(),
                     ", but received shape ", dense.sym_sizes());
   TORCH_CHECK_VALUE(dense.sym_size(-2) == rows, name, " must have ", rows,
@@ -170,6 +188,7 @@ void check_product(const Structure& s, const at::Tensor& values, const at::Tenso
   check_structure(s);
   check_values(s, values);
   check_dense(s, B, (s.*rows)(), "B");
+  check_leading(leading(values, values_dims(s)), "values", leading(B, dense_dims(s)), "B");
   if (checks == Checks::all) check_dtype_and_device(values, "values", B, "B", s.device());
 }
 
@@ -198,6 +217,38 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
                     A.dense_dim(), " dense dimension(s)");
 }
 
+void check_matmul(const at::Tensor& A, const at::Tensor& B) {
+  TORCH_CHECK_VALUE(A.dim() >= 1 && B.dim() >= 1,
+                    "A and B must have at least 1 dimension, but received shapes ", A.sym_sizes(),
+                    " and ", B.sym_sizes());
+  TORCH_CHECK_VALUE(A.layout() == at::kStrided || B.layout() == at::kStrided,
+                    "one of A and B must be dense, but received two sparse tensors, of layouts ",
+                    A.layout(), " and ", B.layout());
+  const bool left = A.layout() != at::kStrided;
+  const at::Tensor& sparse = left ? A : B;
+  const char* const name = left ? "A" : "B";
+  const at::Layout layout = sparse.layout();
+  TORCH_CHECK_VALUE(layout == at::kSparse || layout == at::kSparseCsr || layout == at::kSparseCsc,
+                    name, " must be a COO, CSR or CSC tensor where it is sparse, but received ",
+                    layout);
+  TORCH_CHECK_VALUE(sparse.dim() >= 2, name,
+                    " must have shape (n, m) or (*, n, m) where it is sparse, but received ",
+                    sparse.sym_sizes());
+  TORCH_CHECK_VALUE(sparse.dense_dim() == 0, name,
+                    " must have only sparse dimensions, but received a hybrid tensor with ",
+                    sparse.dense_dim(), " dense dimension(s)");
+  TORCH_CHECK_VALUE(A.sym_size(-1) == B.sym_size(B.dim() == 1 ? -1 : -2),
+                    "A must have as many columns as B has rows, but received shapes ",
+                    A.sym_sizes(), " and ", B.sym_sizes());
+  check_leading(leading(A, 2), "A", leading(B, 2), "B");
+  TORCH_CHECK(A.device() == B.device(), "A and B must be on the same device, but received ",
+              A.device(), " and ", B.device());
+  const at::ScalarType dtype = dtype_in_product(A);
+  TORCH_CHECK(dtype == dtype_in_product(B), "A and B must have the same dtype, but received ",
+              dtype, " and ", dtype_in_product(B), "; cast one of them to the dtype of the other");
+  check_dtype(dtype, "A and B");
+}
+
 void check_pattern(const at::Tensor& A) {
   TORCH_CHECK_VALUE(A.layout() == at::kSparse || A.layout() == at::kSparseCsr,
                     "A must be a sparse COO or CSR tensor, but received layout ", A.layout());
@@ -206,6 +257,15 @@ void check_pattern(const at::Tensor& A) {
   TORCH_CHECK_VALUE(A.dense_dim() == 0,
                     "A must have only sparse dimensions, but received a hybrid tensor with ",
                     A.dense_dim(), " dense dimension(s)");
+}
+
+void check_sparse_sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
+  check_pattern(A);
+  for (const auto& [dense, name] : {std::pair(&X, "X"), std::pair(&Y, "Y")}) {
+    TORCH_CHECK_VALUE(dense->dim() == A.dim() || dense->layout() != at::kStrided, name, " must be ",
+                      A.dim() == 3 ? "3D for a batch of sparse matrices" : "2D for a sparse matrix",
+                      ", but received shape ", dense->sym_sizes());
+  }
 }
 
 void check_size_of(const CsrStructure& s, c10::SymIntArrayRef size) {
@@ -236,6 +296,7 @@ void check_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y, C
   TORCH_CHECK_VALUE(X.sym_size(-1) == Y.sym_size(-1),
                     "X and Y must have the same number of columns, but received shapes ",
                     X.sym_sizes(), " and ", Y.sym_sizes());
+  check_leading(leading(X, dense_dims(s)), "X", leading(Y, dense_dims(s)), "Y");
   if (checks == Checks::all) check_dtype_and_device(X, "X", Y, "Y", s.device());
 }
 
@@ -247,12 +308,18 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
   TORCH_CHECK_VALUE(grad.sym_size(-1) == B.sym_size(-1),
                     "grad and B must have the same number of columns, but received shapes ",
                     grad.sym_sizes(), " and ", B.sym_sizes());
+  const Size heads = product_heads(s, values, B);
+  check_leading(leading(grad, dense_dims(s)), "grad", heads, "values and B");
   if (checks == Checks::all) check_dtype_and_device(values, "values", grad, "grad", s.device());
 }
 
 void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
                    double tolerance, int64_t most_iterations, Checks checks) {
   check_mm_transposed(s, values, B, checks);
+  TORCH_CHECK_VALUE(values.dim() == 1 && B.dim() == (s.batched() ? 3 : 2),
+                    "least squares take values without leading dimensions, and B of shape ",
+                    s.batched() ? "(b, n, k)" : "(n, k)", ", but received ", values.sym_sizes(),
+                    " and ", B.sym_sizes());
   TORCH_CHECK(checks != Checks::all || at::toOpMathType(B.scalar_type()) == B.scalar_type(),
               "values and B must be float32, float64, complex64 or complex128, but received ",
               B.scalar_type());

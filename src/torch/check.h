@@ -9,8 +9,11 @@ namespace spgrad {
 // The contract of sparse_mm: ranks, layouts and sizes, in the documented order.
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
-// The contract of sddmm and Pattern, which look at the places of A's entries only.
+// The contract of Pattern, which looks at the places of A's entries only.
 void check_pattern(const at::Tensor& A);
+
+// That of sddmm, as far as it is not that of the operators on plain tensors.
+void check_sparse_sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
 
 // Offsets must be those of matrices of this size.
 void check_size_of(const CsrStructure& structure, c10::SymIntArrayRef size);

@@ -99,7 +99,10 @@ SavedVariable* result_of_constructor(Node& node) {
 }
 
 void mend(Node& node, const Tensor& made) {
-  if (made.layout() != at::kSparse && made.layout() != at::kSparseCsr) return;
+  if (made.layout() != at::kSparse && made.layout() != at::kSparseCsr &&
+      made.layout() != at::kSparseCsc) {
+    return;
+  }
   auto waiting = std::make_shared<Waiting>();
   auto before = std::make_unique<BeforeConstructor>(waiting);
   auto after = std::make_unique<AfterConstructor>(made, std::move(waiting));
@@ -124,6 +127,11 @@ void mend_constructors(const Tensor& A) {
         return has_pre_hook<BeforeConstructor>(*node);
       }();
       if (!done) mend(*node, node == A.grad_fn() ? A : made->unpack(node));
+      continue;
+    }
+    if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(&*node)) {
+      // PyTorch accumulates no CSC (2.15).
+      if (leaf->variable.layout() == at::kSparseCsc) add_accumulate_hook(*leaf);
       continue;
     }
     for (const torch::autograd::Edge& edge : node->next_edges()) {

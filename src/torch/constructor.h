@@ -5,7 +5,7 @@
 
 namespace spgrad {
 
-// Has the gradient of each COO or CSR tensor that A was computed from, and that PyTorch's
+// Has the gradient of each COO, CSR or CSC tensor that A was computed from, and that PyTorch's
 // constructors made of values, reach those values by our own rule.
 //
 //     values = torch.ones(2, requires_grad=True)

@@ -5,19 +5,14 @@
 
 #include "backend.h"
 #include "check.h"
+#include "heads.h"
 #include "solvers/reports.h"
 
 namespace spgrad {
 namespace {
 
-template <class Structure>
-at::Tensor empty_dense(const Structure& s, const c10::SymInt& rows, const at::Tensor& like) {
-  return at::empty_symint(dense_size(s, rows, like.sym_size(-1)), like.options());
-}
-
-template <class Structure>
-at::Tensor empty_values(const Structure& s, const at::Tensor& like) {
-  return at::empty_symint(s.values_size(), like.options());
+at::Tensor empty(const Size& size, const at::Tensor& like) {
+  return at::empty_symint(size, like.options());
 }
 
 struct Meta {
@@ -25,21 +20,21 @@ struct Meta {
   static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const at::Tensor& values,
                         const at::Tensor& B) {
     check_mm(s, values, B);
-    return empty_dense(s, s.rows(), B);
+    return empty(product_size(s, values, B, s.rows()), B);
   }
 
   template <class Structure>
   static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& s,
                         const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(s, values, B);
-    return empty_dense(s, s.columns(), B);
+    return empty(product_size(s, values, B, s.columns()), B);
   }
 
   template <class Structure>
   static at::Tensor run(Sddmm, c10::DispatchKeySet, const Structure& s, const at::Tensor& X,
                         const at::Tensor& Y) {
     check_sddmm(s, X, Y);
-    return empty_values(s, X);
+    return empty(concatenate(dense_heads(s, X, Y), s.values_size()), X);
   }
 
   template <class Structure>
@@ -47,7 +42,7 @@ struct Meta {
                                                 const at::Tensor& values, const at::Tensor& B,
                                                 const at::Tensor& grad) {
     check_mm_backward(s, values, B, grad);
-    return {empty_values(s, values), empty_dense(s, s.columns(), B)};
+    return {empty(values.sym_sizes().vec(), values), empty(B.sym_sizes().vec(), B)};
   }
 
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CsrStructure& s) {
@@ -73,7 +68,7 @@ struct Meta {
                                                 const at::Tensor& B, double tolerance,
                                                 int64_t most_iterations) {
     check_pinv_mm(s, values, B, tolerance, most_iterations);
-    return {empty_dense(s, s.columns(), B), empty_reports(s, B)};
+    return {empty(dense_size(s, s.columns(), B.sym_size(-1)), B), empty_reports(s, B)};
   }
 
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CooStructure& s) {

@@ -1,9 +1,9 @@
 // The operators' names and arguments, and nothing else.
 //
-// sparse_mm and sddmm are composed of the differentiable operators on plain tensors, csr_mm,
-// coo_sddmm and so on; pattern_mm is the same on a structure that was checked and transposed
-// before. Each structure has three products. Each is a gradient of the others, since all three are
-// derivatives of one form that is linear in each of its three arguments:
+// sparse_mm, matmul and sddmm are composed of the differentiable operators on plain tensors,
+// csr_mm, coo_sddmm and so on; pattern_mm is the same on a structure that was checked and
+// transposed before. Each structure has three products. Each is a gradient of the others, since all
+// three are derivatives of one form that is linear in each of its three arguments:
 //
 //     T(v, X, Y) = Σ_k v_k X_i(k) · Y_j(k)       over the specified entries (i, j)(k)
 //
@@ -17,6 +17,7 @@
 
 TORCH_LIBRARY(spgrad, m) {
   m.def("sparse_mm(Tensor A, Tensor B) -> Tensor");
+  m.def("matmul(Tensor A, Tensor B) -> Tensor");
   m.def("sddmm(Tensor A, Tensor X, Tensor Y) -> Tensor");
   m.def("_specified_values(Tensor(a) A) -> Tensor(a)");
   m.def("_with_values(Tensor A, Tensor values) -> Tensor");
@@ -29,6 +30,10 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "csr_mm_backward(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, "
       "Tensor grad) -> (Tensor, Tensor)");
+
+  m.def(
+      "csr_softmax(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt[] size, int "
+      "dim=-1) -> Tensor");
 
   m.def("coo_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
   m.def("coo_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
@@ -50,6 +55,9 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_indices(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size) -> Tensor");
+  m.def(
+      "pattern_softmax(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, int dim=-1) -> Tensor");
   m.def(
       "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");

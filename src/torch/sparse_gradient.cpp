@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "brief_lock.h"
+#include "node.h"
 #include "operators.h"
 
 namespace spgrad {
@@ -120,6 +121,9 @@ bool is_held_once(const Tensor& gradient) {
   return csr != nullptr && held_once(csr->values());
 }
 
+// CSC as CSR of the transposed matrix, on the same memory.
+Tensor by_row(const Tensor& A) { return A.layout() == at::kSparseCsc ? A.transpose(-2, -1) : A; }
+
 // A tensor for .grad. A gradient that somebody else holds must not change when more is added to
 // .grad, and one with a history, as create_graph makes it, keeps it: they are cloned. Of others the
 // values are taken, and for COO the indices are shared with A; zero_() and copy_() write into those
@@ -178,7 +182,10 @@ bool put_grad(const Tensor& A, Tensor gradient) {
 
 }  // namespace
 
-SavedPattern::SavedPattern(const Tensor& A) : is_leaf_(A.is_leaf()), size_(A.sym_sizes().vec()) {
+SavedPattern::SavedPattern(const Tensor& tensor)
+    : by_column_(tensor.layout() == at::kSparseCsc), is_leaf_(tensor.is_leaf()) {
+  const Tensor A = by_row(tensor);
+  size_ = A.sym_sizes().vec();
   if (A.layout() == at::kSparse) {
     indices_ = A._indices();
     is_coalesced_ = A.is_coalesced();
@@ -198,16 +205,21 @@ bool SavedPattern::is_of(const Tensor& A, const Same& same) const {
          same(indices_, A.col_indices());
 }
 
-bool SavedPattern::fits(const Tensor& A) const { return is_of(A, same_memory); }
+bool SavedPattern::fits(const Tensor& A) const {
+  return by_column_ == (A.layout() == at::kSparseCsc) && is_of(by_row(A), same_memory);
+}
 
 Tensor SavedPattern::gradient(const Tensor& grad_values) const {
   if (!is_coo()) {
-    return csr_tensor(crow_indices_, indices_, grad_values, C10_AS_INTARRAYREF_SLOW(size_));
+    const Tensor result =
+        csr_tensor(crow_indices_, indices_, grad_values, C10_AS_INTARRAYREF_SLOW(size_));
+    return by_column_ ? result.transpose(-2, -1) : result;
   }
   return coo_tensor(indices_, shares() ? share(grad_values) : grad_values, size_, is_coalesced_);
 }
 
-Tensor SavedPattern::values_of_gradient(const Tensor& gradient) const {
+Tensor SavedPattern::values_of_gradient(const Tensor& given) const {
+  const Tensor gradient = by_column_ ? given.transpose(-2, -1) : given;
   if (is_of(gradient, same_indices) &&
       (!shares() || !counts_of_duplicates(positions_of(indices_, size_)).defined())) {
     return specified_values(gradient);
@@ -241,20 +253,26 @@ Tensor SavedPattern::share(const Tensor& grad_values) const {
   return counts.defined() ? grad_values.div(counts) : grad_values;
 }
 
+namespace {
+
+// Adds a gradient with A's layout to A.grad; false where that is left to PyTorch. While threads add
+// to the same .grad, others may find it undefined.
 bool accumulate(const Tensor& A, const Tensor& gradient) {
   if (A.layout() == at::kSparse) return !has_grad(A) && put_grad(A, first_gradient(gradient));
   TORCH_CHECK(gradient.values().sizes() == A.values().sizes(),
               "PyTorch added up the gradients of several uses of a batched CSR tensor, which it "
               "does wrongly; use the tensor in sparse_mm only, or csr_mm with its values");
+  const bool by_column = A.layout() == at::kSparseCsc;
+  const auto turned = [&](const Tensor& x) { return by_column ? x.transpose(-2, -1) : x; };
   Tensor sum;
   do {
     const Tensor total = take_grad(A);
     try {
       const Tensor& more = sum.defined() ? sum : gradient;
       if (total.defined()) {
-        sum = sum_of(total, more);
+        sum = turned(sum_of(turned(total), turned(more)));
       } else if (!sum.defined()) {
-        sum = first_gradient(gradient);
+        sum = by_column ? turned(first_gradient(turned(gradient))) : first_gradient(gradient);
       }
     } catch (...) {
       put_grad(A, total);
@@ -262,6 +280,40 @@ bool accumulate(const Tensor& A, const Tensor& gradient) {
     }
   } while (!put_grad(A, sum));  // another thread has put its own there
   return true;
+}
+
+// A hook on the AccumulateGrad of a leaf: puts the first gradient into A.grad, since AccumulateGrad
+// drops the coalesced flag of COO, and adds further gradients of CSR value by value, since
+// PyTorch's addition of CSR loses memory, and takes no CSC at all (2.15).
+class AccumulateHook final : public torch::autograd::FunctionPreHook {
+ public:
+  explicit AccumulateHook(torch::autograd::AccumulateGrad& accumulator)
+      : accumulator_(accumulator) {}
+
+  // Adds the hook where it is not there yet. That is before the first graph with a product of this
+  // library is complete; only a backward pass of another graph, by another thread, may be about to
+  // read the list of hooks, as with hooks that users register (PyTorch leaves that to them).
+  static void add_to(torch::autograd::AccumulateGrad& accumulator) {
+    auto hook = std::make_unique<AccumulateHook>(accumulator);
+    const BriefLock lock;
+    if (!has_pre_hook<AccumulateHook>(accumulator)) accumulator.add_pre_hook(std::move(hook));
+  }
+
+  variable_list operator()(const variable_list& grads) override {
+    const Tensor& A = accumulator_.variable;
+    if (!grads[0].defined() || !A.requires_grad() || grads[0].layout() != A.layout()) return grads;
+    // PyTorch then accumulates nothing. Hooks after accumulation run all the same.
+    return accumulate(A, grads[0]) ? variable_list{Tensor()} : grads;
+  }
+
+ private:
+  torch::autograd::AccumulateGrad& accumulator_;  // owns this hook
+};
+
+}  // namespace
+
+void add_accumulate_hook(torch::autograd::AccumulateGrad& accumulator) {
+  AccumulateHook::add_to(accumulator);
 }
 
 }  // namespace spgrad

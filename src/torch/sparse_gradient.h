@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/SymInt.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include <vector>
 
@@ -29,6 +30,7 @@ class SavedPattern {
   bool shares() const;
   at::Tensor share(const at::Tensor& grad_values) const;
 
+  bool by_column_;  // CSC, kept as CSR of the transposed matrix
   bool is_leaf_;
   bool is_coalesced_ = false;
   std::vector<c10::SymInt> size_;
@@ -36,8 +38,7 @@ class SavedPattern {
   at::Tensor indices_;       // col_indices for CSR
 };
 
-// Adds a gradient with A's layout to A.grad; false where that is left to PyTorch. While threads add
-// to the same .grad, others may find it undefined.
-bool accumulate(const at::Tensor& A, const at::Tensor& gradient);
+// Has the gradients of a sparse leaf add up in its .grad by our own rule.
+void add_accumulate_hook(torch::autograd::AccumulateGrad& accumulator);
 
 }  // namespace spgrad

@@ -44,7 +44,7 @@ at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
 }
 
 at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
-  check_pattern(A);
+  check_sparse_sddmm(A, X, Y);
   const at::Tensor values = with_structure(A, [&](const auto& structure) {
     // Since csr_sddmm takes the rows of Y for the columns.
     check_sddmm(structure, X, Y, Checks::shapes);
@@ -66,17 +66,31 @@ at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B) {
   return op.call(A, B);
 }
 
+namespace {
+
+// multiply(B), where a vector is a matrix of one column.
+template <class Multiply>
+at::Tensor with_matrix(const at::Tensor& B, const Multiply& multiply) {
+  return B.dim() == 1 ? multiply(B.unsqueeze(-1)).squeeze(-1) : multiply(B);
+}
+
+}  // namespace
+
 at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                   const at::Tensor& values, const at::Tensor& B, std::optional<int64_t> columns) {
-  TORCH_CHECK_VALUE(!columns || B.dim() < 2 || B.sym_size(-2) == *columns, "B must have ",
-                    columns.value_or(0), " rows, as many as there are columns, but received shape ",
-                    B.sym_sizes());
-  return call<Mm>(CsrStructure{crow_indices, col_indices, /*column_count=*/0}, values, B);
+  return with_matrix(B, [&](const at::Tensor& matrix) {
+    TORCH_CHECK_VALUE(!columns || matrix.dim() < 2 || matrix.sym_size(-2) == *columns,
+                      "B must have ", columns.value_or(0),
+                      " rows, as many as there are columns, but received shape ", B.sym_sizes());
+    return call<Mm>(CsrStructure{crow_indices, col_indices, /*column_count=*/0}, values, matrix);
+  });
 }
 
 at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values, c10::SymIntArrayRef size,
                   const at::Tensor& B) {
-  return call<Mm>(CooStructure(indices, size), values, B);
+  return with_matrix(B, [&](const at::Tensor& matrix) {
+    return call<Mm>(CooStructure(indices, size), values, matrix);
+  });
 }
 
 at::Tensor sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
@@ -113,11 +127,13 @@ PatternStructure structure_of(const std::array<at::Tensor, 4>& tensors, at::IntA
   return {tensors[0], tensors[1], tensors[2], tensors[3], c10::fromIntArrayRefSlow(size)};
 }
 
-// The values as the operators take them.
+// The values as the operators take them: a batch in one dimension.
 at::Tensor checked_values(const at::Tensor& values, at::IntArrayRef size) {
-  TORCH_CHECK_VALUE(values.sizes() == size, "values must have shape ", size, ", but received ",
-                    values.sizes());
-  return values.dim() > 1 ? values.flatten() : values;
+  const auto heads = values.dim() - static_cast<int64_t>(size.size());
+  TORCH_CHECK_VALUE(heads >= 0 && values.sizes().slice(static_cast<size_t>(heads)) == size,
+                    "values must have shape ", size,
+                    " behind any leading dimensions, but received ", values.sizes());
+  return size.size() > 1 ? values.flatten(heads) : values;
 }
 
 }  // namespace
@@ -159,15 +175,21 @@ Pattern Pattern::transposed() const {
 }
 
 at::Tensor Pattern::mm(const at::Tensor& values, const at::Tensor& B) const {
-  return call<Mm>(structure_of(tensors_, size_), checked_values(values, values_size_), B);
+  return with_matrix(B, [&](const at::Tensor& matrix) {
+    return call<Mm>(structure_of(tensors_, size_), checked_values(values, values_size_), matrix);
+  });
 }
 
 at::Tensor Pattern::mm_transposed(const at::Tensor& values, const at::Tensor& B) const {
-  return call<MmTransposed>(structure_of(tensors_, size_), checked_values(values, values_size_), B);
+  return with_matrix(B, [&](const at::Tensor& matrix) {
+    return call<MmTransposed>(structure_of(tensors_, size_), checked_values(values, values_size_),
+                              matrix);
+  });
 }
 
 at::Tensor Pattern::sddmm(const at::Tensor& X, const at::Tensor& Y) const {
-  return call<Sddmm>(structure_of(tensors_, size_), X, Y).view(values_size_);
+  const at::Tensor products = call<Sddmm>(structure_of(tensors_, size_), X, Y);
+  return values_size_.size() > 1 ? products.unflatten(-1, values_size_) : products;
 }
 
 at::Tensor Pattern::indices() const { return call<Indices>(structure_of(tensors_, size_)); }

@@ -176,34 +176,6 @@ class SpecifiedValuesBackward final : public Node {
   Use use_;
 };
 
-// A hook on the AccumulateGrad of a leaf: puts the first gradient into A.grad, since AccumulateGrad
-// drops the coalesced flag of COO, and adds further gradients of CSR value by value, since
-// PyTorch's addition of CSR loses memory (2.15).
-class AccumulateHook final : public torch::autograd::FunctionPreHook {
- public:
-  explicit AccumulateHook(torch::autograd::AccumulateGrad& accumulator)
-      : accumulator_(accumulator) {}
-
-  // Adds the hook where it is not there yet. That is before the first graph with a product of this
-  // library is complete; only a backward pass of another graph, by another thread, may be about to
-  // read the list of hooks, as with hooks that users register (PyTorch leaves that to them).
-  static void add_to(torch::autograd::AccumulateGrad& accumulator) {
-    auto hook = std::make_unique<AccumulateHook>(accumulator);
-    const BriefLock lock;
-    if (!has_pre_hook<AccumulateHook>(accumulator)) accumulator.add_pre_hook(std::move(hook));
-  }
-
-  variable_list operator()(const variable_list& grads) override {
-    const Tensor& A = accumulator_.variable;
-    if (!grads[0].defined() || !A.requires_grad() || grads[0].layout() != A.layout()) return grads;
-    // PyTorch then accumulates nothing. Hooks after accumulation run all the same.
-    return accumulate(A, grads[0]) ? variable_list{Tensor()} : grads;
-  }
-
- private:
-  torch::autograd::AccumulateGrad& accumulator_;  // owns this hook
-};
-
 const auto& specified_values_operator() {
   static const auto op = find_operator<Tensor(const Tensor&)>("_specified_values");
   return op;
@@ -221,7 +193,7 @@ Tensor specified_values_autograd(c10::DispatchKeySet keys, const Tensor& A) {
     Use use = use_of(A, values);
     Node* receiver = use.node()->next_edge(0).function.get();
     if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(receiver)) {
-      AccumulateHook::add_to(*leaf);
+      add_accumulate_hook(*leaf);
     } else {
       mend_constructors(A);
     }

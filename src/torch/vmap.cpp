@@ -1,7 +1,8 @@
 // Batching rules: the products of all v items of a vmap in one call.
 //
 // Where B alone differs from item to item and is narrow, the items stand side by side in a wider B,
-// (m, v · p). Otherwise they become items of the structure's batch. A rule deals with one level of
+// (m, v · p). Where all have one structure, they are heads of it (heads.h). Otherwise they become
+// items of the structure's batch. A rule deals with one level of
 // vmap and then calls the operator again: the next level, autograd and autocast come after it.
 #include <ATen/functorch/DynamicLayer.h>
 #include <ATen/functorch/PlumbingHelper.h>
@@ -15,6 +16,7 @@
 #include "autocast.h"
 #include "backend.h"
 #include "check.h"
+#include "heads.h"
 #include "solvers/reports.h"
 #include "spgrad/sparse_mm.h"
 
@@ -24,7 +26,6 @@ namespace {
 using at::Tensor;
 using c10::SymInt;
 using Tensors = std::vector<Tensor>;
-using Size = std::vector<SymInt>;
 
 at::functorch::DynamicLayer current_layer() {
   const auto layer = at::functorch::maybeCurrentDynamicLayer();
@@ -62,10 +63,16 @@ class Level {
     return dim ? value.movedim(*dim, 0) : value.expand_symint(all(value.sym_sizes()));
   }
 
-  // The same with `dims` dimensions: the items are merged with the batch, or with the entries.
-  Tensor in_front(const Tensor& tensor, int64_t dims) const {
-    const Tensor items = in_front(tensor);
-    return items.dim() > dims ? items.flatten(0, 1) : items;
+  // The same with the items before the last `dims` dimensions, and behind the heads.
+  Tensor behind_heads(const Tensor& tensor, int64_t dims) const {
+    return in_front(tensor).movedim(0, -dims - 1);
+  }
+
+  // The same as one more leading dimension of an operand, before so many others.
+  Tensor before_heads(const Tensor& tensor, int64_t dims, int64_t heads) const {
+    Tensor items = in_front(tensor);
+    for (int64_t i = tensor.dim() - dims; i < heads; ++i) items = items.unsqueeze(1);
+    return items;
   }
 
   Tensor item(const Tensor& tensor, int64_t i) const {
@@ -95,14 +102,14 @@ class Level {
   SymInt items_;
 };
 
-constexpr int64_t kDenseDims = 3;  // of an operand of a batch
-constexpr int64_t values_dims(const CsrStructure&) { return 2; }
-constexpr int64_t values_dims(const CooStructure&) { return 1; }
-
 // The structures of all items as one batch.
 
 CsrStructure join(const Level& level, const CsrStructure& s) {
-  return {level.in_front(s.crow_indices, 2), level.in_front(s.col_indices, 2), s.columns()};
+  const auto joined = [&](const Tensor& indices) {
+    const Tensor items = level.in_front(indices);
+    return items.dim() > 2 ? items.flatten(0, 1) : items;
+  };
+  return {joined(s.crow_indices), joined(s.col_indices), s.columns()};
 }
 
 CooStructure join(const Level& level, const CooStructure& s) {
@@ -126,21 +133,43 @@ struct Operand {
   bool dense;
 };
 
-// product(structure, operands) for each item, where the results have these sizes.
+template <class Structure>
+int64_t dims_of(const Structure& s, bool dense) {
+  return dense ? dense_dims(s) : values_dims(s);
+}
+
+// Whether the items of a joined batch take the place of a dimension: of COO's entries, or of a
+// batch of each item.
+bool merges(const CsrStructure& s, bool) { return s.batched(); }
+bool merges(const CooStructure& s, bool dense) { return s.batched() || !dense; }
+
+// A tensor of results: its size for one item, and what it is.
+struct Result {
+  Size size;
+  bool dense;
+};
+
+// product(structure, operands) for each item, where structures differ.
 //
 // One call for the whole batch, which copies the indices for each item: 24 bytes an entry for COO,
 // what it has for CSR. A loop over the items would copy the results instead, and takes longer.
 template <class Structure, class Product>
-Tensors multiply_items(const Level& level, const Structure& s,
-                       std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
-                       const Product& product) {
+Tensors multiply_structures(const Level& level, const Structure& s,
+                            std::initializer_list<Operand> operands,
+                            const std::vector<Result>& expected, const Product& product) {
   Tensors joined;
   for (const auto& [tensor, dense] : operands) {
-    joined.push_back(level.in_front(tensor, dense ? kDenseDims : values_dims(s)));
+    const int64_t dims = dims_of(s, dense);
+    const Tensor items = level.behind_heads(tensor, dims);
+    joined.push_back(merges(s, dense) ? items.flatten(-dims - 1, -dims) : items);
   }
   Tensors results = product(join(level, s), joined);
   for (size_t i = 0; i < results.size(); ++i) {
-    results[i] = level.wrap(results[i].reshape_symint(level.all(sizes[i])));
+    const auto& [size, dense] = expected[i];
+    const auto heads = static_cast<int64_t>(size.size()) - dims_of(s, dense);
+    Size all = size;
+    all.insert(all.begin() + heads, level.items());
+    results[i] = level.wrap(results[i].reshape_symint(all), heads);
   }
   return results;
 }
@@ -149,12 +178,12 @@ Tensors multiply_items(const Level& level, const Structure& s,
 // one of all items would have to be numbered anew; and it is sorted already, so that a loop copies
 // no index and sorts nothing.
 template <class Product>
-Tensors multiply_items(const Level& level, const PatternStructure& s,
-                       std::initializer_list<Operand> operands, const std::vector<Size>& sizes,
-                       const Product& product) {
-  const int64_t count = level.items().guard_int(__FILE__, __LINE__);
-  std::vector<Tensors> results(sizes.size());
-  for (int64_t i = 0; i < count; ++i) {
+Tensors multiply_structures(const Level& level, const PatternStructure& s,
+                            std::initializer_list<Operand> operands,
+                            const std::vector<Result>& expected, const Product& product) {
+  const int64_t number = level.items().guard_int(__FILE__, __LINE__);
+  std::vector<Tensors> results(expected.size());
+  for (int64_t i = 0; i < number; ++i) {
     PatternStructure structure = s;
     for (Tensor* tensor : structure.tensors()) *tensor = level.item(*tensor, i);
     Tensors items;
@@ -165,11 +194,33 @@ Tensors multiply_items(const Level& level, const PatternStructure& s,
   const Tensor& first = operands.begin()->tensor;
   const auto options = first.options().dtype(dtype_in_product(first));
   Tensors stacked;
-  for (size_t k = 0; k < sizes.size(); ++k) {
-    stacked.push_back(level.wrap(count > 0 ? at::stack(results[k])
-                                           : at::empty_symint(level.all(sizes[k]), options)));
+  for (size_t k = 0; k < expected.size(); ++k) {
+    stacked.push_back(level.wrap(number > 0
+                                     ? at::stack(results[k])
+                                     : at::empty_symint(level.all(expected[k].size), options)));
   }
   return stacked;
+}
+
+// product(structure, operands) for each item. Where all have one structure, the items are heads.
+template <class Structure, class Product>
+Tensors multiply_items(const Level& level, const Structure& s,
+                       std::initializer_list<Operand> operands, const std::vector<Result>& expected,
+                       const Product& product) {
+  if (level.has_structure(s)) return multiply_structures(level, s, operands, expected, product);
+  int64_t heads = 0;
+  for (const auto& [tensor, dense] : operands) {
+    heads = std::max(heads, tensor.dim() - dims_of(s, dense));
+  }
+  Tensors all;
+  for (const auto& [tensor, dense] : operands) {
+    all.push_back(level.before_heads(tensor, dims_of(s, dense), heads));
+  }
+  Tensors results = product(s, all);
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i] = level.wrap(results[i].reshape_symint(level.all(expected[i].size)));
+  }
+  return results;
 }
 
 // Columns up to which the items of B are put side by side, which costs a copy of B in place of the
@@ -197,7 +248,8 @@ struct Vmap {
     check_sddmm(s, X, Y, Checks::shapes);
     const Level level;
     return multiply_items(
-        level, s, {{X, true}, {Y, true}}, {s.values_size().vec()},
+        level, s, {{X, true}, {Y, true}},
+        {{concatenate(dense_heads(s, X, Y), s.values_size()), /*dense=*/false}},
         [](const auto& a, const Tensors& x) { return Tensors{call<Sddmm>(a, x[0], x[1])}; })[0];
   }
 
@@ -208,7 +260,8 @@ struct Vmap {
     const Level level;
     const Tensors gradients = multiply_items(
         level, s, {{values, false}, {B, true}, {grad, true}},
-        {s.values_size().vec(), B.sym_sizes().vec()}, [](const auto& a, const Tensors& x) {
+        {{values.sym_sizes().vec(), /*dense=*/false}, {B.sym_sizes().vec(), /*dense=*/true}},
+        [](const auto& a, const Tensors& x) {
           auto [grad_values, grad_B] = call<MmBackward>(a, x[0], x[1], x[2]);
           return Tensors{std::move(grad_values), std::move(grad_B)};
         });
@@ -232,14 +285,24 @@ struct Vmap {
       });
       return {x, level.wrap(reports, 2)};
     }
-    const Tensors results =
-        multiply_items(level, s, {{values, false}, {B, true}},
-                       {dense_size(s, s.columns(), B.sym_size(-1)), reports_size(s, B)},
-                       [&](const auto& a, const Tensors& x) {
-                         auto [solution, reports] = solve(a, x[0], x[1]);
-                         return Tensors{std::move(solution), std::move(reports)};
-                       });
-    return {results[0], results[1]};
+    // A solve takes longer than a loop does.
+    const Size size = dense_size(s, s.columns(), B.sym_size(-1));
+    const int64_t count = level.items().guard_int(__FILE__, __LINE__);
+    if (count == 0) {
+      return {level.wrap(at::empty_symint(level.all(size), B.options())),
+              level.wrap(
+                  at::empty_symint(level.all(reports_size(s, B)), B.options().dtype(at::kDouble)))};
+    }
+    Tensors solutions;
+    Tensors reports;
+    for (int64_t i = 0; i < count; ++i) {
+      PatternStructure structure = s;
+      for (Tensor* tensor : structure.tensors()) *tensor = level.item(*tensor, i);
+      auto [solution, report] = solve(structure, level.item(values, i), level.item(B, i));
+      solutions.push_back(std::move(solution));
+      reports.push_back(std::move(report));
+    }
+    return {level.wrap(at::stack(solutions)), level.wrap(at::stack(reports))};
   }
 
  private:
@@ -248,11 +311,13 @@ struct Vmap {
   static Tensor multiply(const Structure& s, const Tensor& values, const Tensor& B,
                          const SymInt& rows) {
     const Level level;
-    if (!level.has_structure(s) && !level.has(values) && B.sym_size(-1) <= kWidest) {
+    if (!level.has_structure(s) && !level.has(values) && leading(B, dense_dims(s)).empty() &&
+        B.sym_size(-1) <= kWidest) {
       return level.widen(B, [&](const Tensor& wide) { return call<Product>(s, values, wide); });
     }
     return multiply_items(
-        level, s, {{values, false}, {B, true}}, {dense_size(s, rows, B.sym_size(-1))},
+        level, s, {{values, false}, {B, true}},
+        {{product_size(s, values, B, rows), /*dense=*/true}},
         [](const auto& a, const Tensors& x) { return Tensors{call<Product>(a, x[0], x[1])}; })[0];
   }
 };

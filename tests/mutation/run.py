@@ -121,15 +121,17 @@ STAGES = {
     ),
     "src/torch/cpu/products.cpp": operators(
         "/cpu/products.cpp.o",
-        python="product layouts_and_strides gradients malformed memory pattern",
+        python="product layouts_and_strides gradients malformed memory pattern heads",
     ),
     "src/torch/constructor.cpp": operators("/constructor.cpp.o", python="made_from_values"),
     "src/torch/sparse_gradient.cpp": operators(
         "/sparse_gradient.cpp.o", python="autograd gradients training made_from_values"
     ),
     "src/torch/sparse_mm.cpp": operators(
-        "/sparse_mm.cpp.o", python="product pattern autograd sddmm"
+        "/sparse_mm.cpp.o", python="product pattern autograd sddmm heads"
     ),
+    "src/torch/matmul.cpp": operators("/matmul.cpp.o", python="matmul"),
+    "src/torch/softmax.cpp": operators("/softmax.cpp.o", python="softmax"),
     "src/torch/specified_values.cpp": operators(
         "/specified_values.cpp.o", python="autograd gradients training made_from_values"
     ),
@@ -137,7 +139,7 @@ STAGES = {
         "/autograd.cpp.o", python="autograd gradients transforms memory"
     ),
     "src/torch/autocast.cpp": operators("/autocast.cpp.o", python="autocast"),
-    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap index_dtypes sddmm"),
+    "src/torch/vmap.cpp": operators("/vmap.cpp.o", python="vmap index_dtypes sddmm heads"),
     "src/torch/with_values.cpp": operators("/with_values.cpp.o", python="sddmm"),
     "src/torch/cpu/memory.cpp": operators("/cpu/memory.cpp.o", python="kept_memory memory"),
     "src/torch/cpu/memory_limits.cpp": operators(

@@ -217,8 +217,12 @@ PLAIN_TENSORS = [
     (csr_arguments, {"values": ones(3, 1)}, "one element for each entry"),
     (csr_arguments, {"values": ones(3).double()}, "same dtype, but received Double and Float"),
     (csr_arguments, {"values": ones(3).int(), "B": ones(3, 2).int()}, "received Int"),
-    (csr_arguments, {"B": ones(3)}, "B must be 2D for a sparse matrix"),
-    (csr_arguments, {"B": ones(1, 3, 2)}, "B must be 2D for a sparse matrix"),
+    (
+        csr_arguments,
+        {"B": torch.tensor(1.0)},
+        "B must have at least 2 dimensions for a sparse matr",
+    ),
+    (csr_arguments, {"B": ones(2)}, "col_indices must be in [0, 2), but received 2 at position 2"),
     (csr_arguments, {"B": ones(3, 2, device="meta")}, "on the same device"),
     (csr_arguments, {"values": ones(3, device="meta")}, "on the same device"),
     (csr_arguments, {"col_indices": col.to("meta")}, "on the same device"),
@@ -232,7 +236,12 @@ PLAIN_TENSORS = [
     (coo_arguments, {"values": ones(4)}, "one element for each entry"),
     (coo_arguments, {"values": ones(3).double()}, "same dtype, but received Double and Float"),
     (coo_arguments, {"B": ones(4, 2)}, "B must have 3 rows"),
-    (coo_arguments, {"B": ones(1, 3, 2)}, "B must be 2D for a sparse matrix"),
+    (
+        coo_arguments,
+        {"B": torch.tensor(1.0)},
+        "B must have at least 2 dimensions for a sparse matr",
+    ),
+    (coo_arguments, {"B": ones(4)}, "B must have 3 rows, but received shape [4, 1]"),
     (coo_arguments, {"B": ones(3, 2, device="meta")}, "on the same device"),
 ]
 

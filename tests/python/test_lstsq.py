@@ -315,7 +315,7 @@ def test_reports_forward_and_backward():
     assert report.iterations.shape == report.residual_norm.shape == ()
     r = B - D @ x.detach()
     assert_close(report.residual_norm, r.norm(), 1e-12)
-    assert report.reason == spgrad.LstsqReason.LEAST_SQUARES
+    assert report.reason == 1
     assert 0 <= report.optimality < 1e-13
     assert report.backward == ()
     x.sum().backward()
@@ -336,7 +336,7 @@ def test_what_did_not_converge_is_told():
     with pytest.raises(spgrad.ConvergenceError, match="after 3 iterations"):
         solve(B, maxiter=3, on_failure="raise")
     x, report = solve(B, maxiter=3, on_failure="ignore", return_report=True)
-    assert report.reason == spgrad.LstsqReason.LIMIT
+    assert report.reason == 2
     assert not report.converged
     x.sum().backward()
 

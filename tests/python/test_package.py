@@ -48,6 +48,8 @@ def test_everything_public_is_documented(thing, needs_example):
     if not needs_example:  # a property, or a method that the class takes over from its base
         return
     assert doctest.DocTestParser().get_examples(text)
+    if inspect.isclass(thing) and issubclass(thing, Exception):  # which only the package makes
+        return
     parameters = [name for name in inspect.signature(thing).parameters if name != "self"]
     described = re.findall(r"^    (\w+):", text.partition("Args:\n")[2], re.MULTILINE)
     assert [name for name in described if name in parameters] == parameters

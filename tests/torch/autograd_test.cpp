@@ -204,9 +204,10 @@ TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
             "grad and B must have the same number of columns, but received shapes [7, 2] and "
             "[9, 5]");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y[0]); }),
-            "B must be 2D for a sparse matrix, but received shape [5]");
+            "B must have at least 2 dimensions for a sparse matrix, but received shape [5]");
   EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values.slice(0, 1), Y); }),
-            "values must have one element for each entry, shape [12], but received [11]");
+            "values must have one element for each entry, shape [12] behind any leading "
+            "dimensions, but received [11]");
   EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kFloat), Y); }),
             "values and B must have the same dtype, but received Float and Double");
   EXPECT_EQ(

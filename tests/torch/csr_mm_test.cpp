@@ -34,6 +34,17 @@ TEST_F(CsrMm, MultipliesPlainTensors) {
   }
 }
 
+TEST_F(CsrMm, TakesVectorsAndLeadingDimensions) {
+  const at::Tensor expected = at::tensor({201.0, 430.0}, at::kDouble);
+  EXPECT_TRUE(at::equal(csr_mm(crow, col, values, B.squeeze(-1), 3), expected));
+  const at::Tensor heads = at::stack({values, values * 2});
+  const at::Tensor C = csr_mm(crow, col, heads, at::stack({B, B}).unsqueeze(1));
+  EXPECT_EQ(C.sizes(), at::IntArrayRef({2, 2, 2, 1}));
+  EXPECT_TRUE(at::equal(C.select(0, 1).select(0, 1), 2 * expected.view({2, 1})));
+  EXPECT_EQ(csr_sddmm(crow, col, at::ones({5, 1, 2, 3}), at::ones({2, 3, 3})).sizes(),
+            at::IntArrayRef({5, 2, 4}));
+}
+
 TEST_F(CsrMm, TakesColumnsOfARowInAnyOrderAndRepeated) {
   col = longs({2, 0, 1, 1});
   EXPECT_TRUE(

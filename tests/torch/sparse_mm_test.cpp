@@ -404,8 +404,42 @@ TEST(Pattern, RefusesOffsetsOfAnotherSize) {
 TEST(Pattern, RefusesValuesOfAnotherSize) {
   const Pattern pattern(at::eye(3).to_sparse_csr());
   EXPECT_THAT([&] { pattern.mm(at::ones({2}), at::ones({3, 1})); },
-              testing::ThrowsMessage<c10::ValueError>(
-                  HasSubstr("values must have shape [3], but received [2]")));
+              testing::ThrowsMessage<c10::ValueError>(HasSubstr(
+                  "values must have shape [3] behind any leading dimensions, but received [2]")));
+}
+
+TEST(Pattern, TakesVectorsAndLeadingDimensions) {
+  const Pattern pattern(at::stack({at::eye(2), at::eye(2)}).to_sparse_csr());
+  const at::Tensor values = at::arange(12.0).view({3, 2, 2});
+  const at::Tensor C = pattern.mm(values, at::ones({2, 2, 1}));
+  EXPECT_TRUE(at::equal(C.squeeze(-1), values));
+  EXPECT_TRUE(at::equal(pattern.mm_transposed(values, at::ones({2, 2, 1})), C));
+  EXPECT_EQ(pattern.sddmm(at::ones({3, 2, 2, 4}), at::ones({2, 2, 4})).sizes(), values.sizes());
+  EXPECT_TRUE(
+      at::equal(Pattern(at::eye(2).to_sparse()).mm(at::ones({2}), at::ones({2})), at::ones({2})));
+}
+
+TEST(Matmul, TakesEitherSideAndBatches) {
+  const at::Tensor dense = at::arange(6.0).view({2, 3});
+  const at::Tensor X = at::arange(24.0).view({4, 3, 2});
+  for (const at::Tensor& A : {dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc()}) {
+    at::Tensor leaf = A.detach().requires_grad_();
+    const at::Tensor C = spgrad::matmul(leaf, X);
+    EXPECT_TRUE(at::equal(C, at::matmul(dense, X)));
+    EXPECT_TRUE(at::equal(spgrad::matmul(X, A), at::matmul(X, dense)));
+    C.sum().backward();
+    EXPECT_EQ(leaf.grad().layout(), A.layout());
+  }
+  EXPECT_THAT([&] { spgrad::matmul(dense.to_sparse(), dense.t().to_sparse()); },
+              testing::ThrowsMessage<c10::ValueError>(HasSubstr("one of A and B must be dense")));
+}
+
+TEST(CsrSoftmax, IsThatOfTheEntriesOfEachRowOrColumn) {
+  const at::Tensor crow = longs({0, 2, 3});
+  const at::Tensor col = longs({0, 1, 1});
+  const at::Tensor values = at::zeros({3});
+  EXPECT_TRUE(at::equal(csr_softmax(crow, col, values, {2, 2}), at::tensor({0.5, 0.5, 1.0})));
+  EXPECT_TRUE(at::equal(csr_softmax(crow, col, values, {2, 2}, -2), at::tensor({1.0, 0.5, 0.5})));
 }
 
 TEST(CsrMmWithColumns, WantsAsManyRowsOfB) {

@@ -32,6 +32,7 @@
 #include "backend.h"
 #include "check.h"
 #include "extent.h"
+#include "heads.h"
 #include "malformed.h"
 
 namespace spgrad {
@@ -212,8 +213,30 @@ struct WithoutAutocast {
   c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
 };
 
+// product(operands) for each head, of operands with so many dimensions each.
+template <class Product>
+Tensor for_each_head(const Size& heads, std::initializer_list<std::pair<Tensor, int64_t>> operands,
+                     const Product& product) {
+  std::vector<Tensor> all;
+  for (const auto& [operand, dims] : operands) all.push_back(with_heads(operand, dims, heads));
+  if (heads.empty()) return product(all);
+  std::vector<Tensor> results;
+  const int64_t number = count(heads);
+  for (int64_t head = 0; head < std::max<int64_t>(number, 1); ++head) {
+    std::vector<Tensor> of_head;
+    for (const Tensor& operand : all) {
+      // Of no heads, one of zeros says what their products would look like.
+      of_head.push_back(number > 0 ? operand.select(0, head)
+                                   : at::zeros(operand.sizes().slice(1), operand.options()));
+    }
+    results.push_back(product(of_head));
+  }
+  const Tensor stacked = at::stack(results).narrow(0, 0, number);
+  return stacked.reshape_symint(concatenate(heads, stacked.sym_sizes().slice(1)));
+}
+
 template <class Structure>
-Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const Tensor& B) {
+Tensor multiply_head(const Structure& s, const Matrix& a, const Tensor& values, const Tensor& B) {
   const WithoutAutocast guard;
   const Extent& extent = a.extent;
   const int64_t p = B.size(-1);
@@ -231,9 +254,15 @@ Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const
   return out.to(B.scalar_type()).view(C10_AS_INTARRAYREF_SLOW(size));
 }
 
+template <class Structure>
+Tensor multiply(const Structure& s, const Matrix& a, const Tensor& values, const Tensor& B) {
+  return for_each_head(product_heads(s, values, B), {{values, values_dims(s)}, {B, dense_dims(s)}},
+                       [&](const auto& x) { return multiply_head(s, a, x[0], x[1]); });
+}
+
 // X_i · Y_j at the entries (i, j) of a matrix, in the order of the values.
 template <class Structure>
-Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor& Y) {
+Tensor sample_head(const Structure& s, const Matrix& a, const Tensor& X, const Tensor& Y) {
   const WithoutAutocast guard;
   const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
   if (a.extent.entries == 0 || X.size(-1) == 0) return at::zeros(size, X.options());
@@ -246,6 +275,12 @@ Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor
     products = at::empty_like(products).index_copy_(0, a.positions.to(at::kLong), products);
   }
   return products.to(X.scalar_type()).view(size);
+}
+
+template <class Structure>
+Tensor sample(const Structure& s, const Matrix& a, const Tensor& X, const Tensor& Y) {
+  return for_each_head(dense_heads(s, X, Y), {{X, dense_dims(s)}, {Y, dense_dims(s)}},
+                       [&](const auto& x) { return sample_head(s, a, x[0], x[1]); });
 }
 
 // The entries as a pattern has them: indices within their item, and positions where they are
@@ -284,7 +319,8 @@ struct Composite {
                                         const Tensor& values, const Tensor& B, const Tensor& grad) {
     check_mm_backward(s, values, B, grad);
     const Matrix a = by_column(s);
-    return {sample(s, a, B.conj(), grad), multiply(s, a, values.conj(), grad)};
+    return {sum_to_size(sample(s, a, B.conj(), grad), values.sym_sizes()),
+            sum_to_size(multiply(s, a, values.conj(), grad), B.sym_sizes())};
   }
 
   template <class Structure>

@@ -1,4 +1,4 @@
-// Dense tensors as the kernels see them.
+// The numbers of tensors as the kernels see them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,19 +36,6 @@ template <class Scalar>
 auto* mutable_data_of(const at::Tensor& tensor) {
   using Kernel = typename KernelScalar<Scalar>::type;
   return reinterpret_cast<Kernel*>(tensor.mutable_data_ptr<Scalar>());
-}
-
-template <class Data>
-kernels::DenseView<Data> view_of(Data* data, const at::Tensor& dense) {
-  return {data, dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
-}
-template <class Scalar>
-auto view(const at::Tensor& dense) {
-  return view_of(data_of<Scalar>(dense), dense);
-}
-template <class Scalar>
-auto mutable_view(const at::Tensor& dense) {
-  return view_of(mutable_data_of<Scalar>(dense), dense);
 }
 
 }  // namespace spgrad

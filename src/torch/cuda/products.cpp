@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include "cuda/shapes.h"
 #include "cuda/workspace.h"
 #include "extent.h"
+#include "heads.h"
 
 namespace spgrad::cuda {
 namespace {
@@ -32,9 +34,7 @@ using at::Tensor;
 // Of CUDA: the greatest second dimension of a grid.
 constexpr int64_t kMostColumnTiles = 65535;
 
-template <class Structure>
-Tensor empty_dense(const Structure& s, const c10::SymInt& rows, const Tensor& like) {
-  const std::vector<c10::SymInt> size = dense_size(s, rows, like.sym_size(-1));
+Tensor empty(const Size& size, const Tensor& like) {
   return at::empty(C10_AS_INTARRAYREF_SLOW(size), like.options());
 }
 
@@ -61,7 +61,15 @@ int64_t common_vector(int64_t p, std::initializer_list<const Tensor*> operands) 
   return vector;
 }
 
-Tensor for_kernels(const Tensor& dense) { return with_contiguous_columns(dense.resolve_conj()); }
+// Operands for all heads, as kernels want them.
+template <class Structure>
+Tensor dense_for_kernels(const Structure& s, const Tensor& dense, const Size& heads) {
+  return with_contiguous_columns(with_heads(dense.resolve_conj(), dense_dims(s), heads));
+}
+template <class Structure>
+Tensor values_for_kernels(const Structure& s, const Tensor& values, const Size& heads) {
+  return with_heads(values.resolve_conj().contiguous(), values_dims(s), heads);
+}
 
 // Of a product, as kernels want them: `gathered` has a row for each index, `own` one for each row.
 struct Operands {
@@ -147,6 +155,22 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
 }
 
+// Runs the kernels for each head.
+template <class Structure>
+void run_heads(const Structure& s, const Findings& findings, const GroupedEntries& a,
+               const Operands& o, const Size& heads) {
+  const int64_t number = count(heads);
+  for (int64_t head = 0; head < number; ++head) {
+    const auto of_head = [&](const Tensor& all, int64_t dims) {
+      return all.defined() && all.dim() > dims ? all.select(0, head) : all;
+    };
+    const int64_t dims = dense_dims(s);
+    run_product(findings, a,
+                {of_head(o.gathered, dims), of_head(o.values, values_dims(s)), of_head(o.out, dims),
+                 of_head(o.own, dims), of_head(o.products, values_dims(s)), o.conjugated});
+  }
+}
+
 // Whether the kernels of a product have rows to look at, and columns to do. If not, nothing but the
 // structure is left to look at.
 bool is_empty(const Extent& by_row, int64_t p) { return by_row.items * by_row.rows == 0 || p == 0; }
@@ -169,16 +193,18 @@ struct Cuda {
                          const c10::SymInt& rows, const Tensor& values, const Tensor& B,
                          const Group& group) {
     check_gathered(s, by_row.items * by_row.columns);
-    Operands o;
-    o.values = values.resolve_conj().contiguous();
-    o.gathered = for_kernels(B);
-    o.out = empty_dense(s, rows, B);
+    const Size heads = product_heads(s, values, B);
+    const Tensor out = empty(product_size(s, values, B, rows), B);
     if (is_empty(by_row, B.size(-1))) {
       check_all(s, findings);
-    } else {
-      run_product(findings, group(o.out), o);
+      return out;
     }
-    return o.out;
+    Operands o;
+    o.values = values_for_kernels(s, values, heads);
+    o.gathered = dense_for_kernels(s, B, heads);
+    o.out = with_heads(out, dense_dims(s), heads);
+    run_heads(s, findings, group(out), o, heads);
+    return out;
   }
 
   template <class Structure>
@@ -212,17 +238,19 @@ struct Cuda {
     const auto compute = [&](const Findings& findings) {
       const Extent extent(s);
       check_gathered(s, extent.items * extent.columns);
-      const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
+      const Size heads = dense_heads(s, X, Y);
+      const Size size = concatenate(heads, s.values_size());
       if (is_empty(extent, X.size(-1))) {
         check_all(s, findings);
-        return at::zeros(size, X.options());
+        return at::zeros(C10_AS_INTARRAYREF_SLOW(size), X.options());
       }
+      const Tensor products = empty(size, X);
       Operands o;
-      o.own = for_kernels(X);
-      o.gathered = for_kernels(Y);
-      o.products = at::empty(size, X.options());
-      run_product(findings, group_by_row(s, findings), o);
-      return o.products;
+      o.own = dense_for_kernels(s, X, heads);
+      o.gathered = dense_for_kernels(s, Y, heads);
+      o.products = with_heads(products, values_dims(s), heads);
+      run_heads(s, findings, group_by_row(s, findings), o, heads);
+      return products;
     };
     return with_device<Sddmm>(s, compute, X, Y);
   }
@@ -235,21 +263,24 @@ struct Cuda {
       const Extent extent(s);
       check_gathered(s, extent.items * extent.rows);
       check_gathered(s, extent.items * extent.columns);
-      const auto size = C10_AS_INTARRAYREF_SLOW(s.values_size());
-      Operands o;
-      o.out = empty_dense(s, s.columns(), B);
+      const Size heads = broadcast(product_heads(s, values, B), leading(grad, dense_dims(s)));
+      const Size size = concatenate(heads, s.values_size());
+      const Tensor grad_B = empty(concatenate(heads, dense_size(s, s.columns(), B.size(-1))), B);
       if (is_empty(extent.transposed(), B.size(-1))) {
         check_all(s, findings);
-        return {at::zeros(size, B.options()), o.out};
+        return {at::zeros_like(values), sum_to_size(grad_B, B.sym_sizes())};
       }
-      o.values = values.resolve_conj().contiguous();
-      o.gathered = for_kernels(grad);
-      o.own = for_kernels(B);
+      const GroupedEntries a = group_by_column(s, findings, grad_B);
+      const Tensor grad_values = empty(size, B);
+      Operands o;
+      o.values = values_for_kernels(s, values, heads);
+      o.gathered = dense_for_kernels(s, grad, heads);
+      o.own = dense_for_kernels(s, B, heads);
       o.conjugated = true;
-      const GroupedEntries a = group_by_column(s, findings, o.out);
-      o.products = at::empty(size, B.options());
-      run_product(findings, a, o);
-      return {o.products, o.out};
+      o.out = with_heads(grad_B, dense_dims(s), heads);
+      o.products = with_heads(grad_values, values_dims(s), heads);
+      run_heads(s, findings, a, o, heads);
+      return {sum_to_size(grad_values, values.sym_sizes()), sum_to_size(grad_B, B.sym_sizes())};
     };
     return with_device<MmBackward>(s, compute, values, B, grad);
   }
