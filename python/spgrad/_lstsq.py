@@ -226,7 +226,8 @@ def solved(  # noqa: PLR0913 - the options
         if str(error).startswith("interrupted"):
             raise KeyboardInterrupt from None
         raise
-    report = LstsqReport._of(solves, batched=batched, vector=not batched and B.dim() == 1)
+    vector = not batched and B.dim() == 1
+    report = LstsqReport._of(solves, batched=batched, vector=vector)  # noqa: SLF001
     if _has_numbers(solves):
         _judge(report, on_failure, "least squares", stacklevel=4)
         if on_failure != "ignore" and x.grad_fn is not None:
