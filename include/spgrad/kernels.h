@@ -113,7 +113,8 @@ template <class Index, class Entry>
 ///     const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
 ///
 /// `offsets` says where each row begins in `column_indices`, whose numbers lie in [0, columns).
-/// Both stay the caller's, and must live as long as the view. Their contents are checked by the kernels.
+/// Both stay the caller's, and must live as long as the view. Their contents are checked by the
+/// kernels.
 template <class Index>
 CompressedView<Index, Index> csr(int64_t columns, std::span<const Index> offsets,
                                  std::span<const Index> column_indices) {
