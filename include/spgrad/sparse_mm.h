@@ -39,8 +39,7 @@ SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
 
 /// torch::matmul where one operand may be sparse: COO, CSR or CSC, (n, m) or (*, n, m).
 ///
-///     at::Tensor c = spgrad::matmul(b, a.t());        // vectors, batches that broadcast, either
-///     side
+///     at::Tensor c = spgrad::matmul(b, a.t());        // vectors, batches, either side
 ///
 /// Shapes are those of torch::matmul; two dense operands go to it. The structure is read once for
 /// all that is broadcast over it. The gradient of the sparse operand is sparse, in its layout,

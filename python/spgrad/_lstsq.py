@@ -67,24 +67,26 @@ class LstsqReport:
     (tensor(1), tensor(True))
     """
 
-    __slots__ = ("_batched", "_solves", "_vector")
+    __slots__ = ("_dims", "_solves")
 
     _solves: Tensor
-    _batched: bool
-    _vector: bool
+    _dims: int
 
     @classmethod
-    def _of(cls, solves: Tensor, *, batched: bool, vector: bool) -> LstsqReport:
-        """Read the reports of an operator, whose first solve is this one."""
+    def _of(cls, solves: Tensor, dims: int) -> LstsqReport:
+        """Read the reports of an operator, first of this solve, for a solution of `dims`."""
         report = cls()
-        report._solves, report._batched, report._vector = solves, batched, vector
+        report._solves, report._dims = solves, dims
         return report
 
     def _field(self, number: int) -> Tensor:
-        field = self._solves[0, ..., number]
-        if not self._batched:
-            field = field[0]
-        return field[..., 0] if self._vector else field
+        field = self._solves[0, ..., number]  # (b, k)
+        match self._dims:
+            case 1:
+                return field[0, 0]
+            case 2:
+                return field[0]
+        return field
 
     @property
     def iterations(self) -> Tensor:
@@ -130,9 +132,7 @@ class LstsqReport:
         """
         later = [self._solves[number : number + 1] for number in range(1, len(self._solves))]
         return tuple(
-            LstsqReport._of(solve, batched=self._batched, vector=self._vector)
-            for solve in later
-            if not solve[..., 0].isnan().any()
+            LstsqReport._of(solve, self._dims) for solve in later if not solve[..., 0].isnan().any()
         )
 
     def __repr__(self) -> str:
@@ -201,7 +201,6 @@ def solved(  # noqa: PLR0913 - the options
     problem: Sequence[object],
     B: Tensor,
     *,
-    batched: bool,
     return_report: bool,
     damp: float | Tensor = 0.0,
     x0: Tensor | None = None,
@@ -218,7 +217,7 @@ def solved(  # noqa: PLR0913 - the options
     if on_failure not in ("warn", "raise", "ignore"):
         message = f'on_failure must be "warn", "raise" or "ignore", but received {on_failure!r}'
         raise ValueError(message)
-    if x0 is not None and not isinstance(x0, Tensor):
+    if x0 is not None:
         refuse_others_than_tensors(x0=x0)
     try:
         x, solves = operator(*problem, _damp_tensor(damp, B), x0, tol, maxiter, scale)
@@ -226,8 +225,7 @@ def solved(  # noqa: PLR0913 - the options
         if str(error).startswith("interrupted"):
             raise KeyboardInterrupt from None
         raise
-    vector = not batched and B.dim() == 1
-    report = LstsqReport._of(solves, batched=batched, vector=vector)  # noqa: SLF001
+    report = LstsqReport._of(solves, x.dim())  # noqa: SLF001
     if _has_numbers(solves):
         _judge(report, on_failure, "least squares", stacklevel=4)
         if on_failure != "ignore" and x.grad_fn is not None:
@@ -309,11 +307,7 @@ def sparse_lstsq(
 
     """
     refuse_others_than_tensors(A=A, B=B)
-    batched = A.dim() == _BATCHED_DIMS
-    return solved(_sparse_lstsq, (A, B), B, batched=batched, return_report=return_report, **options)
-
-
-_BATCHED_DIMS = 3
+    return solved(_sparse_lstsq, (A, B), B, return_report=return_report, **options)
 
 
 @overload
@@ -377,8 +371,7 @@ def csr_lstsq(  # noqa: PLR0913 - a CSR matrix is three tensors and a size
         crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
     )
     problem = (crow_indices, col_indices, values, B, m)
-    batched = crow_indices.dim() > 1
-    return solved(_csr_lstsq, problem, B, batched=batched, return_report=return_report, **options)
+    return solved(_csr_lstsq, problem, B, return_report=return_report, **options)
 
 
 @overload
@@ -435,5 +428,4 @@ def coo_lstsq(
     """
     refuse_others_than_tensors(indices=indices, values=values, B=B)
     problem = (indices, values, size, B)
-    batched = len(size) == _BATCHED_DIMS
-    return solved(_coo_lstsq, problem, B, batched=batched, return_report=return_report, **options)
+    return solved(_coo_lstsq, problem, B, return_report=return_report, **options)

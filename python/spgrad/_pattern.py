@@ -385,10 +385,7 @@ class Pattern:
         """
         refuse_others_than_tensors(values=values, B=B)
         problem = (*self._tensors, self._shape, self._flat(values), B)
-        batched = len(self._shape) > 2  # noqa: PLR2004 - (n, m)
-        return solved(
-            _pattern_lstsq, problem, B, batched=batched, return_report=return_report, **options
-        )
+        return solved(_pattern_lstsq, problem, B, return_report=return_report, **options)
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.
