@@ -259,6 +259,11 @@ inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int
 inline constexpr int64_t kRowsAhead = 16;
 inline constexpr int64_t kRowsInSuccession = 8;
 
+// Out of line, so that the walk over rows keeps no register for the status.
+[[gnu::noinline, gnu::cold]] inline void leave_long_row(Status& status) {
+  status = Status::long_rows;
+}
+
 // Calls function(item, row, entries, soon) for each row of the range that is not long. `soon` is
 // the row of the item to prefetch, or 0. Stops where offsets are malformed, or where the function
 // returns false: at an index out of bounds. With blocks, a range has at most kRowsOfBlock rows, and
@@ -294,7 +299,7 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
         const bool filled = known && offsets[kRowsAhead] != offsets[kRowsAhead + kRowsInSuccession];
         const int64_t soon = filled ? row + kRowsAhead : 0;  // row 0 is in the cache: costs nothing
         if (end - begin > kLongRow) {
-          status = Status::long_rows;
+          leave_long_row(status);
         } else if (!function(item, row, Entries(a, item, part), soon)) {
           return Status::bad_index;
         }
