@@ -2,6 +2,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/OpMathType.h>
+#include <ATen/SparseCsrTensorUtils.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -192,6 +193,24 @@ void check_product(const Structure& s, const at::Tensor& values, const at::Tenso
   if (checks == Checks::all) check_dtype_and_device(values, "values", B, "B", s.device());
 }
 
+// One value for each entry.
+void check_no_dense_dimensions(const at::Tensor& A, const char* name) {
+  const int64_t count = A.dense_dim();
+  if (count < 0) {  // a compressed tensor: COO counts its dense dimensions
+    const auto& values = at::sparse_csr::get_sparse_csr_impl(A)->values();
+    TORCH_CHECK_VALUE(
+        false, name,
+        " must have values of shape (b, nnz) for a batch of matrices, but "
+        "received ",
+        values.sym_sizes(), " for size ", A.sym_sizes(),
+        ", as PyTorch's in-place addition leaves a batch of CSR matrices, in a step of "
+        "SGD too; train the values of csr_mm or of a Pattern");
+  }
+  TORCH_CHECK_VALUE(count == 0, name,
+                    " must have only sparse dimensions, but received a hybrid tensor with ", count,
+                    " dense dimension(s)");
+}
+
 }  // namespace
 
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
@@ -212,9 +231,7 @@ void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
   TORCH_CHECK(dtype == dtype_in_product(B), "A and B must have the same dtype, but received ",
               dtype, " and ", dtype_in_product(B));
   check_dtype(dtype, "A and B");
-  TORCH_CHECK_VALUE(A.dense_dim() == 0,
-                    "A must have only sparse dimensions, but received a hybrid tensor with ",
-                    A.dense_dim(), " dense dimension(s)");
+  check_no_dense_dimensions(A, "A");
 }
 
 void check_matmul(const at::Tensor& A, const at::Tensor& B) {
@@ -234,9 +251,7 @@ void check_matmul(const at::Tensor& A, const at::Tensor& B) {
   TORCH_CHECK_VALUE(sparse.dim() >= 2, name,
                     " must have shape (n, m) or (*, n, m) where it is sparse, but received ",
                     sparse.sym_sizes());
-  TORCH_CHECK_VALUE(sparse.dense_dim() == 0, name,
-                    " must have only sparse dimensions, but received a hybrid tensor with ",
-                    sparse.dense_dim(), " dense dimension(s)");
+  check_no_dense_dimensions(sparse, name);
   TORCH_CHECK_VALUE(A.sym_size(-1) == B.sym_size(B.dim() == 1 ? -1 : -2),
                     "A must have as many columns as B has rows, but received shapes ",
                     A.sym_sizes(), " and ", B.sym_sizes());
@@ -254,9 +269,7 @@ void check_pattern(const at::Tensor& A) {
                     "A must be a sparse COO or CSR tensor, but received layout ", A.layout());
   TORCH_CHECK_VALUE(A.dim() == 2 || A.dim() == 3,
                     "A must have shape (n, m) or (b, n, m), but received ", A.sym_sizes());
-  TORCH_CHECK_VALUE(A.dense_dim() == 0,
-                    "A must have only sparse dimensions, but received a hybrid tensor with ",
-                    A.dense_dim(), " dense dimension(s)");
+  check_no_dense_dimensions(A, "A");
 }
 
 void check_sparse_sddmm(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {

@@ -233,7 +233,7 @@ class Workshop:
         options = ["-DSPGRAD_TESTS=ON", "-DSPGRAD_WERROR=OFF", "-DSKBUILD=ON", "-GNinja"]
         options += [f"-DPython_EXECUTABLE={sys.executable}"]
         # Each object file is compiled by itself.
-        options += ["-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON"]
+        options += ["-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON", "-DSPGRAD_UNITY_BUILD=OFF"]
         # -O3 takes four times as long, and makes no other results.
         options += ["-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DSPGRAD_KERNELS_OPTIMISATION=-O1"]
         subprocess.run(["cmake", "-S", SOURCE, "-B", BUILD, *options], check=True)

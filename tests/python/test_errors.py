@@ -175,6 +175,16 @@ def test_a_hybrid_csr_tensor_is_refused():
         spgrad.sparse_mm(A, ones(2, 3, 2))
 
 
+def test_a_batch_of_csr_matrices_after_a_step_of_sgd_is_refused():
+    A = torch.stack(2 * [torch.eye(3)]).to_sparse_csr().requires_grad_()
+    B = ones(2, 3, 2)
+    spgrad.sparse_mm(A, B.float()).sum().backward()
+    torch.optim.SGD([A], 0.1).step()  # which forgets the batch
+    message = "A must have values of shape (b, nnz) for a batch of matrices, but received ["
+    with pytest.raises(ValueError, match=re.escape(message)):
+        spgrad.sparse_mm(A, B.float())
+
+
 def test_nothing_is_broadcast():
     with pytest.raises(ValueError, match=re.escape(BATCHES)):
         spgrad.sparse_mm(coo(1, 3, 4), ones(2, 4, 2))

@@ -50,7 +50,8 @@ def check(actual, expected):
 
 
 @needs(12)
-@pytest.mark.parametrize("index_dtype", ["int32", pytest.param("int64", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
 def test_dense_matrices_of_more_than_two_billion_numbers(index_dtype):
     program = """
     index_dtype = getattr(torch, sys.argv[1])
@@ -92,6 +93,7 @@ def test_dense_matrices_of_more_than_two_billion_numbers(index_dtype):
 
 
 @needs(16)
+@pytest.mark.long
 def test_matrices_of_more_than_two_billion_entries():
     # A gradient of B would sort 2^31 entries of 16 bytes each.
     program = """

@@ -167,8 +167,8 @@ PAIRS = [
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_120"])
-def test_other_architectures_compile(architecture):
+def test_the_oldest_architecture_compiles():
+    architecture = "sm_75"
     if architecture not in spgrad.cuda.info().architectures:
         pytest.skip("this NVRTC does not compile for it")
     names = [kernel_for(dtype, role) for dtype, role in PAIRS]
