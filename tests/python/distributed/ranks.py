@@ -15,10 +15,10 @@ from torch.testing._internal.distributed import multi_threaded_pg as threaded
 
 SECONDS = 60
 
-# What takes long to import, once for all processes; the last is for forward mode.
+# What takes long to import, once for all processes; the last are for DTensors and forward mode.
 IMPORTED = [
     "spgrad.distributed",
-    "torch.distributed.tensor",
+    "torch._dynamo",
     "torch._decomp.decompositions_for_jvp",
 ]
 
