@@ -5,9 +5,22 @@ rows of the dense operand that other ranks need. ``partition`` finds an order of
 few. The guide tells when this is worth it, and what it costs.
 """
 
+from spgrad.distributed._data_parallel import data_parallel, sharded_parameters
 from spgrad.distributed._files import save
+from spgrad.distributed._modules import ShardedValues, SparseLinear
 from spgrad.distributed._partition import partition
 from spgrad.distributed._report import Report
 from spgrad.distributed._row_sharded import RowSharded
+from spgrad.distributed._training_state import TrainingState
 
-__all__ = ["Report", "RowSharded", "partition", "save"]
+__all__ = [
+    "Report",
+    "RowSharded",
+    "ShardedValues",
+    "SparseLinear",
+    "TrainingState",
+    "data_parallel",
+    "partition",
+    "save",
+    "sharded_parameters",
+]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from spgrad.distributed import _checkpoint
 from spgrad.distributed._agreement import DTYPES, Words, agree
+from spgrad.distributed._checkpoint import Reader
 from spgrad.distributed._files import Folder
 from spgrad.distributed._plan import Plan
 from spgrad.distributed._scatter import Whole, scatter
@@ -109,6 +112,40 @@ def from_rank(
     crow_indices = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     built = from_local(ranks, lambda: Rows(crow_indices, columns, (n, m)), max_halo_bytes, step)
     return built._replace(whole=matrix, source=src)
+
+
+def from_checkpoint(
+    ranks: Ranks,
+    path: str | Path,
+    name: str,
+    row_starts: Sequence[int] | None,
+    max_halo_bytes: int | None,
+) -> Built:
+    """Let each rank read its rows of a checkpoint."""
+    step = "RowSharded.from_checkpoint"
+    wrong = None
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(name, str):
+        wrong = ValueError(
+            "path and name must be a path and a string, "
+            f"but received {type(path).__name__} and {type(name).__name__}"
+        )
+    agree(ranks, Words(step), wrong)  # since reading is something that all do
+    reader = Reader(ranks, path, name)
+    return from_local(ranks, lambda: reader.rows(row_starts), max_halo_bytes, step)
+
+
+def saved(built: Built) -> dict[str, Any]:
+    """Give what a checkpoint has of a matrix."""
+    return _checkpoint.saved(built.shape, built.layout, built.plan, built.ranks.rank)
+
+
+def compare(built: Built, state: dict[str, Any]) -> None:
+    """See that a checkpoint has the matrix, on all ranks."""
+    counts, columns = built.plan.indices()
+    wrong = None
+    if not counts.equal(state["row_counts"]) or not columns.equal(state["col_indices"]):
+        wrong = ValueError("the checkpoint must be of this matrix, but received another structure")
+    agree(built.ranks, Words("RowSharded.load_state_dict", structure=built.layout.number), wrong)
 
 
 def _of_ranks(

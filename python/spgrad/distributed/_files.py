@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spgrad._arguments import refuse_others_than_tensors
 from spgrad.distributed._agreement import DTYPES
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from spgrad.distributed._optional import optional
 
 _FORMAT = 1
 _NAMES = ("crow_indices", "col_indices", "values")
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
-def _numpy() -> ModuleType:
-    try:
-        return importlib.import_module("numpy")
-    except ImportError as error:
-        message = "files of spgrad.distributed need NumPy: pip install numpy"
-        raise ImportError(message) from error
+def _numpy() -> Any:
+    return optional("numpy", "files of spgrad.distributed need", "numpy")
 
 
 def save(path: str | Path, A: Tensor) -> None:

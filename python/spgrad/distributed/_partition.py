@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from spgrad.distributed._optional import optional
 from spgrad.distributed._structure import Rows, check, starts_of
 
 _METHODS = ("metis",)
-
-
-def _pymetis() -> Any:
-    try:
-        return importlib.import_module("pymetis")
-    except ImportError as error:
-        message = "partition needs pymetis: pip install 'spgrad[partition]'"
-        raise ImportError(message) from error
 
 
 def partition(
@@ -67,7 +57,7 @@ def partition(
         return torch.arange(n), (0, *[n] * parts)
     offsets, neighbours = _graph(crow_indices, col_indices, n)
     weights = crow_indices.diff() + 1
-    pymetis = _pymetis()
+    pymetis = optional("pymetis", "partition needs", "'spgrad[partition]'")
     graph = pymetis.CSRAdjacency(offsets.tolist(), neighbours.tolist())
     _, membership = pymetis.part_graph(parts, graph, vweights=weights.tolist())
     part = torch.tensor(membership)

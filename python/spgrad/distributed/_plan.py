@@ -71,8 +71,9 @@ class Plan:
         halo, halo_places = torch.unique(col_indices[outside], return_inverse=True)
         self.rows = len(crow_indices) - 1
         self.entries = len(col_indices)
-        self.halo_rows = len(halo)
+        self.halo = halo
         self.own_columns = end - begin
+        self._first_column = begin
         self._size = ranks.size
         self._max_halo_bytes = max_halo_bytes
         self._exchange = Exchange.of_halo(ranks, halo, starts, step)
@@ -96,6 +97,28 @@ class Plan:
         else:
             received = torch.tensor(self._exchange.received).roll(-ranks.rank)
             self._most_received = ranks.largest(received, step).tolist()
+
+    @property
+    def halo_rows(self) -> int:
+        """Rows of B that this rank receives."""
+        return len(self.halo)
+
+    def indices(self) -> tuple[Tensor, Tensor]:
+        """Put the entries together again: how many each row has, and their columns, int64."""
+        own = torch.arange(self.own_columns, device=self.halo.device) + self._first_column
+        interior_rows, interior_columns = self.interior.pattern.indices()
+        counts = torch.bincount(interior_rows, minlength=self.rows)
+        if self.interior.entries is None:
+            return counts, own[interior_columns]
+        whole = self._rounds.get((self._size,))  # where the halo is bounded, there may be none
+        boundary = whole[0] if whole else self._round(range(1, self._size))
+        boundary_rows, boundary_columns = boundary.pattern.indices()
+        columns = torch.empty(self.entries, dtype=torch.int64, device=self.halo.device)
+        columns[self.interior.entries] = own[interior_columns]
+        needed = torch.cat([own[boundary.own_rows], self.halo])
+        columns[boundary.entries] = needed[boundary_columns]
+        counts.index_add_(0, boundary.rows[boundary_rows], torch.ones_like(boundary_rows))
+        return counts, columns
 
     def rounds(self, row_bytes: int) -> tuple[Round, ...]:
         """Give the rounds in which rows of so many bytes are fetched: the same on all ranks.

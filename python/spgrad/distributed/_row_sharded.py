@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -197,6 +197,52 @@ class RowSharded:
         """
         return cls(_construction.from_file(Ranks(mesh), path, max_halo_bytes))
 
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        name: str,
+        mesh: DeviceMesh | None = None,
+        *,
+        row_starts: Sequence[int] | None = None,
+        max_halo_bytes: int | None = None,
+    ) -> RowSharded:
+        """Let each rank read its own rows of a checkpoint, which any number of ranks has saved.
+
+        >>> import tempfile, torch, torch.distributed.checkpoint as dcp, spgrad
+        >>> store = torch.distributed.HashStore()
+        >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(3).to_sparse_csr())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = dcp.save({"A": A}, checkpoint_id=folder)
+        ...     spgrad.distributed.RowSharded.from_checkpoint(folder, "A")
+        RowSharded(shape=(3, 3), rank 0 of 1: 3 rows, 3 entries, 0 rows of halo)
+        >>> torch.distributed.destroy_process_group()
+
+        The checkpoint has the structure only. Values are those of a model:
+        :class:`spgrad.distributed.TrainingState` saves and loads them.
+
+        Args:
+            path: The folder of ``torch.distributed.checkpoint``, which all ranks can read.
+            name: What the matrix is called in it.
+            mesh: As :meth:`from_local` takes it.
+            row_starts: Where the rows of each rank begin, and n, the same on all ranks. By default
+                as they were saved where there are as many ranks, else as ``torch.chunk`` has it.
+            max_halo_bytes: As :meth:`from_local` takes it.
+
+        Returns:
+            The matrix.
+
+        Raises:
+            ValueError: ``path`` is no checkpoint with such a matrix, or ``row_starts`` does not
+                fit.
+            RuntimeError: Indices are malformed, ranks disagree, or PyTorch is older than 2.15.
+
+        """
+        return cls(
+            _construction.from_checkpoint(Ranks(mesh), path, name, row_starts, max_halo_bytes)
+        )
+
     @property
     def shape(self) -> torch.Size:
         """Shape ``(n, m)`` of the whole matrix."""
@@ -206,6 +252,16 @@ class RowSharded:
     def nnz(self) -> int:
         """Number of this rank's entries."""
         return self._built.plan.entries
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank in the mesh."""
+        return self._built.ranks.rank
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this rank in the mesh."""
+        return self._built.ranks.device
 
     @property
     def halo_rows(self) -> int:
@@ -352,6 +408,48 @@ class RowSharded:
             halo_rows=tuple(notes[:, 0].tolist()),
             row_bytes=p * dtype.itemsize,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the structure as ``torch.distributed.checkpoint`` saves it.
+
+        >>> import torch, spgrad
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(2).to_sparse_csr())
+        >>> A.state_dict()["col_indices"]
+        tensor([0, 1])
+
+        Returns:
+            The shape, where rows and columns of each rank begin, the numbers of entries of this
+            rank's rows and their columns: new int64 tensors, marked as parts of those of all ranks.
+
+        Raises:
+            RuntimeError: PyTorch is older than 2.15.
+
+        """
+        return _construction.saved(self._built)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See that a checkpoint has this structure; :meth:`from_checkpoint` makes another one.
+
+        >>> import torch, spgrad
+        >>> A = spgrad.distributed.RowSharded.from_rank(torch.eye(2).to_sparse_csr())
+        >>> A.load_state_dict(A.state_dict())
+
+        Args:
+            state_dict: As :meth:`state_dict` gives it.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            ValueError: The structure of some rank is another one.
+            RuntimeError: Ranks disagree.
+
+        """
+        _construction.compare(self._built, state_dict)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> RowSharded:
+        """Give the same: copies of modules share it, since nothing changes it."""
+        return self
 
     def __repr__(self) -> str:
         """Name the shape and what this rank has."""

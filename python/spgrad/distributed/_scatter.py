@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spgrad._arguments import refuse_others_than_tensors
-from spgrad.distributed._structure import Rows, check, chunk_starts
+from spgrad.distributed._structure import Rows, check, checked_starts, chunk_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,14 +56,10 @@ class Whole(NamedTuple):
         n, m = A.shape
         crow_indices, col_indices = A.crow_indices(), A.col_indices()
         check(Rows(crow_indices, col_indices, (n, m)), A.device)
-        starts = chunk_starts(n, ranks) if row_starts is None else tuple(map(int, row_starts))
-        ascends = all(begin <= end for begin, end in itertools.pairwise(starts))
-        if len(starts) != ranks + 1 or not ascends or starts[0] != 0 or starts[-1] != n:
-            message = (
-                f"row_starts must be {ranks + 1} numbers that ascend from 0 to {n}, "
-                f"but received {starts}"
-            )
-            raise ValueError(message)
+        if row_starts is None:
+            starts = chunk_starts(n, ranks)
+        else:
+            starts = checked_starts(row_starts, n, ranks)
         places = None
         if permutation is not None:
             refuse_others_than_tensors(permutation=permutation)

@@ -77,6 +77,24 @@ def chunk_starts(count: int, ranks: int) -> tuple[int, ...]:
     return tuple(min(rank * size, count) for rank in range(ranks + 1))
 
 
+def checked_starts(row_starts: Sequence[int], n: int, ranks: int) -> tuple[int, ...]:
+    """Check where the rows of each rank begin.
+
+    Raises:
+        ValueError: They do not ascend from 0 to n, or are not of so many ranks.
+
+    """
+    starts = tuple(map(int, row_starts))
+    ascends = all(begin <= end for begin, end in itertools.pairwise(starts))
+    if len(starts) != ranks + 1 or not ascends or starts[0] != 0 or starts[-1] != n:
+        message = (
+            f"row_starts must be {ranks + 1} numbers that ascend from 0 to {n}, "
+            f"but received {starts}"
+        )
+        raise ValueError(message)
+    return starts
+
+
 def check(rows: Rows, device: torch.device) -> None:
     """Refuse what is no CSR structure, by the library's own check, in memory of this rank's share.
 

@@ -103,6 +103,12 @@ def rows_of(crow_indices: Tensor, nnz: int) -> Tensor:
     return rows.repeat_interleave(crow_indices.diff(), output_size=nnz)
 
 
+def uniform_bounds(fan_in: Tensor, nnz: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Give 1/√(fan-in), or 0 where there is none: of the row of each entry, and of each row."""
+    bound = torch.where(fan_in > 0, fan_in.double().rsqrt(), 0).to(dtype)
+    return bound.repeat_interleave(fan_in, output_size=nnz), bound
+
+
 @dataclass(frozen=True)
 class Successor:
     """What becomes of tensors with a number for each entry where the pattern changes."""

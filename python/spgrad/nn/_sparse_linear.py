@@ -288,9 +288,9 @@ class SparseLinear(nn.Module):
         Classification", 2015.
 
         """
-        fan_in = self.crow_indices.diff()
-        bound = torch.where(fan_in > 0, fan_in.double().rsqrt(), 0).to(self.weight.dtype)
-        of_each = bound.repeat_interleave(fan_in, output_size=self.nnz)
+        of_each, bound = _layer_pattern.uniform_bounds(
+            self.crow_indices.diff(), self.nnz, self.weight.dtype
+        )
         with torch.no_grad():
             for name, bounds in (("weight", of_each), ("bias", bound)):
                 if getattr(self, name) is None:

@@ -139,3 +139,92 @@ def test_a_rank_that_ends_is_an_error_of_the_others_that_names_the_product(tmp_p
     assert succeeded, seconds
     assert status == 3
     assert seconds < 10
+
+
+# Both ranks have as many entries of the grid: DistributedDataParallel sees no difference.
+DATA_PARALLEL = """
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from spgrad.distributed import ShardedValues, data_parallel, sharded_parameters
+
+matrix = matrices.grid(6)
+given = matrices.operands(matrix, 4, matrices.floats)
+A = matrices.share(mesh, matrix)
+mine = matrices.of_rank(A, given)
+same = lambda a, b: torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+
+class Network(nn.Module):
+    def __init__(self, product):
+        super().__init__()
+        torch.manual_seed(0)
+        self.product, self.linear = product, nn.Linear(4, 4)
+    def forward(self, x):
+        return self.product(self.linear(x))
+
+values = given.values.clone().requires_grad_()
+whole = Network(lambda B: matrix.dense(values) @ B)
+C = whole(given.B)
+C.backward(given.X)
+weight, (begin, end) = whole.linear.weight.grad, A.entry_starts[rank : rank + 2]
+
+def step(model, network):
+    C = model(mine.B)
+    C.backward(mine.X)
+    return C.detach(), network.product.values.grad, network.linear.weight.grad
+
+make = lambda: Network(ShardedValues(A, mine.values))
+C_of_rank = matrices.pieces(A.row_starts, C.detach())[rank]
+
+network = make()
+assert sharded_parameters(network) == {network.product.values}
+results = step(data_parallel(network), network)
+assert same(results[0], C_of_rank) and same(results[1], values.grad[begin:end])
+assert same(results[2], weight)
+names = dict(spgrad.distributed.TrainingState(data_parallel(network)).state_dict()["model"])
+assert names["product.values"].global_shape == (matrix.nnz,)
+
+network = make()
+fully_shard(network, mesh=mesh, ignored_params=sharded_parameters(network))
+network.set_gradient_divide_factor(1.0)
+network.set_force_sum_reduction_for_comms(True)
+results = step(network, network)
+assert same(results[0], C_of_rank) and same(results[1], values.grad[begin:end])
+assert same(results[2].full_tensor(), weight)
+
+# What they do where nobody tells them.
+network = make()
+C, of_values, _ = step(DistributedDataParallel(network), network)
+taken = network.product.values.detach()
+others = matrices.pieces(A.entry_starts, given.values)
+assert torch.equal(taken, others[0])
+assert same(C, C_of_rank) == (rank == 0)  # of rank 1, with values of rank 0
+assert not same(of_values, values.grad[begin:end])
+
+network = make()
+fully_shard(network, mesh=mesh)
+half = len(others[0]) // 2
+assert torch.equal(
+    network.product.values.full_tensor(), torch.cat([others[0][:half], others[1][half:]])
+)
+
+uneven = matrices.share(mesh, matrix, row_starts=[0, 10, 36])
+
+class Root(ShardedValues):
+    def __init__(self):
+        super().__init__(uneven, matrices.pieces(uneven.entry_starts, given.values)[rank])
+        self.scale = nn.Parameter(torch.ones(4))
+    def forward(self, B):
+        return super().forward(B) * self.scale
+
+model = data_parallel(Root())
+mine = matrices.of_rank(uneven, given)
+model(mine.B).backward(mine.X)
+product = matrix.dense(given.values) @ given.B
+assert same(model.module.scale.grad, (product * given.X).sum(0))
+"""
+
+
+def test_data_parallelism_leaves_the_parts_of_ranks_alone(tmp_path):
+    for _, succeeded, result in on_processes(2, DATA_PARALLEL, tmp_path):
+        assert succeeded, result
