@@ -5,6 +5,7 @@ rows of the dense operand that other ranks need. ``partition`` finds an order of
 few. The guide tells when this is worth it, and what it costs.
 """
 
+from spgrad.distributed import _dtensor_rules  # noqa: F401 - registers them
 from spgrad.distributed._data_parallel import data_parallel, sharded_parameters
 from spgrad.distributed._files import save
 from spgrad.distributed._modules import ShardedValues, SparseLinear
