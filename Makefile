@@ -12,10 +12,11 @@ cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECOND
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs lint format clean install
+.PHONY: help demo demo-distributed bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
+	@echo "make demo-distributed   a graph network in one process and on four ranks, side by side"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
 	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
@@ -62,6 +63,9 @@ install:
 demo: install
 	$(if $(MATRIX),,$(bin)/python -m examples.digits)
 	$(bin)/python -m benchmarks.comparison $(if $(MATRIX),--matrix "$(MATRIX)")
+
+demo-distributed: install
+	$(bin)/python -m examples.colours
 
 bench: install
 	$(bin)/python -m benchmarks.operator $(if $(MATRIX),--matrix "$(MATRIX)")
