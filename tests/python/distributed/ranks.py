@@ -63,14 +63,19 @@ def on_threads(size, function, *arguments):
     return results
 
 
+def _forkserver():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
 def on_processes(size, program, folder, *arguments):
     """Run the text of a program on so many ranks; give exit status, success and outcome of each.
 
     They are forked from a process that has imported everything. One that does not answer in time
     is killed, and has no success.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
+    context = _forkserver()
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
         context.Process(
@@ -95,3 +100,23 @@ def on_processes(size, program, folder, *arguments):
         process.join()
         results.append((process.exitcode, *result))
     return results
+
+
+def on_restarted_processes(size, restarts, program, *arguments):
+    """Run the text of a program as torchrun would; give the outcome of each rank at last."""
+    context = _forkserver()
+    outcomes, answer = context.Pipe(duplex=False)
+    agent = context.Process(
+        target=rank_program.launch,
+        args=(size, restarts, program, *arguments),
+        kwargs={"answer": answer},
+    )
+    agent.start()
+    answer.close()
+    try:
+        assert outcomes.poll(SECONDS), "no answer in time"
+        return outcomes.recv()
+    finally:
+        agent.join(5)
+        agent.kill()
+        agent.join()

@@ -1,6 +1,9 @@
 """Ranks in processes of their own: those that disagree, end early, or do what threads cannot."""
 
-from ranks import on_processes
+import matrices
+import pytest
+import torch
+from ranks import on_processes, on_restarted_processes
 
 # What each of three ranks does with `rank`, a matrix A and operands of its own, and what all raise.
 DISAGREEMENTS = {
@@ -228,3 +231,50 @@ assert same(model.module.scale.grad, (product * given.X).sum(0))
 def test_data_parallelism_leaves_the_parts_of_ranks_alone(tmp_path):
     for _, succeeded, result in on_processes(2, DATA_PARALLEL, tmp_path):
         assert succeeded, result
+
+
+RESTART = """
+from pathlib import Path
+from spgrad.distributed import ShardedValues, TrainingState
+
+folder, steps = arguments
+saved = sorted(int(path.parent.name) for path in Path(folder).glob("*/.metadata"))
+matrix = matrices.random(26, 26, 150)
+given = matrices.operands(matrix, 3, matrices.floats, dtype=torch.float64)
+if saved:
+    A = RowSharded.from_checkpoint(f"{folder}/{saved[-1]}", "A", mesh)
+else:
+    A = matrices.share(mesh, matrix)
+mine = matrices.of_rank(A, given)
+model = ShardedValues(A, torch.zeros(A.nnz).double() if saved else mine.values)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+state = {"A": A, "training": TrainingState(model, optimizer)}
+if saved:
+    dcp.load(state, checkpoint_id=f"{folder}/{saved[-1]}")
+first = saved[-1] if saved else 0
+for step in range(first, steps):
+    if step == 2 and rank == 1 and not int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
+        os.kill(os.getpid(), 9)
+    optimizer.zero_grad()
+    (model(mine.B) - mine.X).square().sum().backward()
+    optimizer.step()
+    dcp.save(state, checkpoint_id=f"{folder}/{step + 1}")
+outcome = first, model.values.tolist()
+"""
+
+
+def test_ranks_that_torchrun_starts_again_go_on_from_the_last_checkpoint(tmp_path):
+    pytest.importorskip("torch.distributed.checkpoint.protocol", reason="needs PyTorch 2.15")
+    steps = 4
+    first, parts = zip(*on_restarted_processes(2, 1, RESTART, str(tmp_path), steps), strict=True)
+    assert first == (2, 2)
+    matrix = matrices.random(26, 26, 150)
+    values, B, X, *_ = matrices.operands(matrix, 3, matrices.floats, dtype=torch.float64)
+    values.requires_grad_()
+    optimizer = torch.optim.Adam([values], lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (matrix.dense(values) @ B - X).square().sum().backward()
+        optimizer.step()
+    together = torch.cat([torch.tensor(part, dtype=torch.float64) for part in parts])
+    assert torch.allclose(together, values, rtol=1e-12)
