@@ -10,6 +10,11 @@ from spgrad.distributed._structure import Rows, check, starts_of
 
 _METHODS = ("metis",)
 
+# A row of B and of C weighs as much as the entries of so many average rows. Of R-MAT of scale 17 in
+# 16 parts, the largest has 1.20 of the mean of rows, 1.55 of the mean of entries, with a halo of
+# 1.80 of the rows. With 1: 1.84, 1.28, 1.91. With rows of the weight of an entry: 5.0, 1.06, 2.07.
+_ROW_WEIGHT = 4
+
 
 def partition(
     crow_indices: Tensor, col_indices: Tensor, parts: int, method: str = "metis"
@@ -30,7 +35,7 @@ def partition(
         parts: Number of ranks.
         method: ``"metis"``: METIS by ``pymetis``, which the extra ``partition`` of the package
             brings. It cuts few edges of the symmetric graph of the matrix, and balances the sum of
-            rows and entries.
+            rows and entries, where a row counts as four average rows' entries.
 
     Returns:
         The permutation, int64 of shape ``(n,)``: row and column i become what ``permutation[i]``
@@ -56,7 +61,7 @@ def partition(
     if parts == 1 or n == 0:
         return torch.arange(n), (0, *[n] * parts)
     offsets, neighbours = _graph(crow_indices, col_indices, n)
-    weights = crow_indices.diff() + 1
+    weights = crow_indices.diff() + max(_ROW_WEIGHT * len(col_indices) // n, 1)
     pymetis = optional("pymetis", "partition needs", "'spgrad[partition]'")
     graph = pymetis.CSRAdjacency(offsets.tolist(), neighbours.tolist())
     _, membership = pymetis.part_graph(parts, graph, vweights=weights.tolist())

@@ -75,6 +75,21 @@ def test_a_partition_balances_rows_and_entries():
     assert max(weights) < 1.1 * sum(weights) / 5
 
 
+def test_a_partition_of_a_graph_with_hubs_balances_rows_before_entries():
+    pytest.importorskip("pymetis")
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.rand(2, 6000, generator=generator) ** 4 * 1000).long()
+    matrix = matrices.random(1000, 1000, 0)._replace(
+        crow_indices=torch.cat([torch.zeros(1).long(), rows.bincount(minlength=1000).cumsum(0)]),
+        col_indices=columns,
+    )
+    permutation, row_starts = spgrad.distributed.partition(*matrix[:2], 4)
+    counts = matrix.crow_indices.diff()[permutation]
+    parts = matrices.pieces(row_starts, counts)
+    assert max(map(len, parts)) < 1.2 * 250  # 1.32 where a row weighs as much as an entry
+    assert max(int(part.sum()) for part in parts) < 2 * 6000 / 4
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
 @pytest.mark.parametrize("size", [1, 3])
 def test_each_rank_reads_its_rows_of_a_file(tmp_path, dtype, size):

@@ -1,0 +1,1 @@
+"""What products over ranks move, and how long it takes to plan them."""
