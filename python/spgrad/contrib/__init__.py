@@ -1,0 +1,3 @@
+"""What connects spgrad to other packages, which are needed for the module of their name alone."""
+
+__all__: list[str] = []
