@@ -12,7 +12,7 @@ cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECOND
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo demo-distributed bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs lint format clean install
+.PHONY: help demo demo-distributed bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
@@ -32,6 +32,7 @@ help:
 	@echo "make coverage           lines of C++ and Python that the tests run; HTML in build/coverage/html"
 	@echo "make mutation           break a sample of lines, and list what no test notices (FILES=...)"
 	@echo "make docs               the site, in build/docs/html"
+	@echo "make gallery            the site, with the examples run in full"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
@@ -123,6 +124,10 @@ mutation: $(stamp)-environment-mutation
 docs: install
 	$(with_tools) $(bin)/python tests/run.py --only docs
 	@echo "open file://$(abspath build/docs/html/index.html)"
+
+gallery: install
+	$(bin)/python -m sphinx --fail-on-warning --keep-going --quiet --tag full docs build/docs/html
+	@echo "open file://$(abspath build/docs/html/examples/index.html)"
 
 lint: $(stamp)-environment
 	$(with_tools) $(bin)/python tests/run.py --only lint

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
@@ -58,7 +62,7 @@ html_sidebars = {"index": [], "start": [], "switching": [], "limits": [], "error
 project_copyright = "The spgrad developers, Apache-2.0"
 
 
-def setup(app: object) -> None:
+def setup(app: Sphinx) -> None:
     """Write the pages that are made of something else, and let browsers draw the formulas."""
-    generate.all_pages()
+    generate.all_pages(quick=not app.tags.has("full"))
     generate.add_formulas(app)

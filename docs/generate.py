@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gallery
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = ROOT / "examples"
 DOXYGEN = ROOT / "build" / "docs" / "doxygen"
 # What comes first in a header is of the file; arguments, each in a line of its own, become a list.
 DOXYGEN_FILTER = r"1s,^,/// @file\n,;s,^( *///) (`[A-Za-z_]+`: ),\1 - \2,"
@@ -121,32 +121,11 @@ def _run_doxygen() -> None:
     subprocess.run(["doxygen", "-"], input=text, text=True, check=True)  # noqa: S607
 
 
-def examples() -> dict[Path, str]:
-    """Make a page for each example, of the docstring and the source of its package."""
-    made = {}
-    for package in sorted(EXAMPLES.glob("*/__main__.py")):
-        folder = package.parent
-        module = importlib.import_module(f"examples.{folder.name}")
-        parts = [f"# {folder.name.replace('_', ' ').capitalize()}\n", "```{eval-rst}"]
-        parts += [inspect.getdoc(module) or "", "```\n"]
-        files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
-        for path in files:
-            place = os.path.relpath(path, DOCS / "examples")
-            parts += [f"## `{path.relative_to(ROOT)}`\n", f"```{{literalinclude}} {place}\n```\n"]
-        made[DOCS / "examples" / f"{folder.name}.md"] = "\n".join(parts)
-    listed = "\n".join(path.stem for path in made)
-    head = "# Examples\n\nPrograms that run from a clone, each in a folder of its own.\n"
-    made[DOCS / "examples" / "index.md"] = (
-        f"{head}\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
-    )
-    return made
-
-
-def all_pages() -> None:
+def all_pages(*, quick: bool) -> None:
     """Write all these pages, and remove those of what is no longer there."""
     api = python_api()
     made = {DOCS / "api" / "python.md": api, DOCS / "api" / "cpp.md": cpp_api()}
-    made |= examples()
+    made |= gallery.pages(quick=quick)
     # The page of each name is written by autosummary.
     stubs = {DOCS / "api" / "python" / f"{line.strip()}.rst" for line in api.splitlines()}
     for path in [*(DOCS / "api").rglob("*.*"), *(DOCS / "examples").glob("*.md")]:

@@ -1,0 +1,133 @@
+"""Runs of the examples: the pages show their pictures, what they print, and how long they took."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import spgrad
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+PAGES = ROOT / "docs" / "examples"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of an example left, beside its pictures."""
+
+    digest: str
+    quick: bool
+    seconds: float
+    output: str
+
+
+def _sources(name: str) -> list[Path]:
+    return [path for path in sorted((EXAMPLES / name).glob("*.py")) if path.name != "__init__.py"]
+
+
+def _digest(name: str) -> str:
+    """Hash what the run depends on: the example, what examples share, and spgrad."""
+    found = hashlib.sha256()
+    package = Path(spgrad.__file__).parent
+    installed = [*package.rglob("*.py"), *(package / "lib").glob("*.so")]
+    for path in [*_sources(name), *sorted(EXAMPLES.glob("*.py")), *sorted(installed)]:
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _run(name: str, *, quick: bool) -> Run:
+    """Run an example, unless it is as it was at its last run; a full run serves for a quick one."""
+    folder, digest = PAGES / name, _digest(name)
+    record = folder / "run.json"
+    if record.exists():
+        known = Run(**json.loads(record.read_text(encoding="utf-8")))
+        if known.digest == digest and (quick or not known.quick):
+            return known
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-W", "ignore", "-m", f"examples.{name}", "--output", str(folder)]
+    settings = os.environ | {"COLUMNS": "96", "TERM": "dumb", "OMP_WAIT_POLICY": "passive"}
+    start = time.perf_counter()
+    finished = subprocess.run(  # noqa: S603
+        [*command, *(["--quick"] if quick else [])],
+        cwd=ROOT,
+        env=settings,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    if finished.returncode:
+        message = f"examples.{name} failed:\n{finished.stdout}"
+        raise SystemExit(message)
+    lines = [line.rstrip() for line in finished.stdout.splitlines()]
+    # Neither the title, nor bars of progress, nor where the pictures are.
+    others = ("── ", "━ 100%", str(folder))
+    output = "\n".join(line for line in lines if not any(other in line for other in others))
+    run = Run(digest, quick, seconds, output)
+    record.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return run
+
+
+def _page(name: str, run: Run) -> str:
+    description = importlib.import_module(f"examples.{name}.__main__").DESCRIPTION
+    command = f"python -m examples.{name}" + (" --quick" if run.quick else "")
+    images = (f"```{{image}} {name}/{file}\n:alt: {file}\n```\n" for file in _pictures(name))
+    parts = [f"# {_title(name)}\n", description + "\n", *images]
+    parts.append(f"The pictures are those of this run, of {run.seconds:.0f} s:\n")
+    parts.append(f"```shell\n{command}\n```\n")
+    parts.append(f"```text\n{run.output}\n```\n")
+    parts += ["```{eval-rst}", _docstring(name), "```\n"]
+    for path in _sources(name):
+        place = os.path.relpath(path, PAGES)
+        parts += [f"## `{path.relative_to(ROOT)}`\n", f"```{{literalinclude}} {place}\n```\n"]
+    return "\n".join(parts)
+
+
+def _docstring(name: str) -> str:
+    return inspect.getdoc(importlib.import_module(f"examples.{name}")) or ""
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _pictures(name: str) -> list[str]:
+    return [path.name for path in sorted((PAGES / name).glob("*.png"))]
+
+
+def _index(names: list[str]) -> str:
+    how = (
+        "Programs that run from a clone, each in a folder of its own, by `python -m "
+        "examples.NAME`. Each has `--quick`, for a run of some seconds, and says what data it uses "
+        "and under which licence.\n"
+    )
+    parts = ["# Examples\n", how, "::::{grid} 1 1 2 2\n:gutter: 3\n"]
+    for name in names:
+        parts.append(f":::{{grid-item-card}} {_title(name)}")
+        parts += [f":link: {name}", ":link-type: doc", f":img-bottom: {name}/{_pictures(name)[-1]}"]
+        parts += ["", _docstring(name).partition(":")[0].partition("``")[0] + ".", ":::\n"]
+    parts += ["::::\n", "```{toctree}\n:hidden:\n", *names, "```\n"]
+    return "\n".join(parts)
+
+
+def pages(*, quick: bool) -> dict[Path, str]:
+    """Run the examples, and make a page of each, and one that lists them."""
+    names = sorted(path.parent.name for path in EXAMPLES.glob("*/__main__.py"))
+    with ThreadPoolExecutor(2 if quick else 1) as pool:  # they have one thread each
+        runs = list(pool.map(lambda name: _run(name, quick=quick), names))
+    made = {PAGES / f"{name}.md": _page(name, run) for name, run in zip(names, runs, strict=True)}
+    made[PAGES / "index.md"] = _index(names)
+    return made
