@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "spgrad/export.h"
@@ -27,15 +28,20 @@ namespace spgrad {
 ///      float32, float64, float16, bfloat16, complex64 or complex128. Numbers of 16 bits are summed
 ///      in float32.
 /// `B`: dense tensor of the same dtype and device, (m, p) or (b, m, p), any strides.
+/// `reduce`: what becomes of the messages a_ij B_j of a row: "sum", "mean", "amax" or "amin". Each
+///      listed entry is one message; duplicates are not summed first, and explicit zeros count. Of
+///      equal messages the first listed wins and gets the gradient; NaN wins over all. Rows without
+///      entries are 0. "amax" and "amin" take no complex numbers.
 ///
 /// Returns a new contiguous dense tensor, (n, p) or (b, n, p).
 ///
 /// Gradients: B gets Aᴴ G (dense). A gets G_i · conj(B_j) at its specified entries only, with A's
 /// layout, index dtype, indices, order and coalesced flag.
 ///
-/// Throws c10::ValueError for wrong ranks, layouts and sizes, and c10::Error for wrong dtypes and
-/// devices, malformed structures and indices outside the shape of A.
-SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B);
+/// Throws c10::ValueError for wrong ranks, layouts, sizes and reductions, and c10::Error for wrong
+/// dtypes and devices, malformed structures and indices outside the shape of A.
+SPGRAD_EXPORT at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B,
+                                   std::string_view reduce = "sum");
 
 /// torch::matmul where one operand may be sparse: COO, CSR or CSC, (n, m) or (*, n, m).
 ///
@@ -57,6 +63,7 @@ SPGRAD_EXPORT at::Tensor matmul(const at::Tensor& A, const at::Tensor& B);
 /// `values`:       (*, nnz) or (*, b, nnz), a dtype that sparse_mm takes.
 /// `B`:            (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
 /// `columns`:      m. Without it, B says how many there are; with it, B must have as many rows.
+/// `reduce`:       as sparse_mm has it.
 ///
 /// Leading dimensions * of values and B broadcast: each combination, an attention head say, is a
 /// product over the one structure, which is checked, and sorted for a gradient, once.
@@ -64,7 +71,8 @@ SPGRAD_EXPORT at::Tensor matmul(const at::Tensor& A, const at::Tensor& B);
 /// Returns a new contiguous tensor, (*, n), (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
                                 const at::Tensor& values, const at::Tensor& B,
-                                std::optional<int64_t> columns = std::nullopt);
+                                std::optional<int64_t> columns = std::nullopt,
+                                std::string_view reduce = "sum");
 
 /// C = A B for a COO matrix given by plain tensors, with a dense gradient of `values`.
 ///
@@ -75,11 +83,13 @@ SPGRAD_EXPORT at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor
 /// `values`:  (*, nnz), a dtype that sparse_mm takes.
 /// `size`:    {n, m} or {b, n, m}.
 /// `B`:       (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
+/// `reduce`:  as sparse_mm has it.
 ///
 /// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
 /// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
 SPGRAD_EXPORT at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values,
-                                c10::SymIntArrayRef size, const at::Tensor& B);
+                                c10::SymIntArrayRef size, const at::Tensor& B,
+                                std::string_view reduce = "sum");
 
 /// The product of two dense matrices, X Yᵀ, at A's specified entries only: X_i · Y_j, without
 /// conjugation.
@@ -149,10 +159,12 @@ class SPGRAD_EXPORT Pattern {
   /// `values`: values_size() behind any leading dimensions, a dtype that sparse_mm takes, in the
   ///           order of A's entries.
   /// `B`:      (m), (*, m, p) or (*, b, m, p), dtype of values, any strides.
+  /// `reduce`: as sparse_mm has it.
   ///
   /// Leading dimensions broadcast as those of csr_mm. Returns a new contiguous tensor, (*, n),
   /// (*, n, p) or (*, b, n, p). Throws as sparse_mm does.
-  at::Tensor mm(const at::Tensor& values, const at::Tensor& B) const;
+  at::Tensor mm(const at::Tensor& values, const at::Tensor& B,
+                std::string_view reduce = "sum") const;
 
   /// C = Aᵀ B, for B with a row for each of A's, without conjugation; as transposed().mm(values,
   /// B).

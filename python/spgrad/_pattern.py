@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from spgrad._lstsq import LstsqReport, Options
+    from spgrad._products import Reduce
 
 _pattern = torch.ops.spgrad.pattern.default
 _pattern_from_csr = torch.ops.spgrad.pattern_from_csr.default
 _coo_pattern = torch.ops.spgrad.coo_pattern.default
 _pattern_mm = torch.ops.spgrad.pattern_mm.default
+_pattern_mm_reduce = torch.ops.spgrad.pattern_mm_reduce.default
 _pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
 _pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
 _pattern_lstsq = torch.ops.spgrad.pattern_lstsq.default
@@ -196,7 +198,7 @@ class Pattern:
         indices: Tensor = _pattern_indices(*self._tensors, self._shape)
         return indices
 
-    def mm(self, values: Tensor, B: Tensor) -> Tensor:
+    def mm(self, values: Tensor, B: Tensor, *, reduce: Reduce = "sum") -> Tensor:
         """Multiply the sparse matrix with these values by a dense one.
 
         >>> import torch, spgrad
@@ -211,6 +213,7 @@ class Pattern:
                 that the pattern was made from.
             B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype and
                 device of ``values`` and any strides.
+            reduce: As :func:`spgrad.sparse_mm` has it.
 
         Returns:
             The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
@@ -219,11 +222,14 @@ class Pattern:
             ``B`` is dense.
 
         Raises:
-            ValueError: An argument is no tensor, or shapes or layouts do not fit.
+            ValueError: An argument is no tensor, shapes or layouts do not fit, or there is no such
+                ``reduce``.
             RuntimeError: Dtypes or devices differ or are not supported.
 
         """
-        return self._product(_pattern_mm, values, B)
+        if reduce == "sum":
+            return self._product(_pattern_mm, values, B)
+        return self._product(_pattern_mm_reduce, values, B, reduce)
 
     def mm_transposed(self, values: Tensor, B: Tensor) -> Tensor:
         """Multiply the transpose of the sparse matrix with these values by a dense one.
@@ -253,7 +259,9 @@ class Pattern:
         """
         return self._product(_pattern_mm_transposed, values, B)
 
-    def _product(self, operator: Callable[..., Tensor], values: Tensor, B: Tensor) -> Tensor:
+    def _product(
+        self, operator: Callable[..., Tensor], values: Tensor, B: Tensor, *options: str
+    ) -> Tensor:
         if not (isinstance(values, Tensor) and isinstance(B, Tensor)):
             message = (
                 "Both values and B should be instances of torch.Tensor, "
@@ -262,8 +270,9 @@ class Pattern:
             raise ValueError(message)  # noqa: TRY004 - as sparse_mm does
         values = self._flat(values)
         if B.dim() == 1:
-            return operator(*self._tensors, self._shape, values, B.unsqueeze(-1)).squeeze(-1)
-        return operator(*self._tensors, self._shape, values, B)
+            B = B.unsqueeze(-1)
+            return operator(*self._tensors, self._shape, values, B, *options).squeeze(-1)
+        return operator(*self._tensors, self._shape, values, B, *options)
 
     def _flat(self, values: Tensor) -> Tensor:
         """Check the shape of values, and give them as the operators take them."""

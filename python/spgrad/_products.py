@@ -4,6 +4,7 @@ Checks and gradients are in the C++ operators.
 """
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,9 +20,14 @@ _sddmm = torch.ops.spgrad.sddmm.default
 _csr_sddmm = torch.ops.spgrad.csr_sddmm.default
 _csr_softmax = torch.ops.spgrad.csr_softmax.default
 _coo_sddmm = torch.ops.spgrad.coo_sddmm.default
+_sparse_mm_reduce = torch.ops.spgrad.sparse_mm_reduce.default
+_csr_mm_reduce = torch.ops.spgrad.csr_mm_reduce.default
+_coo_mm_reduce = torch.ops.spgrad.coo_mm_reduce.default
+
+Reduce: TypeAlias = Literal["sum", "mean", "amax", "amin"]
 
 
-def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
+def sparse_mm(A: Tensor, B: Tensor, *, reduce: Reduce = "sum") -> Tensor:
     """Multiply a sparse matrix by a dense one; the gradient of the sparse matrix stays sparse.
 
     >>> import torch, spgrad
@@ -30,6 +36,11 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
     >>> spgrad.sparse_mm(A, B).sum().backward()
     >>> A.grad.values()
     tensor([1., 5., 9.])
+    >>> graph = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]).to_sparse_csr()
+    >>> spgrad.sparse_mm(graph, B, reduce="amax")
+    tensor([[2., 3.],
+            [0., 0.],
+            [4., 5.]])
 
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, m)`` or ``(b, n, m)``: float32, float64,
@@ -37,6 +48,11 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
             CSR indices are int32 or int64.
         B: Dense tensor of shape ``(m, p)`` or ``(b, m, p)``, with A's dtype and device and any
             strides.
+        reduce: What becomes of the messages ``A[i, j] * B[j]`` of a row, as ``torch.sparse.mm`` has
+            it: ``"sum"``, ``"mean"``, ``"amax"`` or ``"amin"``; no complex numbers for the last
+            two. Each listed entry is one message: duplicates are not summed first, and explicit
+            zeros count. Of equal messages the first listed wins and gets the gradient; NaN wins
+            over all. Rows without entries are 0.
 
     Returns:
         The product, a new contiguous dense tensor of shape ``(n, p)`` or ``(b, n, p)``. Products of
@@ -48,7 +64,7 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
 
     Raises:
         ValueError: An argument is no tensor, or ranks, layouts, batch sizes or inner sizes do not
-            fit, or A is a hybrid tensor.
+            fit, or A is a hybrid tensor, or there is no such ``reduce``.
         RuntimeError: Dtypes or devices differ or are not supported, or A's indices are malformed
             or outside its shape.
 
@@ -59,7 +75,7 @@ def sparse_mm(A: Tensor, B: Tensor) -> Tensor:
     if not (isinstance(A, Tensor) and isinstance(B, Tensor)):
         message = "Both A and B should be instances of torch.Tensor"
         raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
-    product: Tensor = _sparse_mm(A, B)
+    product: Tensor = _sparse_mm(A, B) if reduce == "sum" else _sparse_mm_reduce(A, B, reduce)
     return product
 
 
@@ -103,7 +119,14 @@ def matmul(A: Tensor, B: Tensor) -> Tensor:
     return product
 
 
-def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor) -> Tensor:
+def csr_mm(
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    values: Tensor,
+    B: Tensor,
+    *,
+    reduce: Reduce = "sum",
+) -> Tensor:
     """Multiply a CSR matrix, given by plain tensors, by a dense one.
 
     ``values`` is an ordinary dense tensor and so is its gradient: it can be a parameter of any
@@ -124,6 +147,7 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         values: Shape ``(*, nnz)`` or ``(*, b, nnz)``, any dtype that :func:`sparse_mm` takes.
         B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
             ``values`` and any strides.
+        reduce: As :func:`sparse_mm` has it.
 
     Returns:
         The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
@@ -132,7 +156,8 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
         sorted for a gradient, once. A gradient has the shape of its operand.
 
     Raises:
-        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        ValueError: An argument is no tensor, shapes or layouts do not fit, or there is no such
+            ``reduce``.
         RuntimeError: Dtypes or devices differ or are not supported, or the indices are malformed or
             outside the shape.
 
@@ -148,12 +173,24 @@ def csr_mm(crow_indices: Tensor, col_indices: Tensor, values: Tensor, B: Tensor)
             crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
         )
     if B.dim() == 1:
-        return csr_mm(crow_indices, col_indices, values, B.unsqueeze(-1)).squeeze(-1)
-    product: Tensor = _csr_mm(crow_indices, col_indices, values, B)
+        column = B.unsqueeze(-1)
+        return csr_mm(crow_indices, col_indices, values, column, reduce=reduce).squeeze(-1)
+    product: Tensor = (
+        _csr_mm(crow_indices, col_indices, values, B)
+        if reduce == "sum"
+        else _csr_mm_reduce(crow_indices, col_indices, values, B, reduce)
+    )
     return product
 
 
-def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> Tensor:
+def coo_mm(
+    indices: Tensor,
+    values: Tensor,
+    size: Sequence[int],
+    B: Tensor,
+    *,
+    reduce: Reduce = "sum",
+) -> Tensor:
     """Multiply a COO matrix, given by plain tensors, by a dense one.
 
     >>> import torch, spgrad
@@ -170,6 +207,7 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         size: ``(n, m)`` or ``(b, n, m)``.
         B: Dense tensor of shape ``(m,)``, ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of
             ``values`` and any strides.
+        reduce: As :func:`sparse_mm` has it.
 
     Returns:
         The product, a new contiguous tensor of shape ``(*, n)``, ``(*, n, p)`` or
@@ -177,7 +215,8 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
         gradient of ``values`` is dense.
 
     Raises:
-        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        ValueError: An argument is no tensor, shapes or layouts do not fit, or there is no such
+            ``reduce``.
         RuntimeError: Dtypes or devices differ or are not supported, or an index is outside
             ``size``.
 
@@ -185,8 +224,12 @@ def coo_mm(indices: Tensor, values: Tensor, size: Sequence[int], B: Tensor) -> T
     if not (isinstance(indices, Tensor) and isinstance(values, Tensor) and isinstance(B, Tensor)):
         refuse_others_than_tensors(indices=indices, values=values, B=B)
     if B.dim() == 1:
-        return coo_mm(indices, values, size, B.unsqueeze(-1)).squeeze(-1)
-    product: Tensor = _coo_mm(indices, values, size, B)
+        return coo_mm(indices, values, size, B.unsqueeze(-1), reduce=reduce).squeeze(-1)
+    product: Tensor = (
+        _coo_mm(indices, values, size, B)
+        if reduce == "sum"
+        else _coo_mm_reduce(indices, values, size, B, reduce)
+    )
     return product
 
 

@@ -28,6 +28,8 @@ struct Autocast {
     return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), operand, device);
   }
 
+  static bool cast(bool flag) { return flag; }
+
   template <class Operation, class Structure, class... Operands>
   static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
                                         const Operands&... operands) {
@@ -37,9 +39,15 @@ struct Autocast {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, AutocastCPU, m) { register_products<Autocast<at::kCPU>>(m); }
-TORCH_LIBRARY_IMPL(spgrad, AutocastCUDA, m) { register_products<Autocast<at::kCUDA>>(m); }
-TORCH_LIBRARY_IMPL(spgrad, AutocastXPU, m) { register_products<Autocast<at::kXPU>>(m); }
+template <c10::DeviceType device>
+void register_autocast(torch::Library& m) {
+  register_products<Autocast<device>>(m);
+  register_extrema<Autocast<device>>(m);
+}
+
+TORCH_LIBRARY_IMPL(spgrad, AutocastCPU, m) { register_autocast<at::kCPU>(m); }
+TORCH_LIBRARY_IMPL(spgrad, AutocastCUDA, m) { register_autocast<at::kCUDA>(m); }
+TORCH_LIBRARY_IMPL(spgrad, AutocastXPU, m) { register_autocast<at::kXPU>(m); }
 
 }  // namespace
 }  // namespace spgrad

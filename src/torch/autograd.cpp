@@ -5,6 +5,9 @@
 // again: put the incoming gradient in the place of the output, and derive T with respect to the
 // input. Double backward and forward mode follow from the same rule. For complex numbers, PyTorch's
 // gradient is defined with the conjugate of the derivative, so that the other input is conjugated.
+//
+// The form over winners alone, one entry for each row and column of X, is as linear, and its three
+// derivatives are products of winners. An extremum is the product that its own winners make.
 #include <array>
 #include <cctype>
 #include <mutex>
@@ -48,16 +51,60 @@ template <class Product>
 constexpr std::array<Slot, 2> kInputs = {kOutput<Product> == kValues ? kRows : kValues,
                                          kOutput<Product> == kColumns ? kRows : kColumns};
 
-// dT / d slots[output] at the other two slots.
+// The entries of a structure that the form sums over, where these are winners. They are saved and
+// unpacked as if they belonged to it.
 template <class Structure>
-Tensor derive(const Structure& s, Slot output, const Slots& slots) {
+struct Selection {
+  Structure structure;
+  Tensor winners;
+
+  static constexpr const char* name = Structure::name;
+  auto tensors() {
+    return std::apply([&](auto*... tensor) { return std::array{tensor..., &winners}; },
+                      structure.tensors());
+  }
+};
+
+template <class Structure>
+inline constexpr bool kSelects = false;
+template <class Structure>
+inline constexpr bool kSelects<Selection<Structure>> = true;
+
+// The operations on all entries, and on winners.
+template <class Product>
+struct OnWinners;
+template <>
+struct OnWinners<Sddmm> {
+  using type = SelectedSddmm;
+};
+template <>
+struct OnWinners<Mm> {
+  using type = SelectedMm;
+};
+template <>
+struct OnWinners<MmTransposed> {
+  using type = SelectedMmTransposed;
+};
+
+template <class Product, class Structure>
+Tensor multiply(const Structure& s, const Tensor& first, const Tensor& second) {
+  return call<Product>(s, first, second);
+}
+template <class Product, class Structure>
+Tensor multiply(const Selection<Structure>& s, const Tensor& first, const Tensor& second) {
+  return call<typename OnWinners<Product>::type>(s.structure, first, second, s.winners);
+}
+
+// dT / d slots[output] at the other two slots.
+template <class Entries>
+Tensor derive(const Entries& s, Slot output, const Slots& slots) {
   switch (output) {
     case kValues:
-      return call<Sddmm>(s, slots[kRows], slots[kColumns]);
+      return multiply<Sddmm>(s, slots[kRows], slots[kColumns]);
     case kRows:
-      return call<Mm>(s, slots[kValues], slots[kColumns]);
+      return multiply<Mm>(s, slots[kValues], slots[kColumns]);
     case kColumns:
-      return call<MmTransposed>(s, slots[kValues], slots[kRows]);
+      return multiply<MmTransposed>(s, slots[kValues], slots[kRows]);
   }
   TORCH_INTERNAL_ASSERT(false);
 }
@@ -89,10 +136,12 @@ class ProductBackward final : public Node {
       }
     }
     slots[kOutput<Product>] = std::move(grads[0]);
-    if (std::is_same_v<Product, Mm> && needed[0] && needed[1]) {
-      std::tie(result[0], result[1]) =
-          call<MmBackward>(structure, slots[kValues], slots[kColumns], slots[kRows]);
-      return result;
+    if constexpr (std::is_same_v<Product, Mm> && !kSelects<Structure>) {
+      if (needed[0] && needed[1]) {
+        std::tie(result[0], result[1]) =
+            call<MmBackward>(structure, slots[kValues], slots[kColumns], slots[kRows]);
+        return result;
+      }
     }
     // Not conj(): the operators would have to write out its lazy result anyway.
     for (const Slot input : kInputs<Product>) {
@@ -114,7 +163,8 @@ class ProductBackward final : public Node {
 
   std::string name() const override {
     constexpr const char* products[] = {"Sddmm", "Mm", "MmTransposed"};
-    std::string result = c10::str(Structure::name, products[kOutput<Product>], "Backward");
+    std::string result = c10::str(Structure::name, kSelects<Structure> ? "Selected" : "",
+                                  products[kOutput<Product>], "Backward");
     result[0] = static_cast<char>(std::toupper(result[0]));
     return result;
   }
@@ -127,15 +177,17 @@ class ProductBackward final : public Node {
   std::array<Size, 2> sizes_;  // of the inputs, which may have been broadcast
 };
 
-// The product with its history: a node for backward, a tangent for forward mode.
-template <class Product, class Structure>
-Tensor differentiable(c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
-                      const Tensor& second) {
-  Tensor result = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return redispatch<Product>(keys & c10::after_autograd_keyset, s, first, second);
-  }();
+// A result of operations that have no history.
+template <class Operation, class Structure, class... Operands>
+typename Operation::Result below_autograd(c10::DispatchKeySet keys, const Structure& s,
+                                          const Operands&... operands) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return redispatch<Operation>(keys & c10::after_autograd_keyset, s, operands...);
+}
 
+// A product with its history: a node for backward, a tangent for forward mode.
+template <class Product, class Structure>
+Tensor with_history(Tensor result, const Structure& s, const Tensor& first, const Tensor& second) {
   constexpr std::array<Slot, 2> inputs = kInputs<Product>;
   Slots slots;
   slots[inputs[0]] = first;
@@ -165,7 +217,31 @@ struct Autograd {
   template <class Product, class Structure>
   static Tensor run(Product, c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
                     const Tensor& second) {
-    return differentiable<Product>(keys, s, first, second);
+    return with_history<Product>(below_autograd<Product>(keys, s, first, second), s, first, second);
+  }
+
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmExtremum, c10::DispatchKeySet keys, const Structure& s,
+                                        const Tensor& values, const Tensor& B, bool greatest) {
+    auto [extrema, winners] = below_autograd<MmExtremum>(keys, s, values, B, greatest);
+    const Selection<Structure> selection{s, winners};
+    return {with_history<Mm>(std::move(extrema), selection, values, B), winners};
+  }
+
+  template <class Structure>
+  static Tensor run(SelectedMm, c10::DispatchKeySet keys, const Structure& s, const Tensor& values,
+                    const Tensor& B, const Tensor& winners) {
+    return select<Mm>(keys, s, values, B, winners);
+  }
+  template <class Structure>
+  static Tensor run(SelectedMmTransposed, c10::DispatchKeySet keys, const Structure& s,
+                    const Tensor& values, const Tensor& B, const Tensor& winners) {
+    return select<MmTransposed>(keys, s, values, B, winners);
+  }
+  template <class Structure>
+  static Tensor run(SelectedSddmm, c10::DispatchKeySet keys, const Structure& s, const Tensor& X,
+                    const Tensor& Y, const Tensor& winners) {
+    return select<Sddmm>(keys, s, X, Y, winners);
   }
 
   // Where the results need a history, they are made by the two products, which have one.
@@ -177,12 +253,24 @@ struct Autograd {
       return {sum_to_size(call<Sddmm>(s, grad, B.conj_physical()), values.sym_sizes()),
               sum_to_size(call<MmTransposed>(s, values.conj_physical(), grad), B.sym_sizes())};
     }
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return redispatch<MmBackward>(keys & c10::after_autograd_keyset, s, values, B, grad);
+    return below_autograd<MmBackward>(keys, s, values, B, grad);
+  }
+
+ private:
+  template <class Product, class Structure>
+  static Tensor select(c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
+                       const Tensor& second, const Tensor& winners) {
+    Tensor result =
+        below_autograd<typename OnWinners<Product>::type>(keys, s, first, second, winners);
+    return with_history<Product>(std::move(result), Selection<Structure>{s, winners}, first,
+                                 second);
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_products<Autograd>(m); }
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) {
+  register_products<Autograd>(m);
+  register_extrema<Autograd>(m);
+}
 
 }  // namespace
 }  // namespace spgrad

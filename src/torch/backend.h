@@ -28,6 +28,15 @@ void register_products(torch::Library& m) {
   register_operation<Backend, MmBackward>(m, Structures());
 }
 
+// For backends that have extrema; all but CUDA, which leaves them to the composite.
+template <class Backend>
+void register_extrema(torch::Library& m) {
+  register_operation<Backend, MmExtremum>(m, Structures());
+  register_operation<Backend, SelectedMm>(m, Structures());
+  register_operation<Backend, SelectedMmTransposed>(m, Structures());
+  register_operation<Backend, SelectedSddmm>(m, Structures());
+}
+
 // For backends that make patterns too.
 template <class Backend>
 void register_pattern(torch::Library& m) {

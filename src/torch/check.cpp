@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
+#include <optional>
 
 #include "autocast.h"
 #include "check_matmul.h"
@@ -326,6 +328,73 @@ void check_mm_backward(const Structure& s, const at::Tensor& values, const at::T
   if (checks == Checks::all) check_dtype_and_device(values, "values", grad, "grad", s.device());
 }
 
+void check_reduce(std::string_view reduce) {
+  constexpr std::string_view names[] = {"sum", "mean", "amax", "amin"};
+  TORCH_CHECK_VALUE(std::find(std::begin(names), std::end(names), reduce) != std::end(names),
+                    "reduce must be 'sum', 'mean', 'amax' or 'amin', but received '", reduce, "'");
+}
+
+namespace {
+
+// What numbers the extrema and the products of winners take, and how many entries they count.
+template <class Structure>
+void check_comparable(const Structure& s, const at::Tensor& values, const char* names,
+                      Checks checks) {
+  TORCH_CHECK(checks != Checks::all || !values.is_complex(), names,
+              " must be real for reduce='amax' and reduce='amin', but received ",
+              values.scalar_type());
+  const std::optional<int64_t> entries = s.values_size().back().maybe_as_int();
+  TORCH_CHECK_VALUE(
+      !entries || *entries <= std::numeric_limits<int32_t>::max(),
+      "reduce='amax' and reduce='amin' take at most 2147483647 entries, but received ", *entries);
+}
+
+template <class Structure>
+void check_winners(const Structure& s, const at::Tensor& winners, const at::Tensor& rows,
+                   const char* rows_name, const Size& heads, const char* names) {
+  check_dense(s, winners, s.rows(), "winners");
+  TORCH_CHECK(winners.scalar_type() == at::kInt, "winners must be int32, but received ",
+              winners.scalar_type());
+  TORCH_CHECK(winners.device() == rows.device(), "winners must be on the device of ", rows_name,
+              ", ", rows.device(), ", but received ", winners.device());
+  TORCH_CHECK_VALUE(winners.sym_size(-1) == rows.sym_size(-1), "winners must have the columns of ",
+                    rows_name, ", but received shapes ", winners.sym_sizes(), " and ",
+                    rows.sym_sizes());
+  check_leading(leading(winners, dense_dims(s)), "winners", heads, names);
+}
+
+}  // namespace
+
+template <class Structure>
+void check_mm_extremum(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                       Checks checks) {
+  check_mm(s, values, B, checks);
+  check_comparable(s, values, "values and B", checks);
+}
+
+template <class Structure>
+void check_selected_mm(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                       const at::Tensor& winners, Checks checks) {
+  check_mm_extremum(s, values, B, checks);
+  check_winners(s, winners, B, "B", product_heads(s, values, B), "values and B");
+}
+
+template <class Structure>
+void check_selected_mm_transposed(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                                  const at::Tensor& winners, Checks checks) {
+  check_mm_transposed(s, values, B, checks);
+  check_comparable(s, values, "values and B", checks);
+  check_winners(s, winners, B, "B", product_heads(s, values, B), "values and B");
+}
+
+template <class Structure>
+void check_selected_sddmm(const Structure& s, const at::Tensor& X, const at::Tensor& Y,
+                          const at::Tensor& winners, Checks checks) {
+  check_sddmm(s, X, Y, checks);
+  check_comparable(s, X, "X and Y", checks);
+  check_winners(s, winners, X, "X", dense_heads(s, X, Y), "X and Y");
+}
+
 void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
                    double tolerance, int64_t most_iterations, Checks checks) {
   check_mm_transposed(s, values, B, checks);
@@ -342,13 +411,20 @@ void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at
                     most_iterations);
 }
 
-#define SPGRAD_INSTANTIATE(Structure)                                                        \
-  template void check_mm(const Structure&, const at::Tensor&, const at::Tensor&, Checks);    \
-  template void check_mm_transposed(const Structure&, const at::Tensor&, const at::Tensor&,  \
-                                    Checks);                                                 \
-  template void check_sddmm(const Structure&, const at::Tensor&, const at::Tensor&, Checks); \
-  template void check_mm_backward(const Structure&, const at::Tensor&, const at::Tensor&,    \
-                                  const at::Tensor&, Checks);
+#define SPGRAD_INSTANTIATE(Structure)                                                              \
+  template void check_mm(const Structure&, const at::Tensor&, const at::Tensor&, Checks);          \
+  template void check_mm_transposed(const Structure&, const at::Tensor&, const at::Tensor&,        \
+                                    Checks);                                                       \
+  template void check_sddmm(const Structure&, const at::Tensor&, const at::Tensor&, Checks);       \
+  template void check_mm_backward(const Structure&, const at::Tensor&, const at::Tensor&,          \
+                                  const at::Tensor&, Checks);                                      \
+  template void check_mm_extremum(const Structure&, const at::Tensor&, const at::Tensor&, Checks); \
+  template void check_selected_mm(const Structure&, const at::Tensor&, const at::Tensor&,          \
+                                  const at::Tensor&, Checks);                                      \
+  template void check_selected_mm_transposed(const Structure&, const at::Tensor&,                  \
+                                             const at::Tensor&, const at::Tensor&, Checks);        \
+  template void check_selected_sddmm(const Structure&, const at::Tensor&, const at::Tensor&,       \
+                                     const at::Tensor&, Checks);
 SPGRAD_INSTANTIATE(CsrStructure)
 SPGRAD_INSTANTIATE(CooStructure)
 SPGRAD_INSTANTIATE(PatternStructure)

@@ -2,6 +2,8 @@
 // on all devices, so that nobody goes round them.
 #pragma once
 
+#include <string_view>
+
 #include "structure.h"
 
 namespace spgrad {
@@ -38,6 +40,24 @@ void check_sddmm(const Structure& structure, const at::Tensor& X, const at::Tens
 template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad, Checks checks = Checks::all);
+
+// Those of extrema and of the products of winners, which have no complex numbers.
+template <class Structure>
+void check_mm_extremum(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+                       Checks checks = Checks::all);
+template <class Structure>
+void check_selected_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+                       const at::Tensor& winners, Checks checks = Checks::all);
+template <class Structure>
+void check_selected_mm_transposed(const Structure& structure, const at::Tensor& values,
+                                  const at::Tensor& B, const at::Tensor& winners,
+                                  Checks checks = Checks::all);
+template <class Structure>
+void check_selected_sddmm(const Structure& structure, const at::Tensor& X, const at::Tensor& Y,
+                          const at::Tensor& winners, Checks checks = Checks::all);
+
+// The name of a reduction must be one of four.
+void check_reduce(std::string_view reduce);
 
 void check_pinv_mm(const PatternStructure& structure, const at::Tensor& values, const at::Tensor& B,
                    double tolerance, int64_t most_iterations, Checks checks = Checks::all);

@@ -64,6 +64,23 @@ Size product_size(const Structure& s, const at::Tensor& values, const at::Tensor
   return concatenate(product_heads(s, values, B), dense_size(s, rows, B.sym_size(-1)));
 }
 
+// The same of products of winners, which have leading dimensions, too.
+template <class Structure>
+Size selected_heads(const Structure& s, const Size& heads, const at::Tensor& winners) {
+  return broadcast(heads, leading(winners, dense_dims(s)));
+}
+template <class Structure>
+Size selected_size(const Structure& s, const at::Tensor& values, const at::Tensor& B,
+                   const at::Tensor& winners, const c10::SymInt& rows) {
+  return concatenate(selected_heads(s, product_heads(s, values, B), winners),
+                     dense_size(s, rows, B.sym_size(-1)));
+}
+template <class Structure>
+Size selected_values_size(const Structure& s, const at::Tensor& X, const at::Tensor& Y,
+                          const at::Tensor& winners) {
+  return concatenate(selected_heads(s, dense_heads(s, X, Y), winners), s.values_size());
+}
+
 // The operand for all heads, as (heads, ...): a view, unless no one stride counts through them.
 // Without leading dimensions there is one head, and the operand stays as it is.
 inline at::Tensor with_heads(const at::Tensor& operand, int64_t dims, const Size& heads) {

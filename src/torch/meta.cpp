@@ -45,6 +45,36 @@ struct Meta {
     return {empty(values.sym_sizes().vec(), values), empty(B.sym_sizes().vec(), B)};
   }
 
+  template <class Structure>
+  static std::tuple<at::Tensor, at::Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
+                                                const at::Tensor& values, const at::Tensor& B,
+                                                bool) {
+    check_mm_extremum(s, values, B);
+    const at::Tensor result = empty(product_size(s, values, B, s.rows()), B);
+    return {result, at::empty_symint(result.sym_sizes(), B.options().dtype(at::kInt))};
+  }
+
+  template <class Structure>
+  static at::Tensor run(SelectedMm, c10::DispatchKeySet, const Structure& s,
+                        const at::Tensor& values, const at::Tensor& B, const at::Tensor& winners) {
+    check_selected_mm(s, values, B, winners);
+    return empty(selected_size(s, values, B, winners, s.rows()), B);
+  }
+
+  template <class Structure>
+  static at::Tensor run(SelectedMmTransposed, c10::DispatchKeySet, const Structure& s,
+                        const at::Tensor& values, const at::Tensor& B, const at::Tensor& winners) {
+    check_selected_mm_transposed(s, values, B, winners);
+    return empty(selected_size(s, values, B, winners, s.columns()), B);
+  }
+
+  template <class Structure>
+  static at::Tensor run(SelectedSddmm, c10::DispatchKeySet, const Structure& s, const at::Tensor& X,
+                        const at::Tensor& Y, const at::Tensor& winners) {
+    check_selected_sddmm(s, X, Y, winners);
+    return empty(selected_values_size(s, X, Y, winners), X);
+  }
+
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CsrStructure& s) {
     check_structure(s);
     const c10::SymInt entries = s.col_indices.sym_numel();
@@ -81,6 +111,7 @@ struct Meta {
 
 TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
   register_products<Meta>(m);
+  register_extrema<Meta>(m);
   register_pattern<Meta>(m);
   register_indices<Meta>(m);
   register_pinv<Meta>(m);

@@ -30,18 +30,30 @@ template struct Operator<CsrStructure, Mm>;
 template struct Operator<CsrStructure, MmTransposed>;
 template struct Operator<CsrStructure, Sddmm>;
 template struct Operator<CsrStructure, MmBackward>;
+template struct Operator<CsrStructure, MmExtremum>;
+template struct Operator<CsrStructure, SelectedMm>;
+template struct Operator<CsrStructure, SelectedMmTransposed>;
+template struct Operator<CsrStructure, SelectedSddmm>;
 template struct Operator<CsrStructure, MakePattern>;
 
 template struct Operator<CooStructure, Mm>;
 template struct Operator<CooStructure, MmTransposed>;
 template struct Operator<CooStructure, Sddmm>;
 template struct Operator<CooStructure, MmBackward>;
+template struct Operator<CooStructure, MmExtremum>;
+template struct Operator<CooStructure, SelectedMm>;
+template struct Operator<CooStructure, SelectedMmTransposed>;
+template struct Operator<CooStructure, SelectedSddmm>;
 template struct Operator<CooStructure, MakePattern>;
 
 template struct Operator<PatternStructure, Mm>;
 template struct Operator<PatternStructure, MmTransposed>;
 template struct Operator<PatternStructure, Sddmm>;
 template struct Operator<PatternStructure, MmBackward>;
+template struct Operator<PatternStructure, MmExtremum>;
+template struct Operator<PatternStructure, SelectedMm>;
+template struct Operator<PatternStructure, SelectedMmTransposed>;
+template struct Operator<PatternStructure, SelectedSddmm>;
 template struct Operator<PatternStructure, Indices>;
 template struct Operator<PatternStructure, PinvMm>;
 

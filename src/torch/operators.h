@@ -19,6 +19,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -66,6 +67,41 @@ struct MmBackward {  // values, B, grad
   using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
+};
+
+// Of real numbers only: the greatest, or least, message v_k B_jc of each row and column, and its
+// number in the row (int32; -1 where there is none). The three products of the messages that such
+// `winners` name are its derivatives, and each other's: autograd.cpp.
+struct MmExtremum {  // values, B, whether it is the greatest
+  static constexpr const char* name = "mm_extremum";
+  using Result = std::tuple<at::Tensor, at::Tensor>;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, bool>;
+  static constexpr int columns_operand = 0;
+};
+
+struct SelectedMm {  // values, B, winners
+  static constexpr const char* name = "selected_mm";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = 0;
+};
+
+struct SelectedMmTransposed {  // values, B, winners
+  static constexpr const char* name = "selected_mm_transposed";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = kNone;
+};
+
+struct SelectedSddmm {  // X, Y, winners
+  static constexpr const char* name = "selected_sddmm";
+  using Result = at::Tensor;
+  using Values = Types<>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = 1;
 };
 
 // Of patterns only: A⁺ B, the least-squares solution of least norm, and how it was reached.
@@ -166,6 +202,11 @@ typename Operation::Result redispatch(c10::DispatchKeySet keys, const Structure&
   return Operator<Structure, Operation>::call(keys, structure, operands...);
 }
 
+// The product whose messages are reduced in each row: by "sum", "mean", "amax" or "amin".
+template <class Structure>
+at::Tensor reduce_mm(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+                     std::string_view reduce);
+
 // The values of a sparse tensor as an operand of the operators above; differentiable.
 at::Tensor specified_values(const at::Tensor& A);
 
@@ -174,6 +215,8 @@ at::Tensor with_values(const at::Tensor& A, const at::Tensor& values);
 
 // sparse_mm and sddmm in terms of the operators above.
 at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B);
+at::Tensor sparse_mm_reduce_composite(const at::Tensor& A, const at::Tensor& B,
+                                      std::string_view reduce);
 at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y);
 
 }  // namespace spgrad

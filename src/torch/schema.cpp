@@ -13,10 +13,15 @@
 //
 // and mm_backward, which gives the two gradients of mm in one pass: sddmm(grad, conj(B)) and
 // mm_transposed(conj(values), grad).
+//
+// The same form summed over the winners alone, one entry for each row and column of X, has the same
+// three derivatives: selected_mm, selected_mm_transposed and selected_sddmm. mm_extremum finds the
+// winners. Numbers in `winners` that no entry of the row has stand for none.
 #include <torch/library.h>
 
 TORCH_LIBRARY(spgrad, m) {
   m.def("sparse_mm(Tensor A, Tensor B) -> Tensor");
+  m.def("sparse_mm_reduce(Tensor A, Tensor B, str reduce) -> Tensor");
   m.def("matmul(Tensor A, Tensor B) -> Tensor");
   m.def("sddmm(Tensor A, Tensor X, Tensor Y) -> Tensor");
   m.def("_specified_values(Tensor(a) A) -> Tensor(a)");
@@ -41,6 +46,38 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "coo_mm_backward(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor grad) -> "
       "(Tensor, Tensor)");
+
+  m.def(
+      "csr_mm_reduce(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, str reduce) "
+      "-> Tensor");
+  m.def(
+      "csr_mm_extremum(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, bool "
+      "greatest) -> (Tensor, Tensor)");
+  m.def(
+      "csr_selected_mm(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, Tensor "
+      "winners) -> Tensor");
+  m.def(
+      "csr_selected_mm_transposed(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt "
+      "columns, Tensor B, Tensor winners) -> Tensor");
+  m.def(
+      "csr_selected_sddmm(Tensor crow_indices, Tensor col_indices, Tensor X, Tensor Y, Tensor "
+      "winners) -> Tensor");
+
+  m.def(
+      "coo_mm_reduce(Tensor indices, Tensor values, SymInt[] size, Tensor B, str reduce) -> "
+      "Tensor");
+  m.def(
+      "coo_mm_extremum(Tensor indices, Tensor values, SymInt[] size, Tensor B, bool greatest) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "coo_selected_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor winners) -> "
+      "Tensor");
+  m.def(
+      "coo_selected_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor "
+      "winners) -> Tensor");
+  m.def(
+      "coo_selected_sddmm(Tensor indices, SymInt[] size, Tensor X, Tensor Y, Tensor winners) -> "
+      "Tensor");
 
   // row_offsets, row_entries, column_offsets, column_entries: see PatternStructure.
   m.def(
@@ -70,6 +107,23 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_mm_backward(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad) -> (Tensor, Tensor)");
+
+  m.def(
+      "pattern_mm_reduce(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, str reduce) -> Tensor");
+  m.def(
+      "pattern_mm_extremum(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, bool greatest) -> (Tensor, Tensor)");
+  m.def(
+      "pattern_selected_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor winners) -> Tensor");
+  m.def(
+      "pattern_selected_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor "
+      "column_offsets, Tensor column_entries, SymInt[] size, Tensor values, Tensor B, Tensor "
+      "winners) -> Tensor");
+  m.def(
+      "pattern_selected_sddmm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, "
+      "Tensor column_entries, SymInt[] size, Tensor X, Tensor Y, Tensor winners) -> Tensor");
 
   // x and the reports of the solves: see solvers/reports.h.
   m.def(

@@ -37,10 +37,17 @@ PatternTensors pattern_from_csr(const at::Tensor& crow_indices, const at::Tensor
 
 }  // namespace
 
-at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
+at::Tensor sparse_mm_reduce_composite(const at::Tensor& A, const at::Tensor& B,
+                                      std::string_view reduce) {
+  check_reduce(reduce);
   check_sparse_mm(A, B);
   const at::Tensor values = specified_values(A);
-  return with_structure(A, [&](const auto& structure) { return call<Mm>(structure, values, B); });
+  return with_structure(
+      A, [&](const auto& structure) { return reduce_mm(structure, values, B, reduce); });
+}
+
+at::Tensor sparse_mm_composite(const at::Tensor& A, const at::Tensor& B) {
+  return sparse_mm_reduce_composite(A, B, "sum");
 }
 
 at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::Tensor& Y) {
@@ -55,12 +62,19 @@ at::Tensor sddmm_composite(const at::Tensor& A, const at::Tensor& X, const at::T
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
   m.impl("sparse_mm", sparse_mm_composite);
+  m.impl("sparse_mm_reduce", sparse_mm_reduce_composite);
   m.impl("sddmm", sddmm_composite);
   m.impl("pattern", pattern);
   m.impl("pattern_from_csr", pattern_from_csr);
 }
 
-at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B) {
+at::Tensor sparse_mm(const at::Tensor& A, const at::Tensor& B, std::string_view reduce) {
+  if (reduce != "sum") {
+    static const auto op =
+        find_operator<at::Tensor(const at::Tensor&, const at::Tensor&, std::string_view)>(
+            "sparse_mm_reduce");
+    return op.call(A, B, reduce);
+  }
   static const auto op =
       find_operator<at::Tensor(const at::Tensor&, const at::Tensor&)>("sparse_mm");
   return op.call(A, B);
@@ -77,19 +91,21 @@ at::Tensor with_matrix(const at::Tensor& B, const Multiply& multiply) {
 }  // namespace
 
 at::Tensor csr_mm(const at::Tensor& crow_indices, const at::Tensor& col_indices,
-                  const at::Tensor& values, const at::Tensor& B, std::optional<int64_t> columns) {
+                  const at::Tensor& values, const at::Tensor& B, std::optional<int64_t> columns,
+                  std::string_view reduce) {
   return with_matrix(B, [&](const at::Tensor& matrix) {
     TORCH_CHECK_VALUE(!columns || matrix.dim() < 2 || matrix.sym_size(-2) == *columns,
                       "B must have ", columns.value_or(0),
                       " rows, as many as there are columns, but received shape ", B.sym_sizes());
-    return call<Mm>(CsrStructure{crow_indices, col_indices, /*column_count=*/0}, values, matrix);
+    return reduce_mm(CsrStructure{crow_indices, col_indices, rows_of(matrix)}, values, matrix,
+                     reduce);
   });
 }
 
 at::Tensor coo_mm(const at::Tensor& indices, const at::Tensor& values, c10::SymIntArrayRef size,
-                  const at::Tensor& B) {
+                  const at::Tensor& B, std::string_view reduce) {
   return with_matrix(B, [&](const at::Tensor& matrix) {
-    return call<Mm>(CooStructure(indices, size), values, matrix);
+    return reduce_mm(CooStructure(indices, size), values, matrix, reduce);
   });
 }
 
@@ -174,9 +190,11 @@ Pattern Pattern::transposed() const {
   return result;
 }
 
-at::Tensor Pattern::mm(const at::Tensor& values, const at::Tensor& B) const {
+at::Tensor Pattern::mm(const at::Tensor& values, const at::Tensor& B,
+                       std::string_view reduce) const {
   return with_matrix(B, [&](const at::Tensor& matrix) {
-    return call<Mm>(structure_of(tensors_, size_), checked_values(values, values_size_), matrix);
+    return reduce_mm(structure_of(tensors_, size_), checked_values(values, values_size_), matrix,
+                     reduce);
   });
 }
 

@@ -268,6 +268,44 @@ struct Vmap {
     return {gradients[0], gradients[1]};
   }
 
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, bool greatest) {
+    check_mm_extremum(s, values, B, Checks::shapes);
+    const Level level;
+    const Size size = product_size(s, values, B, s.rows());
+    const Tensors results = multiply_items(
+        level, s, {{values, false}, {B, true}}, {{size, /*dense=*/true}, {size, /*dense=*/true}},
+        [&](const auto& a, const Tensors& x) {
+          auto [extrema, winners] = call<MmExtremum>(a, x[0], x[1], greatest);
+          return Tensors{std::move(extrema), std::move(winners)};
+        });
+    return {results[0], results[1].to(at::kInt)};  // those of no items have another dtype
+  }
+
+  template <class Structure>
+  static Tensor run(SelectedMm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
+                    const Tensor& B, const Tensor& winners) {
+    check_selected_mm(s, values, B, winners, Checks::shapes);
+    return select<SelectedMm>(s, values, B, winners,
+                              selected_size(s, values, B, winners, s.rows()));
+  }
+
+  template <class Structure>
+  static Tensor run(SelectedMmTransposed, c10::DispatchKeySet, const Structure& s,
+                    const Tensor& values, const Tensor& B, const Tensor& winners) {
+    check_selected_mm_transposed(s, values, B, winners, Checks::shapes);
+    return select<SelectedMmTransposed>(s, values, B, winners,
+                                        selected_size(s, values, B, winners, s.columns()));
+  }
+
+  template <class Structure>
+  static Tensor run(SelectedSddmm, c10::DispatchKeySet, const Structure& s, const Tensor& X,
+                    const Tensor& Y, const Tensor& winners) {
+    check_selected_sddmm(s, X, Y, winners, Checks::shapes);
+    return select<SelectedSddmm>(s, X, Y, winners, selected_values_size(s, X, Y, winners));
+  }
+
   static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet, const PatternStructure& s,
                                         const Tensor& values, const Tensor& B, double tolerance,
                                         int64_t most_iterations) {
@@ -306,6 +344,18 @@ struct Vmap {
   }
 
  private:
+  // A product of winners, whose result has this size for one item.
+  template <class Product, class Structure>
+  static Tensor select(const Structure& s, const Tensor& first, const Tensor& second,
+                       const Tensor& winners, const Size& size) {
+    constexpr bool of_entries = std::is_same_v<Product, SelectedSddmm>;
+    const Level level;
+    return multiply_items(level, s, {{first, of_entries}, {second, true}, {winners, true}},
+                          {{size, /*dense=*/!of_entries}}, [](const auto& a, const Tensors& x) {
+                            return Tensors{call<Product>(a, x[0], x[1], x[2])};
+                          })[0];
+  }
+
   // A product of values and B with `rows` rows.
   template <class Product, class Structure>
   static Tensor multiply(const Structure& s, const Tensor& values, const Tensor& B,
@@ -323,14 +373,18 @@ struct Vmap {
 };
 
 // PyTorch has no vmap over CSR tensors. One over COO matrices is a batch already.
-Tensor sparse_mm_of_items(const Tensor& A, const Tensor& B) {
+Tensor sparse_mm_reduce_of_items(const Tensor& A, const Tensor& B, std::string_view reduce) {
   if (!at::functorch::isBatchedAtLevel(A, current_layer().layerId())) {
-    return sparse_mm_composite(A, B);
+    return sparse_mm_reduce_composite(A, B, reduce);
   }
   TORCH_CHECK_VALUE(A.dim() == 2, "under vmap, A must be one sparse matrix (n, m) for each item, ",
                     "but received shape ", A.sym_sizes());
   const Level level;
-  return level.wrap(spgrad::sparse_mm(level.in_front(A), level.in_front(B)));
+  return level.wrap(spgrad::sparse_mm(level.in_front(A), level.in_front(B), reduce));
+}
+
+Tensor sparse_mm_of_items(const Tensor& A, const Tensor& B) {
+  return sparse_mm_reduce_of_items(A, B, "sum");
 }
 
 // The same of the sampled product, whose result is one of the batch, too.
@@ -350,8 +404,10 @@ Tensor sddmm_of_items(const Tensor& A, const Tensor& X, const Tensor& Y) {
 
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatched, m) {
   register_products<Vmap>(m);
+  register_extrema<Vmap>(m);
   register_pinv<Vmap>(m);
   m.impl("sparse_mm", sparse_mm_of_items);
+  m.impl("sparse_mm_reduce", sparse_mm_reduce_of_items);
   m.impl("sddmm", sddmm_of_items);
 }
 

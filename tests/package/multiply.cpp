@@ -1,7 +1,8 @@
-// The examples of kernels.h, products.h and lsmr.h, which need no PyTorch: prints the product of a
-// 2 × 3 and a 3 × 4 matrix once for each.
+// The examples of kernels.h, products.h, extremum.h and lsmr.h, which need no PyTorch: prints the
+// product of a 2 × 3 and a 3 × 4 matrix once for each of the first two.
 #undef NDEBUG
 #include <omp.h>
+#include <spgrad/extremum.h>
 #include <spgrad/lsmr.h>
 #include <spgrad/products.h>
 
@@ -58,6 +59,26 @@ void multiply() {
   print(c);
 }
 
+void compare() {
+  // Rows 0 and 1 of C, with A of 2 × 3 and B of 3 × 4.
+  const std::vector<int32_t> offsets = {0, 2, 3};
+  const std::vector<int32_t> columns = {0, 2, 1};
+  const std::vector<float> values = {1, 2, 3};  // at (0, 0), (0, 2) and (1, 1)
+  const std::vector<float> b = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  std::vector<float> c(8);
+  std::vector<int32_t> winners(8);
+  const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
+  const spgrad::kernels::Status status = spgrad::kernels::extremum<float>(
+      a, spgrad::kernels::Extremum::greatest, values.data(), {b.data(), 0, 4}, {c.data(), 0, 4},
+      {winners.data(), 0, 4}, 4);
+  assert(status == spgrad::kernels::Status::done);
+  assert(c[0] == 18 && c[4] == 15 && winners[0] == 1 && winners[4] == 0);
+
+  const spgrad::kernels::Status chosen = spgrad::kernels::selected_spmm<float>(
+      a, values.data(), {b.data(), 0, 4}, {winners.data(), 0, 4}, {c.data(), 0, 4}, 4);
+  assert(chosen == spgrad::kernels::Status::done);
+}
+
 void solve() {
   // A is 2 × 1, (3, 4)ᵀ, and b is (3, 4)ᵀ: x is 1.
   const double a[] = {3, 4}, b[] = {3, 4};
@@ -87,5 +108,6 @@ void solve() {
 int main() {
   multiply_rows();
   multiply();
+  compare();
   solve();
 }

@@ -16,10 +16,11 @@ import spgrad
 
 NAMES = ("kernels", "composite", "cuda", "cuda-emulation")
 PRODUCTS = ("mm", "mm_transposed", "sddmm", "mm_backward")
+EXTREMA = ("mm_extremum", "selected_mm", "selected_mm_transposed", "selected_sddmm")
 OPERATORS = (
     "csr_pattern",
     "coo_pattern",
-    *("_".join(pair) for pair in product(("csr", "coo", "pattern"), PRODUCTS)),
+    *("_".join(pair) for pair in product(("csr", "coo", "pattern"), PRODUCTS + EXTREMA)),
 )
 
 

@@ -84,7 +84,7 @@ def plain(code):
     return "".join("".join(lines).split())
 
 
-HEADERS = ("kernels.h", "lsmr.h", "lstsq.h", "products.h", "sparse_mm.h")
+HEADERS = ("extremum.h", "kernels.h", "lsmr.h", "lstsq.h", "products.h", "sparse_mm.h")
 GUIDE = ROOT / "docs" / "guide" / "cpp.md"
 
 

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <type_traits>
 
+#include "block_matrix.h"
+#include "extremum_table.h"
 #include "kernel_table.h"
 #include "spgrad/isa.h"
 
@@ -20,18 +22,24 @@ namespace kernels {
 namespace baseline {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
-}
+template <class Scalar>
+const ExtremumTable<Scalar>& extremum_table();
+}  // namespace baseline
 #ifdef SPGRAD_AVX2
 namespace avx2 {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
-}
+template <class Scalar>
+const ExtremumTable<Scalar>& extremum_table();
+}  // namespace avx2
 #endif
 #ifdef SPGRAD_AVX512
 namespace avx512 {
 template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
-}
+template <class Scalar>
+const ExtremumTable<Scalar>& extremum_table();
+}  // namespace avx512
 #endif
 
 }  // namespace kernels
@@ -49,6 +57,16 @@ using Tables = TablesOf<float, double, std::complex<float>, std::complex<double>
     return Tables(kernels::target::kernel_table<Scalars>()...);    \
   }(std::type_identity<Tables>())
 
+// The same for extrema, of all real dtypes.
+template <class... Scalars>
+using ExtremaOf = std::tuple<const kernels::ExtremumTable<Scalars>&...>;
+using Extrema = ExtremaOf<float, double, kernels::Float16, kernels::BFloat16>;
+
+#define SPGRAD_EXTREMA(target)                                      \
+  []<class... Scalars>(std::type_identity<ExtremaOf<Scalars...>>) { \
+    return Extrema(kernels::target::extremum_table<Scalars>()...);  \
+  }(std::type_identity<Extrema>())
+
 #if defined(SPGRAD_AVX2) || defined(SPGRAD_AVX512)
 // What the compiler's own check does not know: Clang has no name for F16C, which AVX2 does not
 // include where a hypervisor masks features one by one.
@@ -62,6 +80,7 @@ struct Target {
   const char* name;
   bool supported;
   Tables tables;
+  Extrema extrema;
 };
 
 // Best first, each with the features that CMakeLists.txt lets the compiler use. The compiler's CPU
@@ -73,13 +92,13 @@ const auto& targets() {
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx512)},
+       SPGRAD_TABLES(avx512), SPGRAD_EXTREMA(avx512)},
 #endif
 #ifdef SPGRAD_AVX2
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx2)},
+       SPGRAD_TABLES(avx2), SPGRAD_EXTREMA(avx2)},
 #endif
-      {"baseline", true, SPGRAD_TABLES(baseline)},
+      {"baseline", true, SPGRAD_TABLES(baseline), SPGRAD_EXTREMA(baseline)},
   };
   return list;
 }
@@ -133,40 +152,18 @@ void use_instruction_set(std::string_view name) {
 }
 
 namespace kernels {
+
+template <class Scalar>
+const ExtremumTable<Scalar>& extremum_table_in_use() {
+  return std::get<const ExtremumTable<Scalar>&>(
+      chosen_target().load(std::memory_order_relaxed)->extrema);
+}
+template const ExtremumTable<float>& extremum_table_in_use();
+template const ExtremumTable<double>& extremum_table_in_use();
+template const ExtremumTable<Float16>& extremum_table_in_use();
+template const ExtremumTable<BFloat16>& extremum_table_in_use();
+
 namespace {
-
-// A block of a long row as a matrix of one row; `first_value` is where values of its item begin.
-template <class Index, class Entry>
-struct BlockMatrix {
-  BlockMatrix(const CompressedView<Index, Entry>& a, const RowBlock& block)
-      : item(block.row / a.rows),
-        row(block.row % a.rows),
-        first_value(item * a.entries_stride),
-        offsets{static_cast<Index>(block.first_entry), static_cast<Index>(block.last_entry)},
-        view{.rows = 1,
-             .columns = a.columns,
-             .entries = a.entries,
-             .value_count = a.value_count,
-             .offsets = offsets,
-             .entry = a.entry + first_value} {}
-
-  // A dense operand with a row for each column.
-  template <class Scalar>
-  DenseView<Scalar> whole(const DenseView<Scalar>& dense) const {
-    return {dense.data + item * dense.item_stride, 0, dense.row_stride};
-  }
-  // The one row of a dense operand with a row for each row.
-  template <class Scalar>
-  DenseView<Scalar> row_of(const DenseView<Scalar>& dense) const {
-    return {dense.data + item * dense.item_stride + row * dense.row_stride, 0, 0};
-  }
-
-  int64_t item;
-  int64_t row;
-  int64_t first_value;
-  Index offsets[2];
-  CompressedView<Index, Entry> view;
-};
 
 // Unsigned, as the difference of any two numbers may overflow.
 bool is_one_block(const RowBlock& block) {

@@ -9,8 +9,8 @@ execute_process(COMMAND ${NM} --defined-only --extern-only --format=posix ${OBJE
   OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
 string(LENGTH ${NAME} length)
 set(namespace "6spgrad7kernels${length}${NAME}")
-if(NOT listing MATCHES "_ZN${namespace}12kernel_table")
-  message(FATAL_ERROR "${OBJECT} does not define kernel_table:\n${listing}")
+if(NOT listing MATCHES "_ZN${namespace}(12kernel|14extremum)_table")
+  message(FATAL_ERROR "${OBJECT} does not define a table of kernels:\n${listing}")
 endif()
 
 string(REPLACE "\n" ";" lines "${listing}")
