@@ -63,6 +63,7 @@ install:
 
 demo: install
 	$(if $(MATRIX),,$(bin)/python -m examples.digits)
+	$(if $(MATRIX),,$(bin)/python -m examples.tomography)
 	$(bin)/python -m benchmarks.comparison $(if $(MATRIX),--matrix "$(MATRIX)")
 
 demo-distributed: install

@@ -1,0 +1,1 @@
+"""Learns the faults of a tomograph from its own measurements: ``python -m examples.tomography``."""
