@@ -12,13 +12,14 @@ cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECOND
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo demo-distributed bench bench-quick bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery lint format clean install
+.PHONY: help demo demo-distributed bench bench-quick bench-distributed bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery lint format clean install
 
 help:
 	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
 	@echo "make demo-distributed   a graph network in one process and on four ranks, side by side"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
+	@echo "make bench-distributed  what ranks exchange, and times over links of 1 Gb/s (by root)"
 	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
 	@echo "make sweep-cuda         times of the CUDA kernels with other constants (SECONDS=60)"
 	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
@@ -74,6 +75,12 @@ bench: install
 
 bench-quick: install
 	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
+
+bench-distributed: install
+	$(bin)/python -m benchmarks.distributed
+	OMP_NUM_THREADS=1 $(bin)/python -m torch.distributed.run --standalone --nproc-per-node=2 \
+	  -m benchmarks.distributed.plan
+	$(bin)/python -m benchmarks.distributed.network
 
 bench-cuda: install
 	$(bin)/python -m benchmarks.operator.cuda --output benchmark-output/cuda.json $(cuda_seconds)

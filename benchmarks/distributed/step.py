@@ -1,0 +1,120 @@
+"""One rank of the benchmark over a network: forward and backward, round by round."""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+import spgrad
+from benchmarks.distributed.namespaces import DEVICE
+from benchmarks.operator.workloads import stencil
+from spgrad.distributed import RowSharded
+
+GRID = (25, 50, 49)  # of each rank
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def composed(crow_indices: Tensor, columns: Tensor, starts: Tensor, mesh: DeviceMesh) -> Product:
+    """Multiply by PyTorch's differentiable exchange, `cat` and one pattern."""
+    begin, end = starts[dist.get_rank() : dist.get_rank() + 2].tolist()
+    outside = (columns < begin) | (columns >= end)
+    halo, places = torch.unique(columns[outside], return_inverse=True)
+    received = torch.searchsorted(halo, starts).diff()
+    sent = torch.empty_like(received)
+    dist.all_to_all_single(sent, received)
+    counts = received.tolist(), sent.tolist()
+    own_rows = halo.new_empty(sum(counts[1]))
+    dist.all_to_all_single(own_rows, halo, counts[1], counts[0])
+    own_rows -= begin
+    local = columns - begin
+    local[outside] = end - begin + places
+    shape = (len(crow_indices) - 1, end - begin + len(halo))
+    pattern = spgrad.Pattern.from_csr(crow_indices, local, shape)
+
+    def mm(values: Tensor, B: Tensor) -> Tensor:
+        halo = all_to_all_single_autograd(B.index_select(0, own_rows), *counts, mesh)
+        return pattern.mm(values, torch.cat([B, halo]))
+
+    return mm
+
+
+def received_bytes() -> int:
+    """Read what came over the link of this namespace, with all that wraps it."""
+    return int(Path(f"/sys/class/net/{DEVICE}/statistics/rx_bytes").read_text())
+
+
+def main() -> None:
+    """Time all products, and let rank 0 write the outcomes down."""
+    parser = argparse.ArgumentParser(description="One rank of the benchmark over a network.")
+    parser.add_argument("--columns", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shrink", type=int, default=1, help="divides the first side of the grid")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank, size = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (size,))
+    grid = (GRID[0] // options.shrink * size, *GRID[1:])
+    problem = stencil(grid, 1)
+    n = problem.size[0]
+    starts = torch.arange(size + 1) * (n // size)
+    crow_indices = problem.crow_indices[starts[rank] : starts[rank + 1] + 1]
+    first, last = crow_indices[[0, -1]].tolist()
+    rows = (crow_indices - first, problem.col_indices[first:last].clone())
+    A = RowSharded.from_local(*rows, problem.size, mesh)
+    # The rows of this rank without those entries that need others.
+    begin, end = starts[rank : rank + 2].tolist()
+    alone = spgrad.Pattern.from_csr(
+        rows[0], rows[1].clamp(begin, end - 1) - begin, (end - begin, end - begin)
+    )
+    products: dict[str, Product] = {
+        "RowSharded": A.mm,
+        "composed": composed(*rows, starts, mesh),
+        "without exchange": alone.mm,
+    }
+    generator = torch.Generator().manual_seed(rank)
+    values = torch.rand(A.nnz, generator=generator).requires_grad_()
+    B = torch.rand(end - begin, options.columns, generator=generator).requires_grad_()
+    assert torch.equal(products["composed"](values, B), A.mm(values, B))  # noqa: S101
+    G = torch.ones(end - begin, options.columns)
+    seconds: dict[str, list[float]] = {name: [] for name in products}
+    over_link = []
+    for _ in range(options.rounds):
+        for name, mm in products.items():
+            values.grad = B.grad = None
+            dist.barrier()
+            before, start = received_bytes(), time.perf_counter()
+            mm(values, B).backward(G)
+            seconds[name].append(time.perf_counter() - start)
+            dist.barrier()
+            if name == "RowSharded":
+                over_link.append(received_bytes() - before)
+    told: dict[str, Any] = {
+        "seconds": {name: statistics.median(each) for name, each in seconds.items()},
+        "over_link": statistics.median(over_link),
+        "halo": A.report(options.columns).bytes_received[rank],
+        "rows": end - begin,
+    }
+    all_told: list[Any] = [None] * size
+    dist.all_gather_object(all_told, told)
+    if rank == 0:
+        options.output.write_text(json.dumps(all_told))
+    dist.destroy_process_group()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
