@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def need_checkpoints() -> None:
+_HAS_PROTOCOL = importlib.util.find_spec("torch.distributed.checkpoint.protocol") is not None
+
+
+def need_checkpoints(*_: object) -> None:
     """Refuse a PyTorch that would take parts for copies of each other.
 
     Raises:
         RuntimeError: It is older than the protocol.
 
     """
-    if importlib.util.find_spec("torch.distributed.checkpoint.protocol") is None:
+    if not _HAS_PROTOCOL:
         message = "checkpoints of sharded matrices need PyTorch 2.15 or later"
         raise RuntimeError(message)
 
@@ -51,6 +54,8 @@ def mark(part: Tensor, starts: Sequence[int], rank: int) -> Tensor:
     }
     for name, value in place.items():
         setattr(part, name, value)
+    if not _HAS_PROTOCOL:  # what it calls of a tensor that has it, before it saves a wrong thing
+        setattr(part, "__create_write_items__", need_checkpoints)  # noqa: B010 - for mypy
     return part
 
 

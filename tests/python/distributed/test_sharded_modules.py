@@ -5,10 +5,11 @@ import copy
 import matrices
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from ranks import on_threads
 
 import spgrad
-from spgrad.distributed import RowSharded, ShardedValues, SparseLinear
+from spgrad.distributed import RowSharded, ShardedValues, SparseLinear, TrainingState
 
 INPUTS, OUTPUTS = 23, 17
 
@@ -95,3 +96,18 @@ def test_copies_of_a_module_share_its_matrix():
     assert other.A is edges.A
     assert other.values is not edges.values
     assert torch.equal(other.double()(torch.eye(3).double()), torch.eye(3).double())
+
+
+def test_an_older_pytorch_saves_no_parts_as_if_they_were_copies(monkeypatch):
+    monkeypatch.setattr("spgrad.distributed._parts._HAS_PROTOCOL", False)
+    edges = ShardedValues(RowSharded.from_rank(torch.eye(3).to_sparse_csr()), torch.ones(3))
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(dcp.CheckpointException, match=r"need PyTorch 2\.15 or later"):
+            dcp.save(edges.state_dict(), checkpoint_id="nowhere")
+    finally:
+        torch.distributed.destroy_process_group()
+    for call in (edges.A.state_dict, lambda: TrainingState(edges)):
+        with pytest.raises(RuntimeError, match=r"need PyTorch 2\.15 or later"):
+            call()
