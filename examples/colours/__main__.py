@@ -24,7 +24,7 @@ DESCRIPTION = (
 )
 RANKS = 4
 # Pixels to the next one in use, and steps.
-SIZES = {False: (3, 50), True: (6, 40)}
+SIZES = {False: (3, 50), True: (6, 80)}
 # Sums over ranks have another order, and each step makes more of that: 4e-7 measured.
 MOST_DIFFERENCE = 1e-4
 
