@@ -15,7 +15,8 @@ sources := $(shell find CMakeLists.txt cmake include src python -type f -not -na
 .PHONY: help demo demo-distributed bench bench-quick bench-distributed bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery lint format clean install
 
 help:
-	@echo "make demo               run the demonstration (MATRIX=file.mtx for a matrix of your own)"
+	@echo "make demo               two examples and a comparison, with pictures, in two minutes after the build"
+	@echo "                        (MATRIX=file.mtx compares on a matrix of your own)"
 	@echo "make demo-distributed   a graph network in one process and on four ranks, side by side"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
 	@echo "make bench-quick        the same with small matrices, in two minutes"
@@ -62,10 +63,20 @@ $(stamp)-installed: $(stamp)-environment $(stamp)-kernels $(sources)
 install:
 	@$(MAKE) --no-print-directory --jobs=2 $(stamp)-installed
 
+# Small runs, for two minutes in all.
 demo: install
-	$(if $(MATRIX),,$(bin)/python -m examples.digits)
-	$(if $(MATRIX),,$(bin)/python -m examples.tomography)
-	$(bin)/python -m benchmarks.comparison $(if $(MATRIX),--matrix "$(MATRIX)")
+ifndef MATRIX
+	$(bin)/python -m examples.digits --quick
+	$(bin)/python -m examples.tomography --quick
+endif
+	$(bin)/python -m benchmarks.comparison $(if $(MATRIX),--matrix "$(MATRIX)",--quick)
+	@echo
+	@echo "Pictures: $(abspath demo-output)"
+	@ls demo-output
+	@echo
+	@echo "Read next: docs/start.md (which function do I need), docs/switching.md (from other libraries);"
+	@echo "further examples: python -m examples.graph_network, examples.precision_matrix, examples.preconditioner;"
+	@echo "make docs builds all of it as a site."
 
 demo-distributed: install
 	$(bin)/python -m examples.colours

@@ -84,15 +84,20 @@ def _run(name: str, *, quick: bool) -> Run:
 def _page(name: str, run: Run) -> str:
     description = importlib.import_module(f"examples.{name}.__main__").DESCRIPTION
     command = f"python -m examples.{name}" + (" --quick" if run.quick else "")
-    images = (f"```{{image}} {name}/{file}\n:alt: {file}\n```\n" for file in _pictures(name))
+    # Each leads to itself in full size, where Sphinx puts it.
+    images = (
+        f"```{{image}} {name}/{file}\n:alt: {file}\n:target: ../_images/{file}\n```\n"
+        for file in _pictures(name)
+    )
     parts = [f"# {_title(name)}\n", description + "\n", *images]
     parts.append(f"The pictures are those of this run, of {run.seconds:.0f} s:\n")
     parts.append(f"```shell\n{command}\n```\n")
     parts.append(f"```text\n{run.output}\n```\n")
     parts += ["```{eval-rst}", _docstring(name), "```\n"]
+    parts.append(f"The files of `examples/{name}`:\n")
     for path in _sources(name):
         place = os.path.relpath(path, PAGES)
-        parts += [f"## `{path.relative_to(ROOT)}`\n", f"```{{literalinclude}} {place}\n```\n"]
+        parts += [f"## `{path.name}`\n", f"```{{literalinclude}} {place}\n```\n"]
     return "\n".join(parts)
 
 
@@ -117,7 +122,7 @@ def _index(names: list[str]) -> str:
     parts = ["# Examples\n", how, "::::{grid} 1 1 2 2\n:gutter: 3\n"]
     for name in names:
         parts.append(f":::{{grid-item-card}} {_title(name)}")
-        parts += [f":link: {name}", ":link-type: doc", f":img-bottom: {name}/{_pictures(name)[-1]}"]
+        parts += [f":link: {name}", ":link-type: doc", f":img-bottom: {name}/{_pictures(name)[0]}"]
         parts += ["", _docstring(name).partition(":")[0].partition("``")[0] + ".", ":::\n"]
     parts += ["::::\n", "```{toctree}\n:hidden:\n", *names, "```\n"]
     return "\n".join(parts)
