@@ -1,8 +1,8 @@
 """Layers of PyTorch Geometric whose messages go through spgrad.
 
 They take the place of those of ``torch_geometric.nn``: the same arguments, parameters and
-``state_dict``, the same results up to rounding, and no array with a row for each edge. The extra
-``pyg`` of the package brings PyTorch Geometric.
+``state_dict``, the same results up to rounding, and no array with the features of each edge. The
+extra ``pyg`` of the package brings PyTorch Geometric.
 """
 
 from __future__ import annotations

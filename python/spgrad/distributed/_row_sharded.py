@@ -135,8 +135,8 @@ class RowSharded:
         tensor([2., 3., 4.])
 
         Args:
-            A: Sparse CSR tensor of shape ``(n, m)``, on rank ``src``; None on the others. Its
-                values are not looked at. It is kept for :meth:`local`.
+            A: Sparse CSR tensor of shape ``(n, m)``, on rank ``src``; None on the others.
+                Only the positions matter. It is kept for :meth:`local`.
             src: The rank in the mesh that has it.
             mesh: As :meth:`from_local` takes it.
             permutation: On rank ``src``: int64 of shape ``(n,)``, for n = m. Row and column i of
