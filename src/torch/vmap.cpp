@@ -272,14 +272,16 @@ struct Vmap {
   static std::tuple<Tensor, Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
                                         const Tensor& values, const Tensor& B, bool greatest) {
     check_mm_extremum(s, values, B, Checks::shapes);
-    const Level level;
     const Size size = product_size(s, values, B, s.rows());
-    const Tensors results = multiply_items(
-        level, s, {{values, false}, {B, true}}, {{size, /*dense=*/true}, {size, /*dense=*/true}},
-        [&](const auto& a, const Tensors& x) {
-          auto [extrema, winners] = call<MmExtremum>(a, x[0], x[1], greatest);
-          return Tensors{std::move(extrema), std::move(winners)};
-        });
+    const auto find = [&](const auto& a, const Tensors& x) {
+      auto [extrema, winners] = call<MmExtremum>(a, x[0], x[1], greatest);
+      return Tensors{std::move(extrema), std::move(winners)};
+    };
+    const Tensors results = [&] {
+      const Level level;
+      return multiply_items(level, s, {{values, false}, {B, true}},
+                            {{size, /*dense=*/true}, {size, /*dense=*/true}}, find);
+    }();
     return {results[0], results[1].to(at::kInt)};  // those of no items have another dtype
   }
 

@@ -139,7 +139,8 @@ class Operators:
     def arguments(self, name, *operands):
         """Return all arguments of an operator: the structure, the operands and sizes."""
         if self.form == "coo":
-            at = 0 if name.endswith("sddmm") else 1  # size comes after indices and, where given, values
+            # size comes after indices and, where given, values
+            at = 0 if name.endswith("sddmm") else 1
             return (*self.structure, *operands[:at], self.size, *operands[at:])
         if self.form == "csr" and name.endswith("mm_transposed"):
             return (*self.structure, operands[0], self.size[-1], *operands[1:])

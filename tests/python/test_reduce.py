@@ -73,7 +73,10 @@ def reduced(A, values, B, reduce):
             results.append(of_row.sum(0) / len(members))
         else:
             winners = [first_best(of_row[:, c].tolist(), reduce) for c in range(B.shape[-1])]
-            results.append(of_row[winners, range(B.shape[-1])])
+            # Alone: zero gradients of other messages, times infinity, would be NaN.
+            chosen = members[winners]
+            from_B = B[item[chosen], column[chosen], range(B.shape[-1])]
+            results.append(values.flatten()[chosen] * from_B)
     return torch.stack(results).reshape(*batch, rows, B.shape[-1])
 
 
@@ -262,7 +265,8 @@ def test_vmap_gives_what_each_item_gives(form, reduce):
         return with_gradients_of_func(multiply, values, B, G)
 
     ours = vmap(both, in_dims=(0, 1, 0))(values, B, G)
-    theirs = [with_gradients(multiply, v, b, g) for v, b, g in zip(values, B.mT.mT.unbind(1), G)]
+    items = zip(values, B.unbind(1), G, strict=True)
+    theirs = [with_gradients(multiply, *item) for item in items]
     for one, other in zip(ours, zip(*theirs, strict=True), strict=True):
         torch.testing.assert_close(one, torch.stack(other))
     shared = vmap(multiply, in_dims=(None, 1))(values[0], B)
@@ -348,7 +352,7 @@ def test_what_is_not_accepted_is_refused():
         with pytest.raises(ValueError, match=names):
             multiply(B, reduce="max")
     for reduce in ("amax", "amin"):
-        with pytest.raises(RuntimeError, match="must be real for .* but received ComplexDouble"):
+        with pytest.raises(RuntimeError, match=r"must be real for .* but received ComplexDouble"):
             spgrad.csr_mm(*structure, values + 0j, B + 0j, reduce=reduce)
     for reduce in REDUCTIONS:
         with pytest.raises(RuntimeError, match="values and B must have the same dtype"):
