@@ -44,8 +44,10 @@ Tensor mean(const Structure& s, const Tensor& values, const Tensor& B) {
   const auto widened = [&](const Tensor& operand) {
     return known ? operand.to(dtype).to(at::toOpMathType(dtype)) : operand;
   };
-  const Tensor sums = call<Mm>(s, widened(values), widened(B));
-  return sums.div(entries_of_rows(s, sums).clamp_min(1)).to(dtype);
+  Tensor sums = call<Mm>(s, widened(values), widened(B));
+  const Tensor entries =
+      entries_of_rows(s, sums).to(c10::toRealValueType(sums.scalar_type())).clamp_min(1);
+  return sums.div_(entries).to(dtype);  // in place, since new memory costs as much as a division
 }
 
 }  // namespace

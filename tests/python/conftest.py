@@ -36,6 +36,7 @@ OF_EVERY_BACKEND = {
     "test_pattern_buffer",
     "test_product",
     "test_properties",
+    "test_reduce",
     "test_sddmm",
     "test_softmax",
     "test_training",
