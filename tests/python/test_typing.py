@@ -21,6 +21,7 @@ import spgrad
 A = torch.eye(3).to_sparse_csr()
 B = torch.ones(3, 2)
 assert_type(spgrad.sparse_mm(A, B), torch.Tensor)
+assert_type(spgrad.sparse_mm(A, B, reduce="amax"), torch.Tensor)
 assert_type(spgrad.csr_mm(A.crow_indices(), A.col_indices(), A.values(), B), torch.Tensor)
 assert_type(spgrad.coo_mm(torch.zeros(2, 1), torch.ones(1), (3, 3), B), torch.Tensor)
 assert_type(spgrad.coo_mm(torch.zeros(2, 1), torch.ones(1), [3, 3], B), torch.Tensor)
@@ -64,7 +65,8 @@ product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = spgrad.sparse_mm
 WRONG = {
     "spgrad.sparse_mm(A)": "call-arg",
     "spgrad.sparse_mm(A, [[1.0]])": "arg-type",
-    "spgrad.sparse_mm(A, A, A)": "call-arg",
+    "spgrad.sparse_mm(A, A, A)": "arg-type",
+    'spgrad.sparse_mm(A, A, reduce="max")': "arg-type",
     "spgrad.csr_mm(A, A, A)": "call-arg",
     "spgrad.coo_mm(A, A, 3, A)": "arg-type",
     "spgrad.coo_mm(A, A, (3.0, 3), A)": "arg-type",
