@@ -83,9 +83,11 @@ demo-distributed: install
 
 bench: install
 	$(bin)/python -m benchmarks.operator $(if $(MATRIX),--matrix "$(MATRIX)")
+	$(if $(MATRIX),,$(bin)/python -m benchmarks.least_squares)
 
 bench-quick: install
 	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
+	$(if $(MATRIX),,$(bin)/python -m benchmarks.least_squares --quick)
 
 bench-distributed: install
 	$(bin)/python -m benchmarks.distributed

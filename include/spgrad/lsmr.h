@@ -81,4 +81,25 @@ template <class Real>
 Status lsmr(const LinearMap<Real>& a, const Real* b, Real* x, int64_t p, const LsmrOptions& options,
             std::span<LsmrReport> reports, const Threads& threads = {});
 
+/// Solves A x = b for `b` in the range of A, with x of least norm, and Aᴴ y = x with y of least
+/// norm: x = A⁺ b and y = A⁺ᴴ x, by one iteration.
+///
+///     double y[2];
+///     std::vector<spgrad::kernels::LsmrReport> of_y(1);
+///     const auto both =
+///         spgrad::kernels::craig<double>(map, b, x, y, 1, {1e-12, 10, {}}, reports, of_y);
+///     assert(both == spgrad::kernels::Status::done);
+///     assert(std::abs(y[0] - 0.12) < 1e-12);
+///
+/// `y` is (items, rows, p). A column whose b is not in the range ends as Ending::least_squares, and
+/// has neither x nor y: lsmr finds its x. It allocates four vectors of the larger side for each
+/// column; all else is as for lsmr.
+///
+/// Method: CRAIG (C. Paige, "Bidiagonalization of matrices and solution of linear equations", SIAM
+/// J. Numer. Anal. 11 (1974)), which ends where LSQR would that b is not in the range.
+template <class Real>
+Status craig(const LinearMap<Real>& a, const Real* b, Real* x, Real* y, int64_t p,
+             const LsmrOptions& options, std::span<LsmrReport> reports,
+             std::span<LsmrReport> reports_of_y, const Threads& threads = {});
+
 }  // namespace spgrad::kernels

@@ -1,6 +1,7 @@
 #include "malformed.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/ops/aminmax.h>
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 
@@ -97,7 +98,16 @@ void report_malformed(const CooStructure& s) {
 }
 
 // They were checked when the pattern was made, and the kernels check those that they use once more.
-void check_indices(const PatternStructure&) {}
+// Who reads values by the positions alone has no kernel that does.
+void check_indices(const PatternStructure& s) {
+  for (const at::Tensor& entries : {s.row_entries, s.column_entries}) {
+    if (entries.dim() == 1 || entries.size(0) == 0) continue;
+    const auto [least, greatest] = at::aminmax(entries.select(1, 1));
+    if (least.item<int64_t>() < 0 || greatest.item<int64_t>() >= entries.size(0)) {
+      report_malformed(s);
+    }
+  }
+}
 
 void report_malformed(const PatternStructure&) {
   report_malformed({Rule::pattern, -1, 0, 0, 0, 0});

@@ -56,5 +56,6 @@ template struct Operator<PatternStructure, SelectedMmTransposed>;
 template struct Operator<PatternStructure, SelectedSddmm>;
 template struct Operator<PatternStructure, Indices>;
 template struct Operator<PatternStructure, PinvMm>;
+template struct Operator<PatternStructure, PinvWithMultipliers>;
 
 }  // namespace spgrad

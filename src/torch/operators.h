@@ -113,6 +113,15 @@ struct PinvMm {  // values, B, tolerance, most iterations
   static constexpr int columns_operand = kNone;
 };
 
+// Of patterns only, and without gradients: A⁺ B and its multipliers A⁺ᴴ A⁺ B, in one iteration.
+struct PinvWithMultipliers {  // values, B, tolerance, most iterations
+  static constexpr const char* name = "pinv_with_multipliers";
+  using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, double, int64_t>;
+  static constexpr int columns_operand = kNone;
+};
+
 // Of CSR and COO only: the four tensors of a PatternStructure.
 using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 struct MakePattern {

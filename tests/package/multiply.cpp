@@ -101,6 +101,12 @@ void solve() {
   const auto status = spgrad::kernels::lsmr<double>(map, b, x, 1, {1e-12, 10, {}}, reports);
   assert(status == spgrad::kernels::Status::done);
   assert(std::abs(x[0] - 1) < 1e-12);
+
+  double y[2];
+  std::vector<spgrad::kernels::LsmrReport> of_y(1);
+  const auto both = spgrad::kernels::craig<double>(map, b, x, y, 1, {1e-12, 10, {}}, reports, of_y);
+  assert(both == spgrad::kernels::Status::done);
+  assert(std::abs(y[0] - 0.12) < 1e-12);
 }
 
 }  // namespace

@@ -301,11 +301,15 @@ def test_same_bits_on_any_number_of_threads():
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            results.append(spgrad.sparse_lstsq(A, B, damp=0.1, tol=1e-10))
+            leaf = A.detach().requires_grad_()
+            x = spgrad.sparse_lstsq(leaf, B, damp=0.1, tol=1e-10)
+            x.square().sum().backward()
+            results.append((x, leaf.grad.values()))
     finally:
         torch.set_num_threads(threads)
-    assert results[0].equal(results[1])
-    assert results[0].equal(results[2])
+    for x, grad in results[1:]:
+        assert x.equal(results[0][0])
+        assert grad.equal(results[0][1])
 
 
 def test_reports_forward_and_backward():
@@ -322,6 +326,25 @@ def test_reports_forward_and_backward():
     assert [bool(solved.converged) for solved in report.backward] == [True, True]
     assert leaf.grad is not None
     assert "converged=True" in repr(report)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_gradient_within_the_range_takes_one_iteration_for_two_solves(reached):
+    D = matrix(12, 7, 4)
+    B, G = right_side(12, 2), right_side(7, 2, seed=3)
+    if reached:
+        G = D.T @ right_side(12, 2, seed=4)
+    leaf, (row, column), solve = solver(D, "pattern")
+    x, report = solve(B, return_report=True)
+    x.backward(G)
+    _, dA, _ = gradients(D, B, G)
+    assert_close(leaf.grad, dA[row, column], 1e-10)
+    reasons = [solved.reason.tolist() for solved in report.backward]
+    assert reasons == ([[0, 0], [0, 0]] if reached else [[1, 1], [0, 0], [0, 0]])
+    if reached:
+        w, z = report.backward
+        assert w.iterations.equal(z.iterations)
+        assert (z.residual_norm < 1e-12).all()
 
 
 def test_what_did_not_converge_is_told():

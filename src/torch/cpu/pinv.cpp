@@ -1,6 +1,5 @@
 // A⁺ B on CPU: the products of a pattern, handed to the iteration.
 #include <ATen/Dispatch.h>
-#include <ATen/ops/aminmax.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -43,14 +42,7 @@ struct InOrder {
     PatternStructure structure = s;
     if (s.row_entries.dim() == 2) {
       structure.row_entries = s.row_entries.select(1, 0).contiguous();
-      const Tensor positions = s.row_entries.select(1, 1).contiguous();
-      if (positions.numel() > 0) {
-        const auto [least, greatest] = at::aminmax(positions);
-        if (least.item<int64_t>() < 0 || greatest.item<int64_t>() >= given.numel()) {
-          report_malformed(s);
-        }
-      }
-      values = given.index_select(0, positions);
+      values = given.index_select(0, s.row_entries.select(1, 1).contiguous());
     }
     grouped = group_by_row(structure);
   }
@@ -59,10 +51,36 @@ struct InOrder {
   GroupedByRow grouped;
 };
 
+void write(const std::vector<kernels::LsmrReport>& ends, const Tensor& reports) {
+  double* field = reports.mutable_data_ptr<double>();
+  for (const kernels::LsmrReport& end : ends) {
+    field[kIterations] = static_cast<double>(end.iterations);
+    field[kEnding] = static_cast<double>(end.ending);
+    field[kResidualNorm] = end.residual_norm;
+    field[kOptimality] = end.optimality;
+    field += kFields;
+  }
+}
+
 struct PinvOnCpu {
   static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet, const PatternStructure& s,
                                         const Tensor& values, const Tensor& B, double tolerance,
                                         int64_t most_iterations) {
+    auto [x, y, reports] = solve(s, values, B, tolerance, most_iterations, false);
+    return {std::move(x), std::move(reports)};
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor> run(PinvWithMultipliers, c10::DispatchKeySet,
+                                                const PatternStructure& s, const Tensor& values,
+                                                const Tensor& B, double tolerance,
+                                                int64_t most_iterations) {
+    return solve(s, values, B, tolerance, most_iterations, true);
+  }
+
+ private:
+  static std::tuple<Tensor, Tensor, Tensor> solve(const PatternStructure& s, const Tensor& values,
+                                                  const Tensor& B, double tolerance,
+                                                  int64_t most_iterations, bool with_multipliers) {
     check_pinv_mm(s, values, B, tolerance, most_iterations);
     check_indices(s);
     for (const auto& [tensor, name] : {std::pair(&values, "values"), std::pair(&B, "B")}) {
@@ -77,6 +95,8 @@ struct PinvOnCpu {
     const InOrder by_column(s.transposed(), v.is_complex() ? v.conj_physical() : v);
     const std::vector<c10::SymInt> size = dense_size(s, s.columns(), p);
     Tensor x = empty_large(C10_AS_INTARRAYREF_SLOW(size), B.scalar_type());
+    Tensor y;
+    if (with_multipliers) y = empty_large(B.sizes(), B.scalar_type());
     const Tensor reports = at::full({kSolves, extent.items, p, kFields},
                                     std::numeric_limits<double>::quiet_NaN(), at::kDouble);
     AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES(B.scalar_type(), "spgrad", [&] {
@@ -117,25 +137,27 @@ struct PinvOnCpu {
       map.multiply_adjoint = product(by_column, extent.columns, extent.rows);
       const kernels::LsmrOptions options{tolerance, most_iterations, Interrupt()};
       std::vector<kernels::LsmrReport> ends(static_cast<size_t>(extent.items * p));
+      std::vector<kernels::LsmrReport> ends_of_y(with_multipliers ? ends.size() : 0);
+      const auto* from = reinterpret_cast<const Real*>(b.const_data_ptr<scalar_t>());
+      auto* to = reinterpret_cast<Real*>(x.mutable_data_ptr<scalar_t>());
       const kernels::Status status =
-          kernels::lsmr<Real>(map, reinterpret_cast<const Real*>(b.const_data_ptr<scalar_t>()),
-                              reinterpret_cast<Real*>(x.mutable_data_ptr<scalar_t>()), p, options,
-                              ends, pytorch_threads());
+          with_multipliers
+              ? kernels::craig<Real>(map, from, to,
+                                     reinterpret_cast<Real*>(y.mutable_data_ptr<scalar_t>()), p,
+                                     options, ends, ends_of_y, pytorch_threads())
+              : kernels::lsmr<Real>(map, from, to, p, options, ends, pytorch_threads());
       if (status != kernels::Status::done) report_malformed(s);
-      double* field = reports[kForward].mutable_data_ptr<double>();
-      for (const kernels::LsmrReport& end : ends) {
-        field[kIterations] = static_cast<double>(end.iterations);
-        field[kEnding] = static_cast<double>(end.ending);
-        field[kResidualNorm] = end.residual_norm;
-        field[kOptimality] = end.optimality;
-        field += kFields;
-      }
+      write(ends, reports[kForward]);
+      if (with_multipliers) write(ends_of_y, reports[kMultipliers]);
     });
-    return {std::move(x), reports};
+    return {std::move(x), std::move(y), reports};
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_pinv<PinvOnCpu>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
+  register_pinv<PinvOnCpu>(m);
+  register_operation<PinvOnCpu, PinvWithMultipliers>(m, Types<PatternStructure>());
+}
 
 }  // namespace
 }  // namespace spgrad

@@ -36,10 +36,10 @@ bool has_numbers(const Tensor& tensor) {
 }
 
 // Whether all columns of a solve ended with a residual of 0, to the tolerance.
-bool compatible(const Tensor& reports) {
+bool compatible(const Tensor& reports, int64_t solve = kForward) {
   if (!has_numbers(reports)) return false;
   constexpr auto kCompatible = static_cast<double>(kernels::Ending::compatible);
-  return reports.select(0, kForward).select(-1, kEnding).eq(kCompatible).all().item<bool>();
+  return reports.select(0, solve).select(-1, kEnding).eq(kCompatible).all().item<bool>();
 }
 
 // Solves of this thread's backward passes that are under way.
@@ -84,15 +84,23 @@ class PinvMmBackward final : public Node {
     const PatternStructure transposed = s.transposed();
     const Tensor conjugate = values.conj_physical();
 
-    const auto [w, of_gradient] = solve(kGradient, transposed, conjugate, g);
+    // A term that is 0 here has derivatives that are not.
+    const bool all_terms = at::GradMode::is_enabled();
+    const bool needs_z = needs_values && (all_terms || !compatible(reports_));
+    // Where Aᴴ reaches g, as it does for full column rank, one iteration gives w and z.
+    Tensor w;
+    Tensor z;
+    Tensor of_gradient;
+    if (needs_z && !all_terms && has_numbers(g) && has_numbers(values) && s.rows() >= s.columns()) {
+      std::tie(w, z, of_gradient) = solve_for_both(transposed, conjugate, g);
+    }
+    if (!w.defined()) std::tie(w, of_gradient) = solve(kGradient, transposed, conjugate, g);
     if (task_should_compute_output(1)) result[1] = w;
     if (!needs_values) return result;
     Tensor gradient = call<Sddmm>(s, w, x.conj_physical()).neg();
-    // A term that is 0 here has derivatives that are not.
-    const bool all_terms = at::GradMode::is_enabled();
-    if (all_terms || !compatible(reports_)) {
+    if (needs_z) {
       const Tensor r = B.sub(call<Mm>(s, values, x));
-      const Tensor z = std::get<0>(solve(kOfGradient, s, values, w));
+      if (!z.defined()) z = std::get<0>(solve(kOfGradient, s, values, w));
       gradient = gradient.add(call<Sddmm>(s, r, z.conj_physical()));
     }
     if (all_terms || !compatible(of_gradient)) {
@@ -124,6 +132,17 @@ class PinvMmBackward final : public Node {
       reports_.select(0, which).copy_(reports.select(0, kForward));
     }
     return {std::move(x), std::move(reports)};
+  }
+
+  // w, z and the reports of w; nothing where Aᴴ does not reach g, or did not within the limit.
+  std::tuple<Tensor, Tensor, Tensor> solve_for_both(const PatternStructure& s, const Tensor& values,
+                                                    const Tensor& g) const {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto [w, z, reports] = call<PinvWithMultipliers>(s, values, g, tolerance_, most_iterations_);
+    if (!compatible(reports, kForward) || !compatible(reports, kMultipliers)) return {};
+    reports_.select(0, kGradient).copy_(reports.select(0, kForward));
+    reports_.select(0, kOfGradient).copy_(reports.select(0, kMultipliers));
+    return {std::move(w), std::move(z), std::move(reports)};
   }
 
   // Python judges the solves of the first backward pass by the reports. Nobody has those of nodes

@@ -21,6 +21,9 @@ enum Solve : int64_t {
   kSolves,
 };
 
+// Where the report of the multipliers y = A⁺ᴴ x is: beside that of x.
+inline constexpr int64_t kMultipliers = kForward + 1;
+
 enum Field : int64_t { kIterations, kEnding, kResidualNorm, kOptimality, kFields };
 
 // For the columns of B.

@@ -39,7 +39,9 @@ struct Problem {
     fill(a, items * rows * columns);
     fill(b, items * rows * p);
     x.resize(static_cast<size_t>(items * columns * p));
+    y.resize(b.size());
     reports.resize(static_cast<size_t>(items * p));
+    reports_of_y.resize(reports.size());
   }
 
   const Scalar& at(int64_t item, int64_t row, int64_t column) const {
@@ -98,6 +100,25 @@ struct Problem {
                       reinterpret_cast<Real*>(x.data()), p, options, reports, threads);
   }
 
+  Status solve_both(const LsmrOptions& options, const Threads& threads = {}) {
+    return craig<Real>(map(), reinterpret_cast<const Real*>(b.data()),
+                       reinterpret_cast<Real*>(x.data()), reinterpret_cast<Real*>(y.data()), p,
+                       options, reports, reports_of_y, threads);
+  }
+
+  // The largest element of Aᴴ y - x, computed anew.
+  double worst_multiplier() const {
+    std::vector<Scalar> product(x.size());
+    const Status status = map().multiply_adjoint(reinterpret_cast<const Real*>(y.data()),
+                                                 reinterpret_cast<Real*>(product.data()), p);
+    EXPECT_EQ(status, Status::done);
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      worst = std::max(worst, static_cast<double>(std::abs(product[i] - x[i])));
+    }
+    return worst;
+  }
+
   // The largest element of Aᴴ (b - A x), computed anew.
   double worst_gradient() const {
     double worst = 0;
@@ -122,8 +143,8 @@ struct Problem {
   }
 
   int64_t items, rows, columns, p;
-  std::vector<Scalar> a, b, x;
-  std::vector<LsmrReport> reports;
+  std::vector<Scalar> a, b, x, y;
+  std::vector<LsmrReport> reports, reports_of_y;
 };
 
 template <class Scalar>
@@ -145,6 +166,61 @@ TYPED_TEST(LsmrTest, TheNormalEquationsHold) {
       }
     }
   }
+}
+
+// With more columns than rows, every b is in the range.
+TYPED_TEST(LsmrTest, CraigSolvesForXAndItsMultipliers) {
+  using Real = decltype(std::abs(TypeParam()));
+  const double epsilon = std::numeric_limits<Real>::epsilon();
+  for (const int64_t p : {1, 3, 20}) {
+    Problem<TypeParam, Real> problem(2, 6, 17, p);
+    for (TypeParam& number : problem.a) number *= Real(1e5);
+    // Columns that end at once and after one iteration.
+    if (p > 1) {
+      for (size_t row = 0; row < 12; ++row) problem.b[row * static_cast<size_t>(p)] = 0;
+    }
+    ASSERT_EQ(problem.solve_both({20 * epsilon, 500, {}}), Status::done);
+    EXPECT_LE(problem.worst_gradient(), 1e9 * epsilon) << p;
+    EXPECT_LE(problem.worst_multiplier(), 1e-3 * epsilon) << p;
+    for (size_t i = 0; i < problem.reports.size(); ++i) {
+      EXPECT_EQ(problem.reports[i].ending, Ending::compatible);
+      EXPECT_LE(problem.reports[i].residual_norm, 1e4 * epsilon);
+      EXPECT_EQ(problem.reports_of_y[i].ending, Ending::compatible);
+      EXPECT_LE(problem.reports_of_y[i].residual_norm, 1e-3 * epsilon);
+    }
+    std::vector<TypeParam> same = problem.x;
+    ASSERT_EQ(problem.solve({20 * epsilon, 500, {}}), Status::done);
+    for (size_t i = 0; i < same.size(); ++i) {
+      EXPECT_LE(std::abs(same[i] - problem.x[i]), 1e-2 * epsilon) << p;
+    }
+  }
+}
+
+TEST(Lsmr, CraigSaysWhereBIsNotInTheRange) {
+  Problem<double, double> problem(1, 17, 6, 3);
+  for (size_t row = 0; row < 17; ++row) problem.b[3 * row + 1] = problem.a[6 * row + 2];
+  ASSERT_EQ(problem.solve_both({1e-13, 500, {}}), Status::done);
+  EXPECT_EQ(problem.reports[0].ending, Ending::least_squares);
+  EXPECT_EQ(problem.reports[1].ending, Ending::compatible);
+  EXPECT_EQ(problem.reports[2].ending, Ending::least_squares);
+  EXPECT_NEAR(problem.x[3 * 2 + 1], 1, 1e-12);
+  ASSERT_EQ(problem.solve_both({0, 2, {}}), Status::done);
+  EXPECT_EQ(problem.reports[0].ending, Ending::limit);
+  EXPECT_EQ(problem.reports_of_y[0].ending, Ending::limit);
+  EXPECT_EQ(problem.reports[0].iterations, 2);
+}
+
+TEST(Lsmr, ResultsOfCraigDoNotDependOnThreads) {
+  Problem<double, double> problem(1, 4, 9000, 9);
+  for (size_t i = 0; i < problem.b.size(); ++i) {
+    if (i % 9 < 4) problem.b[i] = 0;
+  }
+  Problem<double, double> other = problem;
+  ASSERT_EQ(problem.solve_both({1e-13, 50, {}}), Status::done);
+  ASSERT_EQ(other.solve_both({1e-13, 50, {}}, threads(3)), Status::done);
+  EXPECT_EQ(problem.x, other.x);
+  EXPECT_EQ(problem.y, other.y);
+  EXPECT_LE(problem.worst_multiplier(), 1e-12);
 }
 
 // Many rows, so that there are several blocks, and columns that end one after the other.

@@ -1,0 +1,1 @@
+"""Least squares beside other libraries: ``python -m benchmarks.least_squares``."""

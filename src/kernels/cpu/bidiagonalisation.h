@@ -1,0 +1,373 @@
+// What LSMR and CRAIG share: the bidiagonalisation of Golub and Kahan for many columns at once, the
+// sums over vectors, the columns that are dropped, and the residuals that are reported.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "partition.h"
+#include "spgrad/lsmr.h"
+
+namespace spgrad::kernels {
+
+// Numbers of a block, which is one task and one partial sum of each norm: 10 µs of work.
+inline constexpr int64_t kBlock = 1 << 14;
+// Numbers that a loop takes at once, at least: enough for its start to be cheap.
+inline constexpr int64_t kWidth = 64;
+// Columns that are done are dropped when at most these parts of four are left.
+inline constexpr int64_t kLeftOfFour = 3;
+
+inline double reciprocal(double number) { return number > 0 ? 1 / number : 0; }
+inline double ratio(double over, double under) { return under > 0 ? over / under : 0; }
+
+// The scalars of one column, in units in which |b| is 1 and the largest value of A too: so squares
+// do not overflow.
+struct ColumnState {
+  double norm_b = 0;  // in the caller's units
+  double norm_u = 0;  // of u as it is stored: u is divided by it where it is used
+  double alpha = 0;   // the norm of v as it is stored
+  // A lower bound of |A|, at least half of it once the iteration has found its direction.
+  double norm_a = 0;
+  bool done = false;
+  int64_t iterations = 0;
+  Ending ending = Ending::compatible;
+};
+
+// Loops over `count` numbers, of which number i belongs to lane i % width; coefficients and sums
+// are those of the lanes.
+
+template <class Real>
+void find_largest(const Real* x, int64_t count, int64_t width, Real* __restrict largest) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) largest[j] = std::max(largest[j], std::abs(x[i + j]));
+  }
+}
+
+// to = factor from, and the squares of it.
+template <class Real>
+void scale(const Real* __restrict from, Real* __restrict to, const Real* __restrict factor,
+           int64_t count, int64_t width, Real* __restrict sums) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const Real scaled = factor[j] * from[i + j];
+      to[i + j] = scaled;
+      sums[j] += scaled * scaled;
+    }
+  }
+}
+
+// to = new_factor from - old_factor to, and the squares of it.
+template <class Real>
+void combine(const Real* __restrict from, Real* __restrict to, const Real* __restrict new_factor,
+             const Real* __restrict old_factor, int64_t count, int64_t width,
+             Real* __restrict sums) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const Real sum = new_factor[j] * from[i + j] - old_factor[j] * to[i + j];
+      to[i + j] = sum;
+      sums[j] += sum * sum;
+    }
+  }
+}
+
+template <class Real, class Column>
+class Bidiagonalisation {
+ public:
+  Bidiagonalisation(const LinearMap<Real>& a, const Real* b, int64_t p, const LsmrOptions& options,
+                    const Threads& threads)
+      : a_(a), b_(b), p_(p), options_(options), threads_(threads), active_(p) {}
+
+ protected:
+  using Vector = std::unique_ptr<Real[]>;
+
+  // What the iteration adds up.
+  struct Solution {
+    int64_t rows = 0;
+    Real* result = nullptr;
+    Real* sum = nullptr;  // the result itself until columns are dropped
+    Vector own_sum = {};
+  };
+  // A vector of so many rows.
+  struct Held {
+    Vector& vector;
+    int64_t rows;
+  };
+
+  bool all_done() const {
+    return std::ranges::all_of(columns_, [](const Column& column) { return column.done; });
+  }
+
+  // Reals of a row, and how many of them a loop takes at once: whole rows.
+  int64_t lanes() const { return active_ * a_.parts; }
+  int64_t width() const { return lanes() * repeats(); }
+  int64_t repeats() const { return (kWidth + lanes() - 1) / lanes(); }
+
+  Vector vector(int64_t rows) const {
+    return std::make_unique_for_overwrite<Real[]>(static_cast<size_t>(a_.items * rows * lanes()));
+  }
+
+  size_t item_of(size_t column) const { return column / static_cast<size_t>(active_); }
+  double to_unit(size_t column) const { return reciprocal(a_.largest[item_of(column)]); }
+
+  // number(i) for column i of all items, for each lane of each item.
+  template <class Number>
+  std::vector<Real> coefficients(const Number& number) const {
+    std::vector<Real> result(static_cast<size_t>(a_.items * width()));
+    for (size_t lane = 0; lane < result.size(); ++lane) {
+      const int64_t item = static_cast<int64_t>(lane) / width();
+      const int64_t j = static_cast<int64_t>(lane) % lanes() / a_.parts;
+      result[lane] = static_cast<Real>(number(static_cast<size_t>(item * active_ + j)));
+    }
+    return result;
+  }
+
+  // Calls loop(first number, count, the item's first coefficient, sums of the lanes) for all blocks
+  // of the rows, and puts the sums together by fold(a, b), in the order of the blocks: one number
+  // for each column of each item.
+  template <class Loop, class Fold>
+  std::vector<double> for_blocks(int64_t rows, const Loop& loop, const Fold& fold) const {
+    const int64_t rows_of_block = std::max<int64_t>(kBlock / width(), 1) * repeats();
+    const int64_t blocks = (rows + rows_of_block - 1) / rows_of_block;
+    std::vector<double> partial(static_cast<size_t>(a_.items * blocks * active_));
+    const auto task = [&](int64_t number) {
+      const int64_t item = number / blocks;
+      const int64_t first = number % blocks * rows_of_block;
+      const int64_t last = std::min(first + rows_of_block, rows);
+      std::vector<Real> sums(static_cast<size_t>(width()));
+      loop((item * rows + first) * lanes(), (last - first) * lanes(), item * width(), sums.data());
+      double* const out = partial.data() + number * active_;
+      for (int64_t lane = 0; lane < width(); ++lane) {
+        double& sum = out[lane % lanes() / a_.parts];
+        sum = fold(sum, static_cast<double>(sums[static_cast<size_t>(lane)]));
+      }
+      return Status::done;
+    };
+    // A few blocks take less time than it takes to wake a thread.
+    [[maybe_unused]] const Status done =
+        run_tasks(a_.items * blocks, a_.items * blocks > 2 ? threads_ : Threads(), task);
+    std::vector<double> result(static_cast<size_t>(a_.items * active_));
+    for (size_t i = 0; i < partial.size(); ++i) {
+      const auto number = static_cast<int64_t>(i);
+      const int64_t item = number / (blocks * active_);
+      double& sum = result[static_cast<size_t>(item * active_ + number % active_)];
+      sum = fold(sum, partial[i]);
+    }
+    return result;
+  }
+
+  // The same for sums of squares: the norms.
+  template <class Loop>
+  std::vector<double> norms(int64_t rows, const Loop& loop) const {
+    std::vector<double> result = for_blocks(rows, loop, std::plus<>());
+    for (double& number : result) number = std::sqrt(number);
+    return result;
+  }
+
+  // to = factor from, for vectors of so many rows; returns the norms.
+  std::vector<double> scaled(int64_t rows, const Real* from, Real* to,
+                             const std::vector<Real>& factor) const {
+    return norms(rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+      scale(from + first, to + first, factor.data() + item, count, width(), sums);
+    });
+  }
+
+  // to = new_factor from - old_factor to; returns the norms.
+  std::vector<double> combined(int64_t rows, const Real* from, Real* to,
+                               const std::vector<Real>& new_factor,
+                               const std::vector<Real>& old_factor) const {
+    return norms(rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+      combine(from + first, to + first, new_factor.data() + item, old_factor.data() + item, count,
+              width(), sums);
+    });
+  }
+
+  // Zeros for the columns that there are.
+  Vector zeros(int64_t rows) const {
+    Vector result = vector(rows);
+    std::fill_n(result.get(), a_.items * rows * lanes(), Real(0));
+    return result;
+  }
+
+  Solution solution(int64_t rows, Real* result) const {
+    std::fill_n(result, a_.items * rows * lanes(), Real(0));
+    return {rows, result, result};
+  }
+
+  // u = b, v = Aᴴ u.
+  Status start() {
+    const auto columns = static_cast<size_t>(a_.items * p_);
+    columns_.resize(columns);
+    ended_.resize(columns);
+    original_.resize(static_cast<size_t>(p_));
+    std::iota(original_.begin(), original_.end(), int64_t{0});
+    u_ = vector(a_.rows);
+    v_ = vector(a_.columns);
+    product_ = vector(std::max(a_.rows, a_.columns));
+
+    const auto larger = [](double a, double b) { return std::max(a, b); };
+    const std::vector<double> largest = for_blocks(
+        a_.rows,
+        [&](int64_t first, int64_t count, int64_t, Real* sums) {
+          find_largest(b_ + first, count, width(), sums);
+        },
+        larger);
+    const std::vector<double> norm_u = scaled(
+        a_.rows, b_, u_.get(), coefficients([&](size_t i) { return reciprocal(largest[i]); }));
+    const Status status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    if (status != Status::done) return status;
+    const std::vector<double> alpha =
+        scaled(a_.columns, product_.get(), v_.get(),
+               coefficients([&](size_t i) { return reciprocal(norm_u[i]) * to_unit(i); }));
+    for (size_t i = 0; i < columns; ++i) {
+      Column& c = columns_[i];
+      c.norm_b = largest[i] * norm_u[i];
+      c.norm_u = norm_u[i];
+      c.start(alpha[i]);
+      if (c.norm_b == 0) {
+        c.end(Ending::compatible);
+      } else if (alpha[i] <= 4 * kEpsilon * a_.norm[item_of(i)] * to_unit(i)) {
+        c.end(Ending::least_squares);  // b is orthogonal to all columns, but for rounding
+      } else if (options_.most_iterations == 0) {
+        c.end(Ending::limit);
+      }
+    }
+    return Status::done;
+  }
+
+  // Takes out the columns that are done in all items, if they are many.
+  void drop_columns(std::initializer_list<Solution*> solutions,
+                    std::initializer_list<Held> vectors) {
+    std::vector<int64_t> kept;
+    for (int64_t j = 0; j < active_; ++j) {
+      bool done = true;
+      for (auto i = static_cast<size_t>(j); i < columns_.size();
+           i += static_cast<size_t>(active_)) {
+        done = done && columns_[i].done;
+      }
+      if (!done) kept.push_back(j);
+    }
+    const auto count = std::ssize(kept);
+    if (4 * count > kLeftOfFour * active_) return;
+    keep_results(solutions);
+    for (Solution* solution : solutions) {
+      if (!solution->own_sum) {
+        solution->own_sum = std::make_unique_for_overwrite<Real[]>(
+            static_cast<size_t>(a_.items * solution->rows * count * a_.parts));
+      }
+      gather(solution->sum, solution->own_sum.get(), solution->rows, kept);
+      solution->sum = solution->own_sum.get();
+    }
+    gather(u_.get(), u_.get(), a_.rows, kept);
+    gather(v_.get(), v_.get(), a_.columns, kept);
+    for (const Held& held : vectors) {
+      gather(held.vector.get(), held.vector.get(), held.rows, kept);
+    }
+    std::vector<Column> columns;
+    for (int64_t item = 0; item < a_.items; ++item) {
+      for (const int64_t j : kept) {
+        columns.push_back(columns_[static_cast<size_t>(item * active_ + j)]);
+      }
+    }
+    std::vector<int64_t> original;
+    for (const int64_t j : kept) original.push_back(original_[static_cast<size_t>(j)]);
+    columns_ = std::move(columns);
+    original_ = std::move(original);
+    active_ = count;
+  }
+
+  // The kept columns of a vector, side by side. The places may be the same: no number moves up.
+  void gather(const Real* from, Real* to, int64_t rows, const std::vector<int64_t>& kept) const {
+    for (int64_t row = 0; row < a_.items * rows; ++row) {
+      for (const int64_t j : kept) {
+        for (int64_t part = 0; part < a_.parts; ++part) {
+          *to++ = from[row * lanes() + j * a_.parts + part];
+        }
+      }
+    }
+  }
+
+  // Puts the solutions and the scalars of all columns where they belong in the result.
+  void keep_results(std::initializer_list<Solution*> solutions) {
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      const auto item = static_cast<int64_t>(item_of(i));
+      const int64_t j = original_[i % static_cast<size_t>(active_)];
+      ended_[static_cast<size_t>(item * p_ + j)] = columns_[i];
+    }
+    for (const Solution* solution : solutions) {
+      if (solution->sum == solution->result) continue;
+      for (int64_t row = 0; row < a_.items * solution->rows; ++row) {
+        for (int64_t lane = 0; lane < lanes(); ++lane) {
+          const int64_t j = original_[static_cast<size_t>(lane / a_.parts)];
+          solution->result[(row * p_ + j) * a_.parts + lane % a_.parts] =
+              solution->sum[row * lanes() + lane];
+        }
+      }
+    }
+  }
+
+  // Ends the iteration: all columns are there again.
+  void collect(std::initializer_list<Solution*> solutions) {
+    keep_results(solutions);
+    columns_ = std::move(ended_);
+    active_ = p_;
+    for (Solution* solution : solutions) solution->own_sum.reset();
+  }
+
+  // Reports the residual of the x that came out, in units in which |b| is 1. Overwrites u and v.
+  Status report(const Real* x, std::span<LsmrReport> reports) {
+    Status status = a_.multiply(x, product_.get(), active_);
+    if (status != Status::done) return status;
+    scaled(a_.rows, b_, u_.get(),
+           coefficients([&](size_t i) { return reciprocal(columns_[i].norm_b); }));
+    const std::vector<double> residual =  // -r / |b|
+        combined(a_.rows, product_.get(), u_.get(),
+                 coefficients([&](size_t i) { return to_unit(i); }),
+                 coefficients([](size_t) { return 1.0; }));
+    status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    if (status != Status::done) return status;
+    const std::vector<double> gradient = scaled(a_.columns, product_.get(), v_.get(),
+                                                coefficients([&](size_t i) { return to_unit(i); }));
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      const Column& c = columns_[i];
+      reports[i] = {c.iterations, c.ending, residual[i] * c.norm_b,
+                    ratio(gradient[i], norm_a(i) * residual[i])};
+    }
+    return Status::done;
+  }
+
+  // The Frobenius norm.
+  double norm_a(size_t column) const { return a_.norm[item_of(column)] * to_unit(column); }
+
+  // x = factor x, by way of another vector.
+  std::vector<double> rescale(int64_t rows, Real* x, Real* other,
+                              const std::vector<Real>& factor) const {
+    std::copy_n(x, a_.items * rows * lanes(), other);
+    return scaled(rows, other, x, factor);
+  }
+
+  static constexpr double kEpsilon = std::numeric_limits<Real>::epsilon();
+
+  const LinearMap<Real>& a_;
+  const Real* const b_;
+  const int64_t p_;
+  const LsmrOptions& options_;
+  const Threads& threads_;
+
+  int64_t active_;                 // columns that the vectors have
+  std::vector<int64_t> original_;  // their numbers in b
+  std::vector<Column> columns_;    // theirs, items first
+  std::vector<Column> ended_;      // of all columns of b
+  Vector u_, v_, product_;
+};
+
+}  // namespace spgrad::kernels

@@ -1,0 +1,218 @@
+#include "spgrad/lsmr.h"
+
+#include "bidiagonalisation.h"
+
+namespace spgrad::kernels {
+namespace {
+
+// x is the sum of zeta v / |v|. The rest are scalars of LSQR, which has no vectors here: it tells
+// how near to b a least-squares solution comes.
+struct Column : ColumnState {
+  double zeta = 0;
+  double norm_x = 0;
+  double residual = 1;
+  double rho_bar = 0;
+  double gradient = 0;  // |Aᴴ r| / |r| of the least-squares solution
+  // e = u / |u| - from_e e, so that v = Aᴴ e; then x += to_solution v, y += to_solution e.
+  double from_e = 0;
+  double to_solution = 0;
+
+  void start(double first_alpha) {
+    alpha = rho_bar = first_alpha;
+    zeta = reciprocal(alpha);
+    to_solution = ratio(zeta, alpha);
+  }
+
+  // Ends the column: its vectors become zeros, and x stays.
+  void end(Ending why) {
+    done = true;
+    ending = why;
+    from_e = to_solution = 0;
+  }
+
+  // One iteration, with the norms of the new u and v.
+  void advance(double beta, double next_alpha) {
+    ++iterations;
+    norm_a = std::max(norm_a, std::hypot(alpha, beta));
+    norm_x = std::hypot(norm_x, zeta);
+    residual = beta * std::abs(zeta);
+    const double c = ratio(rho_bar, std::hypot(rho_bar, beta));
+    gradient = next_alpha * std::abs(c);
+    rho_bar = c * next_alpha;
+    from_e = ratio(beta, alpha);
+    zeta *= -ratio(beta, next_alpha);
+    to_solution = ratio(zeta, next_alpha);
+    norm_u = beta;
+    alpha = next_alpha;
+  }
+
+  void judge(const LsmrOptions& options, double epsilon) {
+    const double tolerance = std::max(options.tolerance, epsilon);
+    if (residual <= tolerance * (norm_a * norm_x + 1)) {
+      end(Ending::compatible);
+    } else if (gradient <= tolerance * norm_a) {
+      end(Ending::least_squares);
+    } else if (iterations >= options.most_iterations) {
+      end(Ending::limit);
+    }
+  }
+};
+
+// The step of u, and those of e and y with u as it was; the squares of u.
+template <class Real>
+void step_of_rows(const Real* __restrict product, Real* __restrict u, Real* __restrict e,
+                  Real* __restrict y, const Real* __restrict from_product,
+                  const Real* __restrict from_u, const Real* __restrict to_e,
+                  const Real* __restrict from_e, const Real* __restrict to_y, int64_t count,
+                  int64_t width, Real* __restrict sums) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const Real before = u[i + j];
+      const Real direction = to_e[j] * before - from_e[j] * e[i + j];
+      const Real sum = from_product[j] * product[i + j] - from_u[j] * before;
+      e[i + j] = direction;
+      y[i + j] += to_y[j] * direction;
+      u[i + j] = sum;
+      sums[j] += sum * sum;
+    }
+  }
+}
+
+// The step of v, and that of x with v as it was; the squares of v.
+template <class Real>
+void step_of_columns(const Real* __restrict product, Real* __restrict v, Real* __restrict x,
+                     const Real* __restrict from_product, const Real* __restrict from_v,
+                     const Real* __restrict to_x, int64_t count, int64_t width,
+                     Real* __restrict sums) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const Real before = v[i + j];
+      const Real sum = from_product[j] * product[i + j] - from_v[j] * before;
+      x[i + j] += to_x[j] * before;
+      v[i + j] = sum;
+      sums[j] += sum * sum;
+    }
+  }
+}
+
+template <class Real>
+class Craig : Bidiagonalisation<Real, Column> {
+  using Base = Bidiagonalisation<Real, Column>;
+
+ public:
+  using Base::Base;
+
+  Status run(Real* x, Real* y, std::span<LsmrReport> reports, std::span<LsmrReport> reports_of_y) {
+    Status status = this->start();
+    if (status != Status::done) return status;
+    x_ = this->solution(a_.columns, x);
+    y_ = this->solution(a_.rows, y);
+    e_ = this->zeros(a_.rows);
+    while (status == Status::done && !this->all_done()) {
+      if (options_.between) options_.between();
+      this->drop_columns({&x_, &y_}, {{e_, a_.rows}});
+      status = iterate();
+    }
+    if (status != Status::done) return status;
+    this->collect({&x_, &y_});
+    status = this->report(x, reports);
+    return status == Status::done ? finish(x, y, reports_of_y) : status;
+  }
+
+ private:
+  // One iteration of all columns. The vectors of those that are done become zeros.
+  Status iterate() {
+    const auto column = [&](size_t i) -> const Column& { return columns_[i]; };
+    const auto left = [&](size_t i) { return columns_[i].done ? 0.0 : 1.0; };
+    const auto to_solution = coefficients([&](size_t i) { return column(i).to_solution; });
+    Status status = a_.multiply(v_.get(), product_.get(), active_);
+    if (status != Status::done) return status;
+    const auto from_av =
+        coefficients([&](size_t i) { return left(i) * reciprocal(column(i).alpha) * to_unit(i); });
+    const auto from_u = coefficients(
+        [&](size_t i) { return left(i) * column(i).alpha * reciprocal(column(i).norm_u); });
+    const auto to_e =
+        coefficients([&](size_t i) { return left(i) * reciprocal(column(i).norm_u); });
+    const auto from_e = coefficients([&](size_t i) { return column(i).from_e; });
+    const std::vector<double> beta =
+        norms(a_.rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+          step_of_rows(product_.get() + first, u_.get() + first, e_.get() + first, y_.sum + first,
+                       from_av.data() + item, from_u.data() + item, to_e.data() + item,
+                       from_e.data() + item, to_solution.data() + item, count, width(), sums);
+        });
+    status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    if (status != Status::done) return status;
+    const auto from_au =
+        coefficients([&](size_t i) { return left(i) * reciprocal(beta[i]) * to_unit(i); });
+    const auto from_v =
+        coefficients([&](size_t i) { return left(i) * beta[i] * reciprocal(column(i).alpha); });
+    const std::vector<double> alpha =
+        norms(a_.columns, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+          step_of_columns(product_.get() + first, v_.get() + first, x_.sum + first,
+                          from_au.data() + item, from_v.data() + item, to_solution.data() + item,
+                          count, width(), sums);
+        });
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      if (columns_[i].done) continue;
+      columns_[i].advance(beta[i], alpha[i]);
+      columns_[i].judge(options_, kEpsilon);
+    }
+    return Status::done;
+  }
+
+  // The residual of y, by which x = Aᴴ y is checked, and both in the caller's units.
+  Status finish(Real* x, Real* y, std::span<LsmrReport> reports) {
+    Status status = a_.multiply_adjoint(y, product_.get(), active_);
+    if (status != Status::done) return status;
+    const auto ones = coefficients([](size_t) { return 1.0; });
+    const auto units = coefficients([&](size_t i) { return to_unit(i); });
+    const std::vector<double> norm_x = scaled(a_.columns, x, v_.get(), ones);
+    const std::vector<double> residual =
+        this->combined(a_.columns, product_.get(), v_.get(), units, ones);
+    status = a_.multiply(v_.get(), product_.get(), active_);
+    if (status != Status::done) return status;
+    const std::vector<double> gradient = scaled(a_.rows, product_.get(), u_.get(), units);
+    const std::vector<double> norm_y = scaled(a_.rows, y, e_.get(), ones);
+    const double tolerance = std::max(options_.tolerance, 100 * kEpsilon);
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      const Column& c = columns_[i];
+      const bool holds = residual[i] <= tolerance * (this->norm_a(i) * norm_y[i] + norm_x[i]);
+      reports[i] = {c.iterations, holds ? c.ending : Ending::limit,
+                    residual[i] * c.norm_b * to_unit(i),
+                    ratio(gradient[i], this->norm_a(i) * residual[i])};
+    }
+    const auto scale_of_x = [&](size_t i) { return columns_[i].norm_b * to_unit(i); };
+    this->rescale(a_.columns, x, v_.get(), coefficients(scale_of_x));
+    this->rescale(a_.rows, y, e_.get(),
+                  coefficients([&](size_t i) { return scale_of_x(i) * to_unit(i); }));
+    return Status::done;
+  }
+
+  using Base::a_, Base::active_, Base::columns_, Base::options_, Base::u_, Base::v_, Base::product_;
+  using Base::coefficients, Base::norms, Base::scaled, Base::to_unit, Base::width;
+  using Base::kEpsilon;
+
+  typename Base::Solution x_, y_;
+  typename Base::Vector e_;
+};
+
+}  // namespace
+
+template <class Real>
+Status craig(const LinearMap<Real>& a, const Real* b, Real* x, Real* y, int64_t p,
+             const LsmrOptions& options, std::span<LsmrReport> reports,
+             std::span<LsmrReport> reports_of_y, const Threads& threads) {
+  if (a.items == 0 || p == 0) return Status::done;
+  return Craig<Real>(a, b, p, options, threads).run(x, y, reports, reports_of_y);
+}
+
+template Status craig(const LinearMap<float>&, const float*, float*, float*, int64_t,
+                      const LsmrOptions&, std::span<LsmrReport>, std::span<LsmrReport>,
+                      const Threads&);
+template Status craig(const LinearMap<double>&, const double*, double*, double*, int64_t,
+                      const LsmrOptions&, std::span<LsmrReport>, std::span<LsmrReport>,
+                      const Threads&);
+
+}  // namespace spgrad::kernels
