@@ -178,11 +178,10 @@ Solved pattern_lstsq(const Tensor& row_offsets, const Tensor& row_entries,
                {damp, x0, tol, maxiter, scale});
 }
 
-// The least squares of a structure by a pattern that is made for it.
+// The least squares of a structure that was checked, by a pattern that is made for it.
 template <class Structure>
 Solved solve_once(const Structure& structure, std::vector<c10::SymInt> size, const Tensor& values,
                   const Tensor& B, const Options& options) {
-  check_structure(structure);
   TORCH_CHECK_VALUE(values.sym_sizes() == structure.values_size(),
                     "values must have one element for each entry, shape ", structure.values_size(),
                     ", but received ", values.sym_sizes());
@@ -207,8 +206,9 @@ Solved coo_lstsq(const Tensor& indices, const Tensor& values, c10::SymIntArrayRe
                  const Tensor& B, const optional<Tensor>& damp, const optional<Tensor>& x0,
                  optional<double> tol, optional<int64_t> maxiter,
                  optional<std::string_view> scale) {
-  return solve_once(CooStructure(indices, size), size.vec(), values, B,
-                    {damp, x0, tol, maxiter, scale});
+  const CooStructure s(indices, size);
+  check_structure(s);
+  return solve_once(s, size.vec(), values, B, {damp, x0, tol, maxiter, scale});
 }
 
 Solved sparse_lstsq_composite(const Tensor& A, const Tensor& B, const optional<Tensor>& damp,
