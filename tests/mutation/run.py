@@ -93,6 +93,7 @@ def loader(name: str) -> tuple[Stage, ...]:
 STAGES = {
     "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/cpu/extremum.cpp": (Stage(("/spgrad_kernels.dir/extremum.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/number.h": (COMPLEX, *HALVES),
     "src/kernels/cpu/partition.h": (
         Stage(("/spgrad_kernels.dir/products.cpp.o", "/partition_test.cpp.o"), KERNEL_TESTS),
@@ -100,6 +101,7 @@ STAGES = {
     "src/kernels/cpu/products.cpp": (Stage(("/spgrad_kernels.dir/products.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/rows.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/sddmm.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/selected.cpp": (Stage(("/spgrad_kernels.dir/selected.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/spmm.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/structure.cpp": (Stage(("/structure.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/sums.h": (COMPLEX, FLOAT),
