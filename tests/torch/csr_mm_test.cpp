@@ -45,6 +45,25 @@ TEST_F(CsrMm, TakesVectorsAndLeadingDimensions) {
             at::IntArrayRef({5, 2, 4}));
 }
 
+// Of messages 1, 200, and 30, 400.
+TEST_F(CsrMm, ReducesMessages) {
+  const auto expect = [](const at::Tensor& C, double first, double second) {
+    EXPECT_TRUE(at::equal(C, at::tensor({first, second}, at::kDouble).view({2, 1})));
+  };
+  expect(csr_mm(crow, col, values, B, std::nullopt, "mean"), 100.5, 215);
+  expect(csr_mm(crow, col, values, B, 3, "amin"), 1, 30);
+  const at::Tensor indices = at::stack({longs({0, 0, 1, 1}), col});
+  expect(coo_mm(indices, values, {2, 3}, B, "amax"), 200, 400);
+  const at::Tensor A = at::sparse_coo_tensor(indices, values, {2, 3}).requires_grad_();
+  const at::Tensor C = sparse_mm(A, B, "amax");
+  expect(C, 200, 400);
+  C.sum().backward();
+  EXPECT_TRUE(at::equal(A.grad()._values(), at::tensor({0.0, 100.0, 0.0, 100.0}, at::kDouble)));
+  expect(Pattern(A).mm(values, B, "amin"), 1, 30);
+  EXPECT_THAT(error_of<c10::ValueError>([&] { csr_mm(crow, col, values, B, 3, "max"); }),
+              testing::HasSubstr("reduce must be 'sum', 'mean', 'amax' or 'amin'"));
+}
+
 TEST_F(CsrMm, TakesColumnsOfARowInAnyOrderAndRepeated) {
   col = longs({2, 0, 1, 1});
   EXPECT_TRUE(
