@@ -61,6 +61,8 @@ LAYERS = {
     "gcn, no norm": ("GCNConv", {"normalize": False}),
     "sage": ("SAGEConv", {}),
     "sage, sum": ("SAGEConv", {"aggr": "sum", "normalize": True, "project": True}),
+    "sage, max": ("SAGEConv", {"aggr": "max"}),
+    "sage, min": ("SAGEConv", {"aggr": "min", "root_weight": False}),
     "gat": ("GATConv", {}),
     "gat, heads": ("GATConv", {"heads": 3, "residual": True}),
     "gat, mean": ("GATConv", {"heads": 2, "concat": False, "bias": False}),

@@ -119,7 +119,8 @@ def _axis(axis: int) -> _Value:
 
 
 def _zeros(shape: _Value, like: _Value) -> _Value:
-    return op.Expand(op.CastLike(op.Constant(value_float=0.0), like), shape)
+    zero: _Value = op.Constant(value_float=0.0)
+    return op.Expand(op.CastLike(zero, like), shape)
 
 
 def _rows_of(offsets: _Value, count: _Value) -> _Value:

@@ -24,10 +24,14 @@ from spgrad._pattern import Pattern
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spgrad._products import Reduce
+
 __all__ = ["GATConv", "GCNConv", "SAGEConv"]
 
 _Features = Tensor | tuple[Tensor, Tensor | None]
 _Size = tuple[int, int] | None
+# Others are sums: a mean is one with other values.
+_REDUCTIONS: dict[str, Reduce] = {"max": "amax", "min": "amin"}
 
 
 @dataclass(frozen=True)
@@ -201,8 +205,9 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
 
     Args:
         args: Those of ``torch_geometric.nn.SAGEConv``.
-        kwargs: Those of ``torch_geometric.nn.SAGEConv``; ``aggr`` is ``"mean"``, ``"add"`` or
-            ``"sum"``, and ``flow`` must stay as it is.
+        kwargs: Those of ``torch_geometric.nn.SAGEConv``; ``aggr`` is ``"mean"``, ``"add"``,
+            ``"sum"``, ``"max"`` or ``"min"``, and ``flow`` must stay as it is. Of equal numbers
+            the first has the gradient of the greatest, where PyTorch Geometric shares it out.
 
     Shapes:
         ``x`` of ``(nodes, in_channels)``, or a pair of ``(sources, in_channels[0])`` and
@@ -219,10 +224,10 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
 
     """
 
-    _aggregations = ("mean", "add", "sum")
+    _aggregations = ("mean", "add", "sum", "max", "min")
 
     def propagate(self, edge_index: Tensor, size: _Size = None, **kwargs: Any) -> Tensor:
-        """Sum or average over the neighbours, as PyTorch Geometric itself while it explains."""
+        """Aggregate over the neighbours, as PyTorch Geometric itself while it explains."""
         if self.explain:
             explained: Tensor = super().propagate(edge_index, size=size, **kwargs)
             return explained
@@ -230,7 +235,7 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
         graph = _graph_of(edge_index, *_sizes(x, size), loops=False)
         name, dtype = f"SAGEConv, {self.aggr}", x[0].dtype
         values = graph.remembered(name, dtype, lambda: self._values(graph, dtype))
-        out: Tensor = graph.pattern.mm(values, x[0])
+        out: Tensor = graph.pattern.mm(values, x[0], reduce=_REDUCTIONS.get(self.aggr, "sum"))
         return out
 
     def _values(self, graph: _Graph, dtype: torch.dtype) -> Tensor:
