@@ -107,7 +107,7 @@ TEST_F(Determinism, HoldsForBatches) {
 class DeterminismOfCallers : public Determinism {
  protected:
   static constexpr int kThreads = 4;
-  static constexpr int kCalls = 6;  // each matrix twice
+  static constexpr int kCalls = 8;  // two for each thread
 
   void SetUp() override {
     Determinism::SetUp();
