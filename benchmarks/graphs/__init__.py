@@ -1,0 +1,1 @@
+"""What graph networks compute round a product, beside what others offer for the same."""
