@@ -87,7 +87,8 @@ def _vector(pattern: spgrad.Pattern, values: Tensor, b: Tensor) -> Row:
 
 
 def _reduction(graph: Problem, reduce: Reduce) -> Row:
-    A = csr_tensor(graph, torch.int32).requires_grad_()
+    # With int32, PyTorch's gradient of B is wrong (2.15): it multiplies rows by columns in them.
+    A = csr_tensor(graph, torch.int64).requires_grad_()
     B = graph.B.clone().requires_grad_()
     values = graph.values.clone().requires_grad_()
     targets, sources = graph.row_indices(), graph.col_indices
