@@ -45,7 +45,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
     graph = rmat(scale, draws, 2 * COLUMNS).to(torch.float32)
     for reduce in REDUCTIONS:
         yield _reduction(graph, reduce)
-    yield _sampled_product(graph)
+    yield from _sampled_products(graph)
     yield _softmax(graph)
 
 
@@ -109,17 +109,22 @@ def _reduction(graph: Problem, reduce: Reduce) -> Row:
     )
 
 
-def _sampled_product(graph: Problem) -> Row:
+def _sampled_products(graph: Problem) -> Iterator[Row]:
     A = csr_tensor(graph, torch.int32)
-    return Row(
-        f"sddmm, graph, p = {graph.columns}, forward",
-        forward(lambda: spgrad.sddmm(A, graph.G, graph.B)),
-        {
-            "torch.sparse.sampled_addmm": forward(
-                lambda: torch.sparse.sampled_addmm(A, graph.G, graph.B.mT, beta=0)
-            )
-        },
-    )
+    X, Y = (operand.clone().requires_grad_() for operand in (graph.G, graph.B))
+    name = f"sddmm, graph, p = {graph.columns}"
+
+    def ours() -> Tensor:
+        return spgrad.sddmm(A, X, Y).values()
+
+    def theirs() -> Tensor:
+        products: Tensor = torch.sparse.sampled_addmm(A, X, Y.mT, beta=0)
+        return products.values()
+
+    other = "torch.sparse.sampled_addmm"
+    yield Row(f"{name}, forward", forward(ours), {other: forward(theirs)})
+    both = (forward_and_backward(function, (X, Y)) for function in (ours, theirs))
+    yield Row(name, next(both), {other: next(both)})
 
 
 def _softmax(graph: Problem) -> Row:
