@@ -36,9 +36,10 @@ def rows(*, quick: bool) -> Iterator[Row]:
     col_indices = torch.randint(n, (10 * n,), generator=generator, dtype=torch.int32)
     crow_indices = 10 * torch.arange(n + 1, dtype=torch.int32)
     pattern = spgrad.Pattern.from_csr(crow_indices, col_indices, (n, n))
-    yield _heads(pattern, leaf(HEADS, pattern.nnz), leaf(HEADS, n, COLUMNS))
+    heads = leaf(HEADS, pattern.nnz), leaf(HEADS, n, COLUMNS)
+    yield _of_items(f"{HEADS} heads", pattern, *heads)
     values = leaf(pattern.nnz)
-    yield _batch(pattern, values, leaf(ITEMS, n, COLUMNS))
+    yield _of_items(f"one matrix, {ITEMS} B", pattern, values, leaf(ITEMS, n, COLUMNS))
     yield _vector(pattern, values, leaf(n))
 
     scale, draws = (9, 5_000) if quick else (17, 1_250_000)
@@ -49,27 +50,18 @@ def rows(*, quick: bool) -> Iterator[Row]:
     yield _softmax(graph)
 
 
-def _heads(pattern: spgrad.Pattern, values: Tensor, B: Tensor) -> Row:
+def _of_items(name: str, pattern: spgrad.Pattern, values: Tensor, B: Tensor) -> Row:
+    """Make a row of one product with leading dimensions, beside a call for each item."""
+
     def by_calls() -> Tensor:
-        return torch.stack([pattern.mm(*head) for head in zip(values, B, strict=True)])
+        items = zip(values.expand(len(B), -1), B, strict=True)
+        return torch.stack([pattern.mm(*item) for item in items])
 
     leaves = (values, B)
     return Row(
-        f"{HEADS} heads, p = {COLUMNS}",
+        f"{name}, p = {COLUMNS}",
         forward_and_backward(lambda: pattern.mm(values, B), leaves),
-        {f"{HEADS} calls": forward_and_backward(by_calls, leaves)},
-    )
-
-
-def _batch(pattern: spgrad.Pattern, values: Tensor, B: Tensor) -> Row:
-    def by_calls() -> Tensor:
-        return torch.stack([pattern.mm(values, item) for item in B])
-
-    leaves = (values, B)
-    return Row(
-        f"one matrix, {ITEMS} B, p = {COLUMNS}",
-        forward_and_backward(lambda: pattern.mm(values, B), leaves),
-        {f"{ITEMS} calls": forward_and_backward(by_calls, leaves)},
+        {f"{len(B)} calls": forward_and_backward(by_calls, leaves)},
     )
 
 

@@ -3,8 +3,8 @@
 ///
 ///     extremum                  C_rc = max_k v_k X_kc           and which entry it is: w_rc
 ///     selected_spmm             C_rc = v_k X_kc                 for the one entry k = w_rc
-///     selected_spmm_transposed  D_jc = Σ v_k X_rc               over the r whose w_rc is in column
-///     j selected_sddmm            d_k  = Σ X_rc Y_kc              over the c whose w_rc is k
+///     selected_spmm_transposed  D_jc = Σ v_k X_rc               over the r with w_rc in column j
+///     selected_sddmm            d_k  = Σ X_rc Y_kc              over the c whose w_rc is k
 ///
 /// The last three are the derivatives of one form, so that they are the gradients of extremum and
 /// of each other. Views, dtypes and trust are those of kernels.h, without complex numbers; results

@@ -201,12 +201,10 @@ void check_no_dense_dimensions(const at::Tensor& A, const char* name) {
   if (count < 0) {  // a compressed tensor: COO counts its dense dimensions
     const auto& values = at::sparse_csr::get_sparse_csr_impl(A)->values();
     TORCH_CHECK_VALUE(
-        false, name,
-        " must have values of shape (b, nnz) for a batch of matrices, but "
-        "received ",
+        false, name, " must have values of shape (b, nnz) for a batch of matrices, but received ",
         values.sym_sizes(), " for size ", A.sym_sizes(),
-        ", as PyTorch's in-place addition leaves a batch of CSR matrices, in a step of "
-        "SGD too; train the values of csr_mm or of a Pattern");
+        ", as PyTorch's in-place addition leaves a batch of CSR matrices, in a step of SGD too; "
+        "train the values of csr_mm or of a Pattern");
   }
   TORCH_CHECK_VALUE(count == 0, name,
                     " must have only sparse dimensions, but received a hybrid tensor with ", count,

@@ -133,9 +133,8 @@ TORCH_LIBRARY(spgrad, m) {
   // x, y = A⁺ᴴ x and the reports of both, where A reaches B: for the node of the above, on CPU.
   m.def(
       "pattern_pinv_with_multipliers(Tensor row_offsets, Tensor row_entries, Tensor "
-      "column_offsets, "
-      "Tensor column_entries, SymInt[] size, Tensor values, Tensor B, float tolerance, int "
-      "most_iterations) -> (Tensor, Tensor, Tensor)");
+      "column_offsets, Tensor column_entries, SymInt[] size, Tensor values, Tensor B, float "
+      "tolerance, int most_iterations) -> (Tensor, Tensor, Tensor)");
   m.def(
       "pattern_lstsq(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor? damp=None, Tensor? x0=None, "

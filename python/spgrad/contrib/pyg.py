@@ -240,7 +240,7 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
 
     def _values(self, graph: _Graph, dtype: torch.dtype) -> Tensor:
         values = torch.ones_like(graph.target, dtype=dtype)
-        if self.aggr == "mean":
+        if self.aggr == "mean":  # once for a graph, where reduce="mean" would divide in each step
             values /= graph.target.bincount()[graph.target]
         return values
 
