@@ -28,7 +28,7 @@
 
 #include "kernel_table.h"
 #include "spgrad/isa.h"
-#include "spgrad/kernels.h"
+#include "spgrad/products.h"
 
 // The kernels of each instruction set, as the library has them and without their checks.
 #define SPGRAD_KERNELS(name)                   \
@@ -248,6 +248,28 @@ void transpose(benchmark::State& state) {
   set_rates(state, a);
 }
 BENCHMARK(transpose)->DenseRange(0, 3)->Unit(benchmark::kMillisecond);
+
+// Both gradients by the rows of A, whatever chunks_by_rows says: compare with transpose and
+// backward where its constants are to be found anew.
+void backward_by_rows(benchmark::State& state) {
+  const Matrix& a = matrix(state.range(0));
+  const int64_t p = state.range(1);
+  Dense x(static_cast<size_t>(a.rows * p), 1.0F);
+  Dense out(x.size());
+  Dense out_values(a.values.size());
+  Dense workspace(std::max(a.values.size(), 8 * static_cast<size_t>(a.rows)) * 16);
+  for (auto _ : state) {
+    const bool done = spgrad::kernels::backward_by_rows<float>(
+        a.csr(), state.range(2), a.values.data(), {x.data(), 0, p}, {x.data(), 0, p},
+        {out.data(), 0, p}, out_values.data(), p, workspace);
+    if (!done) state.SkipWithError("malformed");
+  }
+  set_rates(state, a);
+}
+BENCHMARK(backward_by_rows)
+    ->ArgNames({"matrix", "p", "chunks"})
+    ->ArgsProduct({{0, 1, 2, 3}, {1, 2, 3, 4, 8, 16}, {8, 32}})
+    ->Unit(benchmark::kMillisecond);
 
 void compress_rows(benchmark::State& state) {
   const Matrix& a = matrix(state.range(0));

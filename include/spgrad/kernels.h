@@ -200,6 +200,11 @@ struct CoordinateView {
 /// one row of p partial sums for each block is no memory worth counting.
 inline constexpr int64_t kLongRow = 4096;
 
+/// The widest rows of B that products with Aᵀ by the rows of A take, in bytes of their sums
+/// (products.h). The sums are read and written for each entry, and those of wider rows do not stay
+/// in the nearest caches.
+inline constexpr int64_t kMostBytesByRows = 64;
+
 /// A block of a long row: entries [first_entry, last_entry) of row `row` of the batch, at most
 /// kLongRow of them.
 struct RowBlock {

@@ -85,7 +85,64 @@ Status backward(const CompressedView<Index, MovedEntry<Index>>& a, std::span<con
                 DenseView<Scalar> out, Accumulator<Scalar>* out_values, int64_t p,
                 const Threads& threads = {});
 
-/// The same where no blocks are at hand: they are looked for first.
+/// Into how many chunks of rows backward_by_rows and spmm_transposed cut a product of `p` columns,
+/// or 0 where it is faster to transpose A first.
+///
+///     const int64_t chunks = spgrad::kernels::chunks_by_rows<float>(a, 1);
+///
+/// They pay for few columns, where rows that follow each other have entries in neighbouring columns
+/// or where the columns of A are few beside its entries; with `has_transpose`, for half
+/// as many columns and the former only. The number depends on structure and p alone. Looks
+/// at the offsets of the chunks, and at the entries of a few. Offsets must be those that
+/// blocks_of_long_rows accepts.
+template <class Scalar, class Index>
+int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p,
+                       bool has_transpose = false);
+
+/// Numbers in a workspace that is enough for all structures for which chunks_by_rows is not 0, but
+/// for those whose middle does not resemble the rest: 8 bytes for each entry.
+template <class Scalar, class Index>
+size_t workspace_by_rows(const CompressedView<Index, Index>& a) {
+  return static_cast<size_t>(total_entries(a)) * 8 / sizeof(Accumulator<Scalar>);
+}
+
+/// Both gradients of C = A B by the rows of A, without its transpose:
+///
+///     out_j        = Σ conj(values_ij) X_i     dB = Aᴴ G                with X = G
+///     out_values_k = X_i · conj(Y_j)           dA_ij = G_i · conj(B_j)  with Y = B
+///
+///     std::vector<float> workspace(spgrad::kernels::workspace_by_rows<float>(a));
+///     const bool done = chunks > 0 && spgrad::kernels::backward_by_rows<float>(
+///                                         a, chunks, values.data(), {g.data(), 0, 1},
+///                                         {b.data(), 0, 1}, {grad_b.data(), 0, 1},
+///                                         grad_values.data(), 1, workspace);
+///
+/// `x` has a.rows rows per item, `y` and `out` a.columns, and `out_values` is laid out as the
+/// values of `a`; `chunks` is what chunks_by_rows says. Rows may have any number of entries, in any
+/// order. Returns false where the sums do not fit into the workspace, and where an offset or an
+/// index is out of bounds: results are then unspecified, and `backward` on the transpose has them,
+/// or finds what is wrong.
+template <class Scalar, class Index>
+[[nodiscard]] bool backward_by_rows(const CompressedView<Index, Index>& a, int64_t chunks,
+                                    const Scalar* values, DenseView<const Scalar> x,
+                                    DenseView<const Scalar> y, DenseView<Scalar> out,
+                                    Accumulator<Scalar>* out_values, int64_t p,
+                                    std::span<Accumulator<Scalar>> workspace,
+                                    const Threads& threads = {});
+
+/// out_j = Σ values_ij X_i by the rows of A, as backward_by_rows: Aᵀ X without the transpose. With
+/// conjugate values, it has the bits of that function's dB.
+///
+///     const bool again = spgrad::kernels::spmm_transposed<float>(
+///         a, chunks, values.data(), {g.data(), 0, 1}, {grad_b.data(), 0, 1}, 1, workspace);
+template <class Scalar, class Index>
+[[nodiscard]] bool spmm_transposed(const CompressedView<Index, Index>& a, int64_t chunks,
+                                   const Scalar* values, DenseView<const Scalar> x,
+                                   DenseView<Scalar> out, int64_t p,
+                                   std::span<Accumulator<Scalar>> workspace,
+                                   const Threads& threads = {});
+
+/// spmm, sddmm and backward where no blocks are at hand: they are looked for first.
 template <class Scalar, class Index, class Entry>
 Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
             DenseView<Scalar> out, int64_t p, const Threads& threads = {}) {

@@ -59,6 +59,29 @@ void multiply() {
   print(c);
 }
 
+void differentiate() {
+  const std::vector<int32_t> offsets = {0, 2, 3};
+  const std::vector<int32_t> columns = {0, 2, 1};
+  const std::vector<float> values = {1, 2, 3};  // at (0, 0), (0, 2) and (1, 1)
+  const std::vector<float> b = {1, 5, 9};
+  const std::vector<float> g = {1, 10};
+  std::vector<float> grad_b(3);
+  std::vector<float> grad_values(3);
+  const auto a = spgrad::kernels::csr<int32_t>(3, offsets, columns);
+  const int64_t chunks = spgrad::kernels::chunks_by_rows<float>(a, 1);
+  std::vector<float> workspace(spgrad::kernels::workspace_by_rows<float>(a));
+  const bool done = chunks > 0 && spgrad::kernels::backward_by_rows<float>(
+                                      a, chunks, values.data(), {g.data(), 0, 1}, {b.data(), 0, 1},
+                                      {grad_b.data(), 0, 1}, grad_values.data(), 1, workspace);
+  assert(done);
+  assert((grad_b == std::vector<float>{1, 30, 2}));
+  assert((grad_values == std::vector<float>{1, 9, 50}));
+  const bool again = spgrad::kernels::spmm_transposed<float>(
+      a, chunks, values.data(), {g.data(), 0, 1}, {grad_b.data(), 0, 1}, 1, workspace);
+  assert(again);
+  assert((grad_b == std::vector<float>{1, 30, 2}));
+}
+
 void compare() {
   // Rows 0 and 1 of C, with A of 2 × 3 and B of 3 × 4.
   const std::vector<int32_t> offsets = {0, 2, 3};
@@ -114,6 +137,7 @@ void solve() {
 int main() {
   multiply_rows();
   multiply();
+  differentiate();
   compare();
   solve();
 }

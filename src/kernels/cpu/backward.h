@@ -49,7 +49,7 @@ template <class TileType, class EntriesType, class Scalar>
                               ? kSums<TileType>
                               : kProductsAtOnce<TileType, Scalar>;
   V sum[kSums<TileType>][TileType::count] = {};
-  const RowFactors<Scalar, TileType::width, TileType::count, /*conjugate=*/true> y(
+  const RowFactors<Scalar, TileType::width, TileType::count, Conjugate::row> y(
       [&](auto i) { return mask.apply(i, tile.load(y_row + tile.first, i)); });
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
   const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);

@@ -128,13 +128,6 @@ std::atomic<const Target*>& chosen_target() {
   return target;
 }
 
-// The kernels for a dtype. A KernelTable derives from the table of each pair of types.
-template <class Scalar>
-const kernels::KernelTable<Scalar>& table() {
-  return std::get<const kernels::KernelTable<Scalar>&>(
-      chosen_target().load(std::memory_order_relaxed)->tables);
-}
-
 }  // namespace
 
 std::vector<std::string> instruction_sets() {
@@ -152,6 +145,13 @@ void use_instruction_set(std::string_view name) {
 }
 
 namespace kernels {
+
+// A KernelTable derives from the table of each pair of types.
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table_in_use() {
+  return std::get<const KernelTable<Scalar>&>(
+      chosen_target().load(std::memory_order_relaxed)->tables);
+}
 
 template <class Scalar>
 const ExtremumTable<Scalar>& extremum_table_in_use() {
@@ -176,14 +176,14 @@ bool is_one_block(const RowBlock& block) {
 template <class Scalar, class Index, class Entry>
 Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
             DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
-  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const ProductTable<Scalar, Index, Entry>& kernels = kernel_table_in_use<Scalar>();
   return kernels.spmm(a, values, x, {out, nullptr}, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
 Status spmm_block(const CompressedView<Index, Entry>& a, const Scalar* values,
                   DenseView<const Scalar> x, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
-  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const ProductTable<Scalar, Index, Entry>& kernels = kernel_table_in_use<Scalar>();
   const BlockMatrix matrix(a, block);
   if (!is_one_block(block)) return Status::bad_offset;
   return kernels.spmm(matrix.view, values + matrix.first_value, matrix.whole(x), {{}, out}, p, 0,
@@ -194,14 +194,14 @@ template <class Scalar, class Index, class Entry>
 Status sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
              DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, int64_t first_row,
              int64_t last_row) {
-  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const ProductTable<Scalar, Index, Entry>& kernels = kernel_table_in_use<Scalar>();
   return kernels.sddmm(a, x, y, out, p, first_row, last_row);
 }
 
 template <class Scalar, class Index, class Entry>
 Status sddmm_block(const CompressedView<Index, Entry>& a, DenseView<const Scalar> x,
                    DenseView<const Scalar> y, Accumulator<Scalar>* out, int64_t p, RowBlock block) {
-  const ProductTable<Scalar, Index, Entry>& kernels = table<Scalar>();
+  const ProductTable<Scalar, Index, Entry>& kernels = kernel_table_in_use<Scalar>();
   const BlockMatrix matrix(a, block);
   if (!is_one_block(block)) return Status::bad_offset;
   return kernels.sddmm(matrix.view, matrix.row_of(x), matrix.whole(y), out + matrix.first_value, p,
@@ -212,7 +212,7 @@ template <class Scalar, class Index>
 Status backward(const CompressedView<Index, MovedEntry<Index>>& a, const Scalar* values,
                 DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
                 Accumulator<Scalar>* out_values, int64_t p, int64_t first_row, int64_t last_row) {
-  const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
+  const BackwardTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
   return kernels.backward(a, values, x, y, {out, nullptr}, out_values, p, first_row, last_row);
 }
 
@@ -221,7 +221,7 @@ Status backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const S
                       DenseView<const Scalar> x, DenseView<const Scalar> y,
                       Accumulator<Scalar>* out, Accumulator<Scalar>* out_values, int64_t p,
                       RowBlock block) {
-  const BackwardTable<Scalar, Index>& kernels = table<Scalar>();
+  const BackwardTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
   const BlockMatrix matrix(a, block);
   if (!is_one_block(block)) return Status::bad_offset;
   return kernels.backward(matrix.view, values, matrix.whole(x), matrix.row_of(y), {{}, out},
@@ -248,8 +248,9 @@ Status backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const S
                                  DenseView<const Scalar>, DenseView<const Scalar>,               \
                                  Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, RowBlock);
 
-#define SPGRAD_INSTANTIATE(Scalar)          \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t) \
+#define SPGRAD_INSTANTIATE(Scalar)                           \
+  template const KernelTable<Scalar>& kernel_table_in_use(); \
+  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t)                  \
   SPGRAD_INSTANTIATE_INDEX(Scalar, int64_t)
 
 SPGRAD_INSTANTIATE(float)

@@ -28,12 +28,40 @@ struct BackwardTable {
                      Accumulator<Scalar>*, int64_t, int64_t, int64_t);
 };
 
+// The columns [first, last) of the batch: column j of item i is i * columns + j.
+struct ColumnRange {
+  int64_t first;
+  int64_t last;
+};
+
+// Numbers between the sums of a column and those of the next, for rows of so many.
+[[gnu::always_inline]] constexpr inline int64_t padded_columns(int64_t columns) {
+  int64_t padded = 1;
+  while (padded < columns) padded *= 2;
+  return padded;
+}
+
+template <class Scalar, class Index>
+struct ScatterTable {
+  using Scatter = Status (*)(const CompressedView<Index, Index>&, const Scalar*,
+                             DenseView<const Scalar>, DenseView<const Scalar>, const ColumnRange&,
+                             Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, int64_t, int64_t);
+  ColumnRange (*columns_of_rows)(const CompressedView<Index, Index>&, int64_t, int64_t);
+  Scatter scatter;        // both gradients
+  Scatter scatter_alone;  // Aᵀ G
+};
+
 template <class Scalar, class Index>
 struct TypedTable : ProductTable<Scalar, Index, Index>,
                     ProductTable<Scalar, Index, MovedEntry<Index>>,
-                    BackwardTable<Scalar, Index> {};
+                    BackwardTable<Scalar, Index>,
+                    ScatterTable<Scalar, Index> {};
 
 template <class Scalar>
 struct KernelTable : TypedTable<Scalar, int32_t>, TypedTable<Scalar, int64_t> {};
+
+// That of the instruction set in use: dispatch.cpp.
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table_in_use();
 
 }  // namespace spgrad::kernels

@@ -236,8 +236,11 @@ class Factor<std::complex<Real>, width, conjugate> {
   V imaginary_;
 };
 
-// A row r, or its conjugate, as the left factor of a sum over columns, Σ_c r_c y_c.
-template <class Scalar, int width, int count, bool conjugate = false>
+// Which factor of a sum over columns is conjugated: none, the row, or the other one.
+enum class Conjugate { none, row, other };
+
+// A row r as a factor of a sum over columns, Σ_c r_c y_c.
+template <class Scalar, int width, int count, Conjugate conjugate = Conjugate::none>
 class RowFactors {
  public:
   using V = Vector<Lane<Scalar>, width>;
@@ -252,8 +255,11 @@ class RowFactors {
         factors_[0][i] = v;
       } else {
         const V exchanged = exchange_parts<Lane<Scalar>, width>(v);
-        factors_[0][i] = conjugate ? v : turn_signs<1, Lane<Scalar>, width>(v);
-        factors_[1][i] = conjugate ? turn_signs<0, Lane<Scalar>, width>(exchanged) : exchanged;
+        factors_[0][i] = conjugate == Conjugate::none ? turn_signs<1, Lane<Scalar>, width>(v) : v;
+        factors_[1][i] = conjugate == Conjugate::none ? exchanged
+                         : conjugate == Conjugate::row
+                             ? turn_signs<0, Lane<Scalar>, width>(exchanged)
+                             : turn_signs<1, Lane<Scalar>, width>(exchanged);
       }
     });
   }

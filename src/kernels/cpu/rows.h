@@ -106,6 +106,21 @@ class Entries : public Part {
     return valid;
   }
 
+  // The same where columns lie in a range.
+  template <int size, class Number, class Range>
+  [[gnu::always_inline]] bool read(const Number& number_of, CheckedEntry (&checked)[size],
+                                   const Range& columns) const {
+    static_assert(kInPlace);
+    const auto width = static_cast<uint64_t>(columns.last - columns.first);
+    bool valid = true;
+    unroll<size>([&](auto e) {
+      const int64_t k = number_of(e);
+      checked[e] = {index_of(entry_[k]), k};
+      valid &= static_cast<uint64_t>(checked[e].index - columns.first) < width;
+    });
+    return valid;
+  }
+
   // Where the positions of this item count from, in an array with a value for each entry.
   template <class Value>
   Value* values_of_item(Value* values) const {
@@ -264,11 +279,15 @@ inline constexpr int64_t kRowsInSuccession = 8;
   status = Status::long_rows;
 }
 
-// Calls function(item, row, entries, soon) for each row of the range that is not long. `soon` is
+// What becomes of rows with more than kLongRow entries.
+enum class LongRows { are_left, are_done };
+
+// Calls function(item, row, entries, soon) for each row of the range that is not left. `soon` is
 // the row of the item to prefetch, or 0. Stops where offsets are malformed, or where the function
 // returns false: at an index out of bounds. With blocks, a range has at most kRowsOfBlock rows, and
 // each row comes once for each block, with its entries in that block.
-template <class TileType, class Index, class Entry, class Function>
+template <LongRows long_rows = LongRows::are_left, class TileType, class Index, class Entry,
+          class Function>
 inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
                            int64_t first_row, int64_t last_row, int64_t block,
                            Function&& function) {
@@ -298,7 +317,7 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
         const bool known = row <= a.rows - kRowsAhead - kRowsInSuccession;
         const bool filled = known && offsets[kRowsAhead] != offsets[kRowsAhead + kRowsInSuccession];
         const int64_t soon = filled ? row + kRowsAhead : 0;  // row 0 is in the cache: costs nothing
-        if (end - begin > kLongRow) {
+        if (long_rows == LongRows::are_left && end - begin > kLongRow) {
           leave_long_row(status);
         } else if (!function(item, row, Entries(a, item, part), soon)) {
           return Status::bad_index;

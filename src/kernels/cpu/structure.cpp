@@ -45,6 +45,18 @@ int64_t total_entries(const CoordinateView<Index>& a) {
   return a.entries;
 }
 
+// Columns of a CSR matrix, read once each and several before any is used: one branch for all.
+template <int size, class Index>
+bool read_columns(const CompressedView<Index, Index>& a, const Index* entry,
+                  int64_t (&columns)[size]) {
+  bool valid = true;
+  for (int e = 0; e < size; ++e) {
+    columns[e] = static_cast<int64_t>(entry[e]);
+    valid &= inside(columns[e], a.columns);
+  }
+  return valid;
+}
+
 // The two sources of the counting sort. visit_keys calls visit(key) for the entries of a range, and
 // stops where a key is out of bounds. Of a CSR matrix it does not look at rows, which takes longer.
 
@@ -65,11 +77,16 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
     const int64_t item = first / a.entries;
     const int64_t end = std::min((item + 1) * a.entries, last);
     const Index* entry = a.entry + item * (a.entries_stride - a.entries);
+    int64_t columns[8];
+    for (; first + 8 <= end; first += 8) {
+      prefetch_ahead(entry, first);
+      if (!read_columns(a, entry + first, columns)) return false;
+      for (const int64_t column : columns) visit(item * a.columns + column);
+    }
+    int64_t column[1];
     for (; first < end; ++first) {
-      prefetch_streams(first, entry);
-      const auto column = static_cast<int64_t>(entry[first]);
-      if (!inside(column, a.columns)) return false;
-      visit(item * a.columns + column);
+      if (!read_columns(a, entry + first, column)) return false;
+      visit(item * a.columns + column[0]);
     }
   }
   return true;
@@ -78,7 +95,7 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
 // visit_entries calls visit(key, index, position), where `index` is what the sorted entry keeps,
 // and stops where a key is out of bounds or visit returns false. Before each, it calls
 // look_ahead(key) for the entry kLookAhead entries later, if its key is within bounds.
-constexpr int64_t kLookAhead = 32;
+constexpr int64_t kLookAhead = 96;
 
 template <class Index, class Visit, class LookAhead>
 bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit,
@@ -107,13 +124,25 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
     int64_t row = std::upper_bound(offsets, offsets + a.rows + 1, k) - offsets - 1;
     for (; k < end && inside(row, a.rows); ++row) {
       const int64_t row_end = std::min(static_cast<int64_t>(offsets[row + 1]), end);
+      int64_t columns[4];
+      int64_t soon[4];
+      for (; k + 4 <= row_end && k + 4 + kLookAhead <= end; k += 4) {
+        prefetch_ahead(entry, k);
+        if (read_columns(a, entry + k + kLookAhead, soon)) {
+          for (const int64_t column : soon) look_ahead(item * a.columns + column);
+        }
+        if (!read_columns(a, entry + k, columns)) return false;
+        for (int e = 0; e < 4; ++e) {
+          if (!visit(item * a.columns + columns[e], row, before + k + e)) return false;
+        }
+      }
+      int64_t column[1];
       for (; k < row_end; ++k) {
-        prefetch_streams(k, entry);
-        const auto soon = static_cast<int64_t>(k + kLookAhead < end ? entry[k + kLookAhead] : -1);
-        if (inside(soon, a.columns)) look_ahead(item * a.columns + soon);
-        const auto column = static_cast<int64_t>(entry[k]);
-        if (!inside(column, a.columns)) return false;
-        if (!visit(item * a.columns + column, row, before + k)) return false;
+        if (k + kLookAhead < end && read_columns(a, entry + k + kLookAhead, column)) {
+          look_ahead(item * a.columns + column[0]);
+        }
+        if (!read_columns(a, entry + k, column)) return false;
+        if (!visit(item * a.columns + column[0], row, before + k)) return false;
       }
     }
     if (k < end) return false;  // the offsets do not cover the range

@@ -96,7 +96,8 @@ class TileRows {
 };
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before
-// has too. It clears bits instead of multiplying by zero, since 0 * Inf is not 0.
+// has too, or those behind a partial tile. It clears bits instead of multiplying by zero, since 0 *
+// Inf is not 0.
 //
 // Make it once for many rows: it is written lane by lane to memory, and to read that back as a
 // vector stalls for as long as several entries take.
@@ -106,7 +107,10 @@ class OverlapMask {
   explicit OverlapMask(const TileType& tile) {
     if constexpr (masked) {
       const int64_t overlap = int64_t{TileType::count - 1} * TileType::width - tile.last;
-      for (int lane = 0; lane < TileType::width; ++lane) bits_[lane] = lane < overlap ? 0 : -1;
+      const int end = TileType::partial ? TileType::packed : TileType::width;
+      for (int lane = 0; lane < TileType::width; ++lane) {
+        bits_[lane] = lane < overlap || lane >= end ? 0 : -1;
+      }
     }
   }
 
@@ -120,14 +124,14 @@ class OverlapMask {
   }
 
  private:
-  static constexpr bool masked = TileType::width > 1 && TileType::count > 1;
+  static constexpr bool masked = TileType::width > 1 && (TileType::count > 1 || TileType::partial);
   using Lane = Accumulator<typename TileType::Element>;
   using Bits = Vector<std::conditional_t<sizeof(Lane) == 4, int32_t, int64_t>, TileType::width>;
   Bits bits_{};
 };
 
 template <class Element, int width, int count, class Function>
-inline bool with_tile(int64_t vectors, int64_t first, int64_t last, Function&& function) {
+inline auto with_tile(int64_t vectors, int64_t first, int64_t last, Function&& function) {
   if constexpr (count > 1) {
     if (vectors < count) {
       return with_tile<Element, width, count - 1>(vectors, first, last, function);
@@ -135,6 +139,13 @@ inline bool with_tile(int64_t vectors, int64_t first, int64_t last, Function&& f
   }
   return function(Tile<Element, width, count>{first, last});
 }
+
+// Most vectors of this width in a tile, of which the full width has so many: below it, p < 2 *
+// width.
+template <class Scalar, int width, int of_full_width>
+inline constexpr int kMostVectors = width == kWidth<Element<Scalar>> ? of_full_width
+                                    : width > kParts<Scalar>         ? 2
+                                                                     : 1;
 
 // Calls function(tile) for tiles that together cover the columns [0, p), and stops at the first
 // call that returns false. Where p is below the vector width, vectors are narrower: p = 3 takes two
@@ -144,10 +155,7 @@ inline bool for_each_tile(int64_t p, Function&& function) {
   if constexpr (width > kParts<Scalar>) {
     if (p < width) return for_each_tile<Scalar, width / 2>(p, function);
   }
-  // Below the full width, p < 2 * width.
-  constexpr int most = width == kWidth<Element<Scalar>> ? kTileVectors<Scalar>
-                       : width > kParts<Scalar>         ? 2
-                                                        : 1;
+  constexpr int most = kMostVectors<Scalar, width, kTileVectors<Scalar>>;
   const int64_t vectors = (p + width - 1) / width;
   const int64_t tiles = (vectors + most - 1) / most;
   int64_t first = 0;
@@ -159,6 +167,17 @@ inline bool for_each_tile(int64_t p, Function&& function) {
     first += count * width;
   }
   return true;
+}
+
+// Calls function(tile) for the one tile that covers the columns [0, p), of at most `most` vectors,
+// and returns what it does.
+template <class Scalar, int most, int width = kWidth<Element<Scalar>>, class Function>
+inline auto with_only_tile(int64_t p, Function&& function) {
+  if constexpr (width > kParts<Scalar>) {
+    if (p < width) return with_only_tile<Scalar, most, width / 2>(p, function);
+  }
+  constexpr int count = kMostVectors<Scalar, width, most>;
+  return with_tile<Element<Scalar>, width, count>((p + width - 1) / width, 0, p - width, function);
 }
 
 // Most columns of a packed tile.

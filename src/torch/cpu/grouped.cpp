@@ -150,11 +150,18 @@ Result sort(const Source& source, const Extent& extent, const Structure& structu
   return sort_as<int64_t>(source, extent, structure);
 }
 
+GroupedByRow as_group(GroupedInOrder in_order) {
+  return std::visit([](auto&& group) -> GroupedByRow { return std::move(group); },
+                    std::move(in_order));
+}
+
 }  // namespace
 
-GroupedByRow group_by_row(const CsrStructure& s) {
-  return with_csr(s, Extent(s), [](auto by_row) -> GroupedByRow { return by_row; });
+std::optional<GroupedInOrder> group_in_order(const CsrStructure& s) {
+  return with_csr(s, Extent(s), [](auto by_row) -> GroupedInOrder { return by_row; });
 }
+
+GroupedByRow group_by_row(const CsrStructure& s) { return as_group(*group_in_order(s)); }
 
 GroupedByColumn group_by_column(const CsrStructure& s) {
   const Extent extent(s);
@@ -163,10 +170,10 @@ GroupedByColumn group_by_column(const CsrStructure& s) {
   });
 }
 
-GroupedByRow group_by_row(const CooStructure& s) {
+std::optional<GroupedInOrder> group_in_order(const CooStructure& s) {
   const Extent extent(s);
   const at::Tensor indices = countable_indices(s, extent);
-  return with_index_type(indices, [&]<class Index>() -> GroupedByRow {
+  return with_index_type(indices, [&]<class Index>() -> std::optional<GroupedInOrder> {
     const CoordinateView<Index> a = view_coo<Index>(extent, indices);
     const at::Tensor offsets = at::empty({extent.items * extent.rows + 1}, kDtype<Index>);
     auto* offset = offsets.mutable_data_ptr<Index>();
@@ -178,8 +185,17 @@ GroupedByRow group_by_row(const CooStructure& s) {
                  return part == RowOrder::sorted;
                });
     if (order == RowOrder::out_of_range) report_malformed(s);
-    if (order == RowOrder::unsorted) return sort<GroupedByRow>(a, extent, s);
+    if (order == RowOrder::unsorted) return std::nullopt;
     return group_of<Index, Index>(s, extent, offsets, indices.select(0, -1));
+  });
+}
+
+GroupedByRow group_by_row(const CooStructure& s) {
+  if (auto sorted = group_in_order(s)) return as_group(*std::move(sorted));
+  const Extent extent(s);
+  const at::Tensor indices = countable_indices(s, extent);
+  return with_index_type(indices, [&]<class Index>() {
+    return sort<GroupedByRow>(view_coo<Index>(extent, indices), extent, s);
   });
 }
 
@@ -192,12 +208,19 @@ GroupedByColumn group_by_column(const CooStructure& s) {
   });
 }
 
+std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
+  if (s.row_entries.dim() != 1) return std::nullopt;
+  return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedInOrder {
+    return group_of<Index, Index>(s, Extent(s), s.row_offsets.contiguous(),
+                                  s.row_entries.contiguous());
+  });
+}
+
 GroupedByRow group_by_row(const PatternStructure& s) {
+  if (auto in_order = group_in_order(s)) return as_group(*std::move(in_order));
   return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedByRow {
-    const at::Tensor offsets = s.row_offsets.contiguous();
-    const at::Tensor entries = s.row_entries.contiguous();
-    if (entries.dim() == 1) return group_of<Index, Index>(s, Extent(s), offsets, entries);
-    return group_of<Index, MovedEntry<Index>>(s, Extent(s), offsets, entries);
+    return group_of<Index, MovedEntry<Index>>(s, Extent(s), s.row_offsets.contiguous(),
+                                              s.row_entries.contiguous());
   });
 }
 

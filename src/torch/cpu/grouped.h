@@ -35,12 +35,18 @@ using MovedEntries = GroupedEntries<Index, kernels::MovedEntry<Index>>;
 
 using GroupedByRow = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>,
                                   MovedEntries<int32_t>, MovedEntries<int64_t>>;
+using GroupedInOrder = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>>;
 using GroupedByColumn = std::variant<MovedEntries<int32_t>, MovedEntries<int64_t>>;
 
 // Throw the error of report_malformed where the structure does not hold.
 GroupedByRow group_by_row(const CsrStructure& structure);
 GroupedByRow group_by_row(const CooStructure& structure);
 GroupedByRow group_by_row(const PatternStructure& structure);
+// By row where entries are in the order of their values; nothing where they would have to be
+// sorted.
+std::optional<GroupedInOrder> group_in_order(const CsrStructure& structure);
+std::optional<GroupedInOrder> group_in_order(const CooStructure& structure);
+std::optional<GroupedInOrder> group_in_order(const PatternStructure& structure);
 GroupedByColumn group_by_column(const CsrStructure& structure);
 GroupedByColumn group_by_column(const CooStructure& structure);
 GroupedByRow group_by_column(const PatternStructure& structure);

@@ -98,18 +98,24 @@ kernels::Status run_heads(int64_t heads, const Kernel& kernel) {
   return status;
 }
 
-// Calls kernel<Scalar>(entries) for the dtype, which the checks let through, and for the type of
-// the grouped entries. Throws where it met a malformed structure.
-template <class Structure, class Grouped, class Kernel>
-void run_kernel(const Structure& structure, const Grouped& grouped, at::ScalarType dtype,
-                const Kernel& kernel) {
-  const kernels::Status status = std::visit(
+// Returns function<Scalar>(entries) for the dtype, which the checks let through, and for the type
+// of the grouped entries.
+template <class Grouped, class Function>
+auto dispatch(const Grouped& grouped, at::ScalarType dtype, const Function& function) {
+  return std::visit(
       [&](const auto& a) {
         return AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES_AND2(
             at::kHalf, at::kBFloat16, dtype, "spgrad",
-            [&] { return kernel.template operator()<scalar_t>(a); });
+            [&] { return function.template operator()<scalar_t>(a); });
       },
       grouped);
+}
+
+// The same for a kernel. Throws where it met a malformed structure.
+template <class Structure, class Grouped, class Kernel>
+void run_kernel(const Structure& structure, const Grouped& grouped, at::ScalarType dtype,
+                const Kernel& kernel) {
+  const kernels::Status status = dispatch(grouped, dtype, kernel);
   if (status != kernels::Status::done) report_malformed(structure);
 }
 

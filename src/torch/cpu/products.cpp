@@ -24,27 +24,99 @@ std::optional<GroupedByColumn> with_positions(GroupedByRow grouped) {
       std::move(grouped));
 }
 
+// Where products with Aᵀ are made by the rows of A: its entries, and into how many chunks of rows
+// they are cut.
+struct ByRows {
+  GroupedInOrder entries;
+  int64_t chunks;
+};
+
+// Nothing where the transpose is faster. Depends on the structure, the dtype and p alone, so that
+// dB has the same bits with dA and without.
+template <class Structure>
+std::optional<ByRows> by_rows(const Structure& structure, const at::Tensor& dense) {
+  constexpr bool has_transpose = std::is_same_v<Structure, PatternStructure>;
+  const int64_t p = dense.size(-1);
+  const auto size = static_cast<int64_t>(at::elementSize(at::toOpMathType(dense.scalar_type())));
+  if (p > kernels::kMostBytesByRows / size) return std::nullopt;
+  std::optional<GroupedInOrder> entries = group_in_order(structure);
+  if (!entries) return std::nullopt;
+  const int64_t chunks = dispatch(*entries, dense.scalar_type(), [&]<class Scalar>(const auto& a) {
+    return kernels::chunks_by_rows<typename KernelScalar<Scalar>::type>(a.view, p, has_transpose);
+  });
+  if (chunks == 0) return std::nullopt;
+  return ByRows{*std::move(entries), chunks};
+}
+
+// Calls kernel<Scalar>(view, head, workspace, threads) for each head; whether none returned false.
+template <class Kernel>
+bool run_by_rows(const ByRows& by_rows, at::ScalarType dtype, int64_t heads, const Kernel& kernel) {
+  return dispatch(by_rows.entries, dtype, [&]<class Scalar>(const auto& a) {
+    using Sum = at::opmath_type<Scalar>;
+    const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(a.view);
+    return run_heads(heads, [&](int64_t head, const kernels::Threads& threads) {
+             const at::Tensor memory =
+                 empty_large({static_cast<int64_t>(size)}, c10::CppTypeToScalarType<Sum>::value);
+             const std::span workspace(mutable_data_of<Sum>(memory), size);
+             const bool done = kernel.template operator()<Scalar>(a.view, head, workspace, threads);
+             return done ? kernels::Status::done : kernels::Status::bad_index;
+           }) == kernels::Status::done;
+  });
+}
+
+// Operands and result of a product, for all heads.
+struct Product {
+  template <class Structure>
+  Product(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
+          const c10::SymInt& rows)
+      : dims(dense_dims(structure)),
+        heads(product_heads(structure, values, B)),
+        v(contiguous_values(values, values_dims(structure), heads)),
+        x(contiguous_dense(B, dims, heads)),
+        result(empty(concatenate(heads, dense_size(structure, rows, x.size(-1))), x.scalar_type())),
+        out(with_heads(result, dims, heads)) {}
+
+  int64_t dims;
+  Size heads;
+  at::Tensor v;
+  at::Tensor x;
+  at::Tensor result;
+  at::Tensor out;
+};
+
 // The product with entries grouped by row (A) or by column (Aᵀ), which have so many rows.
 template <class Structure, class Grouped>
 at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at::Tensor& values,
                     const at::Tensor& B, const c10::SymInt& rows) {
-  const int64_t dims = dense_dims(structure);
-  const Size heads = product_heads(structure, values, B);
-  const at::Tensor v = contiguous_values(values, values_dims(structure), heads);
-  const at::Tensor x = contiguous_dense(B, dims, heads);
-  const Size size = dense_size(structure, rows, x.size(-1));
-  const at::Tensor result = empty(concatenate(heads, size), x.scalar_type());
-  const at::Tensor out = with_heads(result, dims, heads);
-  run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
-    const auto numbers = heads_of(data_of<Scalar>(v), v, values_dims(structure));
-    const auto from = view<Scalar>(x, dims);
-    const auto to = mutable_view<Scalar>(out, dims);
-    return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {
-      return kernels::spmm(a.view, a.blocks, numbers[head], from[head], to[head], x.size(-1),
+  const Product product(structure, values, B, rows);
+  run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
+    const auto numbers = heads_of(data_of<Scalar>(product.v), product.v, values_dims(structure));
+    const auto from = view<Scalar>(product.x, product.dims);
+    const auto to = mutable_view<Scalar>(product.out, product.dims);
+    return run_heads(count(product.heads), [&](int64_t head, const kernels::Threads& threads) {
+      return kernels::spmm(a.view, a.blocks, numbers[head], from[head], to[head], B.size(-1),
                            threads);
     });
   });
-  return result;
+  return product.result;
+}
+
+// The product with Aᵀ by the rows of A, or nothing where that cannot be done.
+template <class Structure>
+std::optional<at::Tensor> multiply_transposed(const Structure& structure, const ByRows& by_rows,
+                                              const at::Tensor& values, const at::Tensor& B) {
+  const Product product(structure, values, B, structure.columns());
+  const bool done = run_by_rows(
+      by_rows, B.scalar_type(), count(product.heads),
+      [&]<class Scalar>(const auto& a, int64_t head, const auto& workspace,
+                        const kernels::Threads& threads) {
+        const auto numbers =
+            heads_of(data_of<Scalar>(product.v), product.v, values_dims(structure));
+        return kernels::spmm_transposed(
+            a, by_rows.chunks, numbers[head], view<Scalar>(product.x, product.dims)[head],
+            mutable_view<Scalar>(product.out, product.dims)[head], B.size(-1), workspace, threads);
+      });
+  return done ? std::optional(product.result) : std::nullopt;
 }
 
 struct Cpu {
@@ -59,6 +131,10 @@ struct Cpu {
   static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& structure,
                         const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(structure, values, B);
+    if (const std::optional<ByRows> rows = by_rows(structure, B)) {
+      const std::optional<at::Tensor> result = multiply_transposed(structure, *rows, values, B);
+      if (result) return *result;
+    }
     return multiply(structure, group_by_column(structure), values, B, structure.columns());
   }
 
@@ -93,8 +169,10 @@ struct Cpu {
                                                 const at::Tensor& values, const at::Tensor& B,
                                                 const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
-    const std::optional<GroupedByColumn> grouped = with_positions(group_by_column(structure));
-    if (!grouped) {
+    const std::optional<ByRows> rows = by_rows(structure, grad);
+    std::optional<GroupedByColumn> grouped;
+    if (!rows) grouped = with_positions(group_by_column(structure));
+    if (!rows && !grouped) {
       return {
           sum_to_size(run(Sddmm(), keys, structure, grad, B.conj_physical()), values.sym_sizes()),
           sum_to_size(run(MmTransposed(), keys, structure, values.conj_physical(), grad),
@@ -111,20 +189,39 @@ struct Cpu {
         empty(concatenate(heads, dense_size(structure, structure.columns(), p)), x.scalar_type());
     const at::Tensor out = with_heads(grad_B, dims, heads);
     const at::Tensor out_values = with_heads(grad_values, values_dims(structure), heads);
+    // Calls kernel(values, grad, B, dB, dA) of a head.
+    const auto with_head = [&]<class Scalar>(std::type_identity<Scalar>, int64_t head,
+                                             const auto& kernel) {
+      return kernel(heads_of(data_of<Scalar>(v), v, values_dims(structure))[head],
+                    view<Scalar>(x, dims)[head], view<Scalar>(y, dims)[head],
+                    mutable_view<Scalar>(out, dims)[head],
+                    heads_of(mutable_data_of<at::opmath_type<Scalar>>(out_values), out_values,
+                             values_dims(structure))[head]);
+    };
+    const auto results = [&]() -> std::tuple<at::Tensor, at::Tensor> {
+      return {sum_to_size(grad_values, values.sym_sizes()).to(x.scalar_type()),
+              sum_to_size(grad_B, B.sym_sizes())};
+    };
+    if (rows) {
+      const bool done = run_by_rows(
+          *rows, x.scalar_type(), count(heads),
+          [&]<class Scalar>(const auto& a, int64_t head, const auto& workspace,
+                            const kernels::Threads& threads) {
+            return with_head(std::type_identity<Scalar>(), head, [&](const auto&... operands) {
+              return kernels::backward_by_rows(a, rows->chunks, operands..., p, workspace, threads);
+            });
+          });
+      if (done) return results();
+      grouped = with_positions(group_by_column(structure));
+    }
     run_kernel(structure, *grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
-      const auto numbers = heads_of(data_of<Scalar>(v), v, values_dims(structure));
-      const auto rows = view<Scalar>(x, dims);
-      const auto columns = view<Scalar>(y, dims);
-      const auto sums = mutable_view<Scalar>(out, dims);
-      const auto products = heads_of(mutable_data_of<at::opmath_type<Scalar>>(out_values),
-                                     out_values, values_dims(structure));
       return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {
-        return kernels::backward(a.view, a.blocks, numbers[head], rows[head], columns[head],
-                                 sums[head], products[head], p, threads);
+        return with_head(std::type_identity<Scalar>(), head, [&](const auto&... operands) {
+          return kernels::backward(a.view, a.blocks, operands..., p, threads);
+        });
       });
     });
-    return {sum_to_size(grad_values, values.sym_sizes()).to(x.scalar_type()),
-            sum_to_size(grad_B, B.sym_sizes())};
+    return results();
   }
 };
 

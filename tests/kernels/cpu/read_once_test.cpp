@@ -121,5 +121,40 @@ TYPED_TEST(ReadOnceTest, LoadsEachEntryOnceAndOnceMoreToPrefetch) {
   }
 }
 
+template <class T>
+class ReadOnceByRowsTest : public testing::Test {};
+using ByRowsCases = testing::Types<Types<float, int32_t, int32_t>, Types<double, int64_t, int64_t>,
+                                   Types<std::complex<float>, int32_t, int32_t>>;
+TYPED_TEST_SUITE(ReadOnceByRowsTest, ByRowsCases);
+
+TYPED_TEST(ReadOnceByRowsTest, LoadsEachEntryOnceForItsColumnsAndOnceForItsProducts) {
+  using Scalar = typename TypeParam::Scalar;
+  using Index = typename TypeParam::Index;
+  std::mt19937_64 random(5);
+  const RowLengths lengths = {1, 2, 3, 4, 5, 6, 7, 8, 9, 30, 0, 45};
+  const auto a = make_sparse<Index, Index>(1, std::ssize(lengths), 9, lengths, random);
+  CountedArray<Index> entry(a.entry);
+  auto view = a.view;
+  view.entry = entry.data();
+  for (const int64_t p : {1, 3, 4}) {
+    const std::vector<Scalar> dense(static_cast<size_t>(12 * p));
+    const std::vector<Scalar> values(a.entry.size());
+    std::vector<Scalar> out(static_cast<size_t>(9 * p));
+    std::vector<Scalar> out_values(values.size());
+    std::vector<Scalar> workspace(9 * 4);
+    for_each_instruction_set([&] {
+      bool done = false;
+      const int64_t accesses = entry.accesses([&] {
+        done = backward_by_rows<Scalar>(view, 1, values.data(), {dense.data(), 0, p},
+                                        {dense.data(), 0, p}, {out.data(), 0, p}, out_values.data(),
+                                        p, workspace);
+      });
+      ASSERT_TRUE(done);
+      EXPECT_GT(accesses, a.view.entries);
+      EXPECT_LE(accesses, 2 * a.view.entries) << "p = " << p;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace spgrad::kernels::test
