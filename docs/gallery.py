@@ -1,9 +1,12 @@
-"""Runs of the examples: the pages show their pictures, what they print, and how long they took."""
+"""Runs of the examples: the pages show their pictures, what they print, and how long they took.
+
+The tests of the examples keep their quick runs here, so that the site needs none of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -20,6 +23,8 @@ import spgrad
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PAGES = ROOT / "docs" / "examples"
+# Of the environment of a run.
+SETTINGS = {"COLUMNS": "96", "TERM": "dumb", "OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
@@ -37,32 +42,59 @@ def _sources(name: str) -> list[Path]:
 
 
 def _digest(name: str) -> str:
-    """Hash what the run depends on: the example, what examples share, and spgrad."""
+    """Hash what the run depends on: the example, what examples share, spgrad, and all packages."""
     found = hashlib.sha256()
     package = Path(spgrad.__file__).parent
     installed = [*package.rglob("*.py"), *(package / "lib").glob("*.so")]
     for path in [*_sources(name), *sorted(EXAMPLES.glob("*.py")), *sorted(installed)]:
         found.update(path.read_bytes())
+    packages = sorted(
+        {f"{each.name} {each.version}" for each in importlib.metadata.distributions()}
+    )
+    found.update("\n".join([sys.version, *packages]).encode())
     return found.hexdigest()
 
 
-def _run(name: str, *, quick: bool) -> Run:
-    """Run an example, unless it is as it was at its last run; a full run serves for a quick one."""
-    folder, digest = PAGES / name, _digest(name)
-    record = folder / "run.json"
-    if record.exists():
-        known = Run(**json.loads(record.read_text(encoding="utf-8")))
-        if known.digest == digest and (quick or not known.quick):
-            return known
+def kept(name: str) -> Run | None:
+    """Give the run that was kept of an example, if nothing that it depends on has changed."""
+    record = PAGES / name / "run.json"
+    if not record.exists():
+        return None
+    known = Run(**json.loads(record.read_text(encoding="utf-8")))
+    return known if known.digest == _digest(name) else None
+
+
+def clear(name: str) -> Path:
+    """Make the folder of an example's run anew."""
+    folder = PAGES / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    return folder
+
+
+def keep(name: str, printed: str, seconds: float, *, quick: bool) -> Run:
+    """Keep what a run printed, beside the pictures that it left in its folder."""
+    lines = [line.rstrip() for line in printed.splitlines()]
+    # Neither the title, nor bars of progress, nor where the pictures are.
+    others = ("── ", "━ 100%", str(PAGES / name))
+    output = "\n".join(line for line in lines if not any(other in line for other in others))
+    run = Run(_digest(name), quick, seconds, output)
+    (PAGES / name / "run.json").write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return run
+
+
+def _run(name: str, *, quick: bool) -> Run:
+    """Run an example, unless there is such a run; a full run serves for a quick one."""
+    known = kept(name)
+    if known and (quick or not known.quick):
+        return known
+    folder = clear(name)
     command = [sys.executable, "-W", "ignore", "-m", f"examples.{name}", "--output", str(folder)]
-    settings = os.environ | {"COLUMNS": "96", "TERM": "dumb", "OMP_WAIT_POLICY": "passive"}
     start = time.perf_counter()
     finished = subprocess.run(  # noqa: S603
         [*command, *(["--quick"] if quick else [])],
         cwd=ROOT,
-        env=settings,
+        env=os.environ | SETTINGS,
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -72,13 +104,7 @@ def _run(name: str, *, quick: bool) -> Run:
     if finished.returncode:
         message = f"examples.{name} failed:\n{finished.stdout}"
         raise SystemExit(message)
-    lines = [line.rstrip() for line in finished.stdout.splitlines()]
-    # Neither the title, nor bars of progress, nor where the pictures are.
-    others = ("── ", "━ 100%", str(folder))
-    output = "\n".join(line for line in lines if not any(other in line for other in others))
-    run = Run(digest, quick, seconds, output)
-    record.write_text(json.dumps(asdict(run)), encoding="utf-8")
-    return run
+    return keep(name, finished.stdout, seconds, quick=quick)
 
 
 def _page(name: str, run: Run) -> str:

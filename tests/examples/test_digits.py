@@ -14,11 +14,11 @@ from examples.digits.network import SparseNetwork
 from examples.threads import one_thread
 
 
-def test_digits_are_learned_by_sparse_weights(tmp_path):
-    main(["--quick", "--output", str(tmp_path)])
-    assert_is_picture(tmp_path / "digits_loss.png")
-    assert_is_picture(tmp_path / "digits_patterns.png")
-    assert_is_picture(tmp_path / "digits_densities.png")
+def test_digits_are_learned_by_sparse_weights(run_quickly):
+    folder, _ = run_quickly("digits")
+    assert_is_picture(folder / "digits_loss.png")
+    assert_is_picture(folder / "digits_patterns.png")
+    assert_is_picture(folder / "digits_densities.png")
 
 
 def test_digits_fail_without_enough_training(tmp_path, monkeypatch):

@@ -9,12 +9,10 @@ from examples.graph_network import data as photographs
 from examples.graph_network.training import Outcome
 
 
-def test_a_photograph_is_labelled_and_drawn(tmp_path, capsys):
-    program.main(["--quick", "--output", str(tmp_path)])
-    assert_is_picture(tmp_path / "graph_network.png")
-    shares = [
-        line.split("│")[3].strip() for line in capsys.readouterr().out.splitlines() if "%" in line
-    ]
+def test_a_photograph_is_labelled_and_drawn(run_quickly):
+    folder, printed = run_quickly("graph_network")
+    assert_is_picture(folder / "graph_network.png")
+    shares = [line.split("│")[3].strip() for line in printed.splitlines() if "%" in line]
     assert len(shares) == 2
     assert all(float(share.rstrip("%")) > 80 for share in shares)  # 97 % measured; chance is 25 %
 

@@ -9,7 +9,6 @@ from torch.distributions import MultivariateNormal
 
 from examples.conjugate_gradients import conjugate_gradients
 from examples.precision_matrix import posterior
-from examples.precision_matrix.__main__ import main
 from examples.precision_matrix.data import Measurements
 from examples.precision_matrix.field import Field
 
@@ -39,9 +38,9 @@ def field_of(data):
     return field, factor.T @ factor
 
 
-def test_the_field_is_fitted_and_drawn(tmp_path):
-    main(["--quick", "--output", str(tmp_path)])
-    assert_is_picture(tmp_path / "precision_matrix.png")
+def test_the_field_is_fitted_and_drawn(run_quickly):
+    folder, _ = run_quickly("precision_matrix")
+    assert_is_picture(folder / "precision_matrix.png")
 
 
 def test_the_likelihood_is_that_of_the_dense_precision_matrix(data):

@@ -5,7 +5,6 @@ import torch
 from pictures import assert_is_picture
 
 from examples.preconditioner import problem as plate
-from examples.preconditioner.__main__ import main
 from examples.preconditioner.factor import Factor
 
 CELLS = 7
@@ -23,9 +22,9 @@ def loss_of(factor, matrix):
     return (factor @ matrix @ factor.T).trace() / 36 - 2 * factor.diagonal().abs().log().mean()
 
 
-def test_learned_factors_are_compared_and_drawn(tmp_path):
-    main(["--quick", "--output", str(tmp_path)])
-    assert_is_picture(tmp_path / "preconditioner.png")
+def test_learned_factors_are_compared_and_drawn(run_quickly):
+    folder, _ = run_quickly("preconditioner")
+    assert_is_picture(folder / "preconditioner.png")
 
 
 def test_a_plate_of_one_conductivity_has_the_stencil_of_five_points(monkeypatch):

@@ -4,7 +4,6 @@ import torch
 from pictures import assert_is_picture
 
 from examples.tomography import learning
-from examples.tomography.__main__ import main
 from examples.tomography.scanner import Scanner, measure
 
 
@@ -28,9 +27,9 @@ def marched(scanner, angle, offset):
     return counted.view(scanner.side, scanner.side)[scanner.is_inside]
 
 
-def test_faults_are_learned_and_drawn(tmp_path):
-    main(["--quick", "--output", str(tmp_path)])
-    assert_is_picture(tmp_path / "tomography.png")
+def test_faults_are_learned_and_drawn(run_quickly):
+    folder, _ = run_quickly("tomography")
+    assert_is_picture(folder / "tomography.png")
 
 
 def test_rays_have_the_lengths_of_walks_through_the_pixels():
