@@ -22,12 +22,6 @@ std::string folder_of(const std::string& path) {
 // A library stays open for the process: what is on a device outlives all objects of ours.
 void* open(const std::string& name) { return dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL); }
 
-bool is_loaded(const std::string& name) {
-  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD);
-  if (library) dlclose(library);
-  return library != nullptr;
-}
-
 // Opens the first of these names that can be.
 template <class Functions>
 void* open_first(const std::vector<std::string>& names, Library<Functions>& result) {
@@ -61,6 +55,12 @@ std::vector<std::string> nvrtc_names() { return emulation_names(); }
 #else
 
 std::vector<std::string> driver_names() { return {"libcuda.so.1"}; }
+
+bool is_loaded(const std::string& name) {
+  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (library) dlclose(library);
+  return library != nullptr;
+}
 
 // PyTorch's own way to NVRTC is a library that needs the driver, too, so it is the first choice
 // only where there is one. The other places are those of pip's packages, of PyTorch's older wheels

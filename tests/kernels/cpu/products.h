@@ -132,6 +132,7 @@ struct Problem {
         near(a_.view.items, a_.view.rows, p_, read),
         sums(a_.view.items, a_.view.rows, p_, write),
         products(values.size() + 1, Number<Accumulator<Scalar>>::sentinel()) {
+    if (!read.randomized) return;
     far.randomize(random);
     near.randomize(random);
   }

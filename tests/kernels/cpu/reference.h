@@ -42,6 +42,7 @@ struct Layout {
   bool expanded_rows = false;  // all rows of an item are one row in memory
   bool expanded_items = false;
   bool reversed_items = false;  // items lie in memory last first
+  bool randomized = true;       // else operands are the sentinel, too
 };
 
 // A batch of dense matrices with `p` columns, in memory filled with the sentinel.
