@@ -16,8 +16,9 @@ inline constexpr int64_t kLeastPrefetch = 32;
 // from memory than to add, so several must be under way: 64 cache lines, or 32 of short rows.
 template <class TileType>
 inline constexpr int64_t kLines = (TileType::bytes + kCacheLine - 1) / kCacheLine;
+constexpr int64_t prefetch_distance(int64_t lines) { return (lines < 4 ? 32 : 64) / lines; }
 template <class TileType>
-inline constexpr int64_t kPrefetchDistance = (kLines<TileType> < 4 ? 32 : 64) / kLines<TileType>;
+inline constexpr int64_t kPrefetchDistance = prefetch_distance(kLines<TileType>);
 
 template <class Index>
 inline int64_t index_of(Index entry) {
@@ -95,6 +96,16 @@ class Entries : public Part {
       checked.position = static_cast<int64_t>(entry.position);
       return static_cast<uint64_t>(checked.index) < columns_ &&
              static_cast<uint64_t>(checked.position) < value_count_;
+    }
+  }
+
+  // What entry k says, to prefetch it: not checked.
+  CheckedEntry peek(int64_t k) const {
+    const Entry entry = entry_[k];
+    if constexpr (kInPlace) {
+      return {index_of(entry), k};
+    } else {
+      return {index_of(entry), static_cast<int64_t>(entry.position)};
     }
   }
 

@@ -100,63 +100,125 @@ template <class TileType, class EntriesType, class Scalar>
 // as if they were of one. With an entry in every row that would be slower.
 inline constexpr int64_t kMostCollected = 64;
 inline constexpr int64_t kCollectedAtOnce = 8;  // of a row
+inline constexpr int64_t kPrefetchedAtOnce = 16;
 
 template <class Index, class Entry>
 inline bool has_few_entries(const CompressedView<Index, Entry>& a) {
   return total_entries(a) < a.items * a.rows / 2;
 }
 
-template <class Scalar, class TileType, class Index, class Entry, class Out>
-Status sddmm_few_entries(const CompressedView<Index, Entry>& a, const TileType& tile,
-                         const OverlapMask<TileType>& mask, int64_t first_row, int64_t last_row,
-                         const DenseView<const typename TileType::Element>& x,
-                         const DenseView<const typename TileType::Element>& y, Out* out) {
-  struct Collected {
-    int64_t number;  // of an entry of the item
-    const typename TileType::Element* x_row;
-  };
-  Collected collected[kMostCollected];
-  int64_t count = 0;
-  Part part{0, 0, true, true};  // that all of them are in
-  int64_t item_of_all = 0;
-  const auto multiply = [&] {
-    const Entries entries(a, item_of_all, part);
-    const TileRows<TileType> y_rows =
-        entries.rows(tile, y.data + item_of_all * y.item_stride, y.row_stride);
-    const int64_t ahead = entries.prefetch_offset(kPrefetchDistance<TileType>);
+// Entries that were read and checked, with their rows of X, for multiply_entries.
+template <class Element>
+struct Collected {
+  template <int size, class Number>
+  [[gnu::always_inline]] bool read(const Number& number_of, CheckedEntry (&checked)[size]) const {
+    unroll<size>([&](auto e) { checked[e] = {indices[number_of(e)], positions[number_of(e)]}; });
+    return true;
+  }
+
+  template <class TileType, class Value>
+  [[gnu::always_inline]] void prefetch(int64_t k, const TileRows<TileType>& rows,
+                                       const Value* values) const {
+    prefetch_row(rows, indices_ahead[k]);
+    prefetch_element(values, positions_ahead[k]);
+  }
+
+  const Element* x_rows[kMostCollected];
+  int64_t indices[kMostCollected];
+  int64_t positions[kMostCollected];
+  // What to prefetch meanwhile, not checked.
+  int64_t indices_ahead[kMostCollected] = {};
+  int64_t positions_ahead[kMostCollected] = {};
+};
+
+// The products of entries that were collected. This is compiled for each tile, and the walk that
+// collects them for each type of entries: for each pair, both would be a third of the code.
+template <class Scalar>
+[[gnu::noinline]] void multiply_collected(const Collected<Element<Scalar>>& collected,
+                                          int64_t count, int64_t columns,
+                                          const Element<Scalar>* y_item, int64_t y_stride,
+                                          int64_t y_rows, Accumulator<Scalar>* out) {
+  for_each_tile<Scalar>(columns, [&](const auto& tile) {
+    using TileType = std::remove_cvref_t<decltype(tile)>;
+    const OverlapMask mask(tile);
+    const TileRows<TileType> rows(tile, y_item, y_stride, y_rows);
     return for_each_group<kProductsAtOnce<TileType, Scalar>>(0, count, [&](int64_t k, auto size) {
       return multiply_entries<size>(
-          tile, mask, entries, y_rows, ahead, entries.values_of_item(out),
-          [&](auto e) { return collected[k + e].number; },
-          [&](auto e) { return load_factors<Scalar>(tile, mask, collected[k + e].x_row); });
+          tile, mask, collected, rows, 0, out, [&](auto e) { return k + e; },
+          [&](auto e) { return load_factors<Scalar>(tile, mask, collected.x_rows[k + e]); });
     });
+  });
+}
+
+template <class Scalar, class Index, class Entry>
+Status sddmm_few_entries(const CompressedView<Index, Entry>& a, int64_t columns, int64_t first_row,
+                         int64_t last_row, const DenseView<const Element<Scalar>>& x,
+                         const DenseView<const Element<Scalar>>& y, Accumulator<Scalar>* out) {
+  // Of the rows of X and Y, those of the widest tile are prefetched.
+  const int64_t in_tile = columns < kTileColumns<Scalar> ? columns : kTileColumns<Scalar>;
+  const int64_t bytes = in_tile * int64_t{sizeof(Element<Scalar>)};
+  const int64_t distance = prefetch_distance((bytes + kCacheLine - 1) / kCacheLine);
+  const int64_t rows_at_once = bytes < kLeastPrefetch ? kMostCollected : kPrefetchedAtOnce;
+  const bool looks_ahead = !std::is_same_v<Entry, Index> || bytes >= kLeastPrefetch;
+
+  Collected<Element<Scalar>> collected;
+  int64_t item_of_all = 0;
+  int64_t first = 0;  // of the item's entries, `count` follow each other from here
+  int64_t count = 0;
+  int64_t prefetched = 0;  // for so many of them, the row of X is
+  const auto multiply = [&] {
+    const Entries entries(a, item_of_all, Part{first, first + count, true, true});
+    if (looks_ahead) {
+      const int64_t ahead = first + entries.prefetch_offset(distance);
+      for (int64_t k = 0; k < count; ++k) {
+        const CheckedEntry soon = entries.peek(ahead + k);
+        collected.indices_ahead[k] = soon.index;
+        if constexpr (!std::is_same_v<Entry, Index>) collected.positions_ahead[k] = soon.position;
+      }
+    }
+    bool valid = true;
+    for (int64_t k = 0; k < count; ++k) {
+      CheckedEntry checked;
+      valid &= entries.read(first + k, checked);
+      collected.indices[k] = checked.index;
+      collected.positions[k] = checked.position;
+    }
+    if (!valid) return false;
+    multiply_collected<Scalar>(collected, count, columns, y.data + item_of_all * y.item_stride,
+                               y.row_stride, a.columns, entries.values_of_item(out));
+    return true;
   };
   const auto collect = [&](int64_t item, int64_t row, const auto& entries, int64_t) {
-    const auto* x_item = x.data + item * x.item_stride;
-    const auto* x_row = x_item + row * x.row_stride;
+    const auto* x_row = x.data + item * x.item_stride + row * x.row_stride;
     int64_t k = entries.begin;
     do {
-      if (count + kCollectedAtOnce > kMostCollected || item != item_of_all) {
+      if (count + kCollectedAtOnce > kMostCollected || k != first + count || item != item_of_all) {
         if (!multiply()) return false;
-        count = 0;
-        part.end = 0;
         item_of_all = item;
+        first = k;
+        count = 0;
+        prefetched = 0;
       }
       const int64_t left = entries.end - k;
       const int64_t size = left < kCollectedAtOnce ? left : kCollectedAtOnce;
-      prefetch_row(TileRows(tile, x_item, x.row_stride, a.rows), size > 0 ? row : 0);
       // The first two without a branch: `count` says whether they are there.
-      collected[count] = {k, x_row};
-      collected[count + 1] = {k + 1, x_row};
-      for (int64_t i = 2; i < size; ++i) collected[count + i] = {k + i, x_row};
+      collected.x_rows[count] = x_row;
+      collected.x_rows[count + 1] = x_row;
+      for (int64_t i = 2; i < size; ++i) collected.x_rows[count + i] = x_row;
       count += size;
       k += size;
-      // The largest, not the last: another thread may change the offsets meanwhile.
-      part.end = part.end < k ? k : part.end;
+      // For many at a time: whether a row has entries is what the CPU cannot predict.
+      if (count >= prefetched + rows_at_once) {
+        for (; prefetched < count; ++prefetched) {
+          const auto* soon = reinterpret_cast<const char*>(collected.x_rows[prefetched]);
+          for (int64_t b = 0; b < bytes; b += kCacheLine) prefetch_element(soon, b);
+        }
+      }
     } while (k < entries.end);
     return true;
   };
-  const Status status = for_each_row(a, tile, first_row, last_row, a.columns, collect);
+  const Tile<Element<Scalar>, 1, 1> no_blocks{};
+  const Status status = for_each_row(a, no_blocks, first_row, last_row, a.columns, collect);
   if (is_error(status)) return status;
   return multiply() ? status : Status::bad_index;
 }
@@ -167,12 +229,14 @@ Status sddmm(const CompressedView<Index, Entry>& a, DenseView<const Scalar> X,
              int64_t last_row) {
   const auto x = elements_of(X);
   const auto y = elements_of(Y);
-  const bool few_entries = has_few_entries(a);
+  const int64_t columns = p * kParts<Scalar>;
+  if (has_few_entries(a) && columns > 0) {
+    return sddmm_few_entries<Scalar>(a, columns, first_row, last_row, x, y, out);
+  }
   return for_each_group_and_tile<Scalar>(
-      a, p * kParts<Scalar>, first_row, last_row,
+      a, columns, first_row, last_row,
       [&](const auto& tile, int64_t first, int64_t last, int64_t block) {
         const OverlapMask mask(tile);
-        if (few_entries) return sddmm_few_entries<Scalar>(a, tile, mask, first, last, x, y, out);
         return for_each_row(a, tile, first, last, block,
                             [&](int64_t item, int64_t row, const auto& entries, int64_t soon)
                                 __attribute__((always_inline)) {
