@@ -156,5 +156,31 @@ TYPED_TEST(ReadOnceByRowsTest, LoadsEachEntryOnceForItsColumnsAndOnceForItsProdu
   }
 }
 
+// Entries that sddmm collects from several rows: each is checked in the load that is used.
+TYPED_TEST(ReadOnceTest, LoadsEachEntryOfFewOnceAndOnceMoreToPrefetch) {
+  using Index = typename TypeParam::Index;
+  using Entry = typename TypeParam::Entry;
+  std::mt19937_64 random(6);
+  RowLengths lengths(400, 0);
+  for (size_t row = 0; row < lengths.size(); row += 4) lengths[row] = 1;
+  const auto a = make_sparse<Index, Entry>(1, std::ssize(lengths), 9, lengths, random);
+  const int64_t loads = std::is_same_v<Index, Entry> ? 2 : 4;  // of an index, and of a position
+  CountedArray<Entry> entry(a.entry);
+  constexpr int64_t wide = 64 / static_cast<int64_t>(sizeof(typename TypeParam::Scalar));
+  for (const int64_t p : {int64_t{1}, wide}) {
+    Problem<TypeParam> problem(a, p, random);
+    auto arguments = problem.arguments();
+    arguments.a.entry = entry.data();
+    for_each_instruction_set([&] {
+      Status status = Status::bad_index;
+      const int64_t accesses =
+          entry.accesses([&] { status = TypeParam::rows(arguments, 0, a.all_rows()); });
+      ASSERT_EQ(status, Status::done);
+      EXPECT_GT(accesses, 0);
+      EXPECT_LE(accesses, loads * a.view.entries) << "p = " << p;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace spgrad::kernels::test

@@ -206,7 +206,7 @@ TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfEqualLength) {
 }
 
 TYPED_TEST(CompressRowsTest, SeesEachChangeInRowsOfEqualLength) {
-  constexpr int64_t rows = 30;
+  constexpr int64_t rows = 20;  // with the entries of more than one of its chunks
   const auto elements = equal_rows(2, rows, 27);
   Coordinates<TypeParam> a(2, rows, 5, elements);  // changed in place, one entry at a time
   const auto put = [&](size_t k, const Element& e) {

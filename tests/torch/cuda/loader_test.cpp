@@ -180,7 +180,7 @@ TEST_F(CudaCache, MakesFoldersThatAreTheUsersAlone) {
 }
 
 TEST_F(CudaCache, ManyThreadsWriteAndReadTheSameKernel) {
-  const Binary large{"name", std::string(200'000, 'x')};
+  const Binary large{"name", std::string(50'000, 'x')};
   std::atomic<int> wrong = 0;
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 4; ++thread) {
