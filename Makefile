@@ -93,6 +93,7 @@ bench-quick: install
 
 bench-distributed: install
 	$(bin)/python -m benchmarks.distributed
+	$(bin)/python -m benchmarks.distributed.one_rank
 	OMP_NUM_THREADS=1 $(bin)/python -m torch.distributed.run --standalone --nproc-per-node=2 \
 	  -m benchmarks.distributed.plan
 	$(bin)/python -m benchmarks.distributed.network

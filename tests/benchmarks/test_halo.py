@@ -1,4 +1,4 @@
-"""The benchmark of what ranks receive: that it counts what a sharded matrix does."""
+"""The benchmarks of ranks: that they count what a sharded matrix does, and end with a table."""
 
 import itertools
 import sys
@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
+from benchmarks.distributed import one_rank
 from benchmarks.distributed.__main__ import halo_rows, main
+from benchmarks.operator.timing import Pace
 from benchmarks.operator.workloads import rmat
 
 
@@ -32,3 +34,10 @@ def test_a_table_of_each_matrix_is_printed(monkeypatch, capsys):
     main()
     lines = capsys.readouterr().out.splitlines()
     assert sum("METIS, 16" in line for line in lines) == 2
+
+
+def test_one_rank_is_timed_beside_a_pattern(monkeypatch, capsys):
+    monkeypatch.setattr(one_rank, "PROBLEMS", (((3, 3, 3), 2),))
+    monkeypatch.setattr(one_rank, "PACE", Pace(0, 2, 2))
+    one_rank.main()
+    assert "| 27 rows, p = 2 |" in capsys.readouterr().out

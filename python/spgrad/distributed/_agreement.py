@@ -76,6 +76,9 @@ class Words(NamedTuple):
         ]
 
 
+_WIDTH = Words._fields.index("width")
+
+
 def _dtype(number: int) -> str:
     return "has no dtype" if number < 0 else f"has {DTYPES[number]}"
 
@@ -110,45 +113,47 @@ def agree(
         notes: Up to four numbers that may differ from rank to rank.
 
     Returns:
-        The notes of all ranks, int64 of shape `(ranks, 4)`.
+        The notes of all ranks, int64 of shape `(ranks, ranks along the columns of B, 4)`.
 
     Raises:
         ValueError: Something is wrong on a rank, which the text names.
         RuntimeError: So it is, and it was a RuntimeError there; or the words differ.
 
     """
-    if ranks.group is None:
+    if ranks.is_alone:
         if wrong is not None:
             raise wrong
-        return torch.tensor([[*notes, *[0] * (_NOTES - len(notes))]])
+        return torch.tensor([[[*notes, *[0] * (_NOTES - len(notes))]]])
     kind = 0 if wrong is None else 1 if isinstance(wrong, ValueError) else 2
     said = [kind, *words.numbers()]
     row = torch.tensor([*said, *notes, *[0] * (_NOTES - len(notes))])
-    rows = ranks.all_gather(row, words.step)
-    kinds, numbers = rows[:, 0].tolist(), rows[:, 1 : len(said)].tolist()
-    if any(kinds):
+    rows = ranks.all_gather_of_all(row, words.step)
+    kinds, numbers = rows[..., 0], rows[..., 1 : len(said)]
+    if kinds.any():
         _raise_what_is_wrong(ranks, words, wrong, kinds)
-    for rank, others in enumerate(numbers):
-        for describe, number, first in zip(_DESCRIPTIONS, others, numbers[0], strict=True):
-            if number != first:
-                message = (
-                    f"all ranks must call {words.step} alike, but received: "
-                    f"rank {rank}: {describe(number)}; rank 0: {describe(first)}"
-                )
-                raise RuntimeError(message)
-    return rows[:, len(said) :]
+    like = numbers[:1, :1].repeat(1, ranks.columns, 1)
+    like[..., _WIDTH] = numbers[:1, :, _WIDTH]  # ranks with other columns of B may have more
+    for rank, column, place in (numbers != like).nonzero()[:1].tolist():
+        describe, first = _DESCRIPTIONS[place], column if place == _WIDTH else 0
+        message = (
+            f"all ranks must call {words.step} alike, but received: "
+            f"{ranks.name(rank, column)}: {describe(int(numbers[rank, column, place]))}; "
+            f"{ranks.name(0, first)}: {describe(int(like[0, column, place]))}"
+        )
+        raise RuntimeError(message)
+    return rows[..., len(said) :]
 
 
 def _raise_what_is_wrong(
-    ranks: Ranks, words: Words, wrong: Exception | None, kinds: list[int]
+    ranks: Ranks, words: Words, wrong: Exception | None, kinds: Tensor
 ) -> None:
     text = torch.zeros(_TEXT_BYTES, dtype=torch.uint8)
     if wrong is not None:
         letters = str(wrong).encode()[:_TEXT_BYTES]
         text[: len(letters)] = torch.tensor(list(letters), dtype=torch.uint8)
-    texts = ranks.all_gather(text, words.step)
-    culprit = next(rank for rank, kind in enumerate(kinds) if kind)
-    letters = bytes(texts[culprit].tolist()).rstrip(b"\0")
-    kind = ValueError if kinds[culprit] == 1 else RuntimeError
-    message = f"rank {culprit}: {letters.decode(errors='ignore')}"
+    texts = ranks.all_gather_of_all(text, words.step)
+    rank, column = kinds.nonzero()[0].tolist()
+    letters = bytes(texts[rank, column].tolist()).rstrip(b"\0")
+    kind = ValueError if kinds[rank, column] == 1 else RuntimeError
+    message = f"{ranks.name(rank, column)}: {letters.decode(errors='ignore')}"
     raise kind(message) from wrong

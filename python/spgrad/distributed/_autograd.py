@@ -6,6 +6,10 @@ With conjugates written as x̄ and T for the transpose of the matrix:
     R = mm_transposed(v, X)   dv = sddmm(X̄, G)             dX = mm(v̄, G)
     d = sddmm(X, Y)           dX = mm(g, Ȳ)                dY = mm_transposed(g, X̄)
 
+Where ranks share out the columns of B, too, those with the same rows have copies of v. To use one
+is `copies`, whose gradient is the sum over these ranks; to have a sum is `add_up`, whose gradient
+is a copy. Each is the other's derivative, since all copies stand for one tensor.
+
 Ranks agree before each of these steps on what they are about to do. Rows of the halo that one
 product fetched are handed on to those that need the same rows: they are no operand of their own,
 since their derivative is that of the operand that they were fetched from.
@@ -36,7 +40,7 @@ class Sharded(NamedTuple):
 
     def agree(self, step: str, operand: Tensor, wanted: tuple[bool, ...]) -> None:
         """See that all ranks take this step, on operands alike."""
-        if self.ranks.group is not None:
+        if not self.ranks.is_alone:
             agree(
                 self.ranks,
                 Words(
@@ -53,14 +57,34 @@ class Sharded(NamedTuple):
         return _products.Task(self.plan, f"RowSharded.{product}")
 
 
+def copies(ranks: Ranks, tensor: Tensor) -> Tensor:
+    """Use a tensor of which ranks along the columns of B have copies: gradients are added up."""
+    if ranks.columns == 1:
+        return tensor
+    copy: Tensor = _Copies.apply(ranks, tensor)
+    return copy
+
+
+def add_up(ranks: Ranks, tensor: Tensor) -> Tensor:
+    """Add up what the ranks along the columns of B have: each gets the same."""
+    if ranks.columns == 1:
+        return tensor
+    total: Tensor = _AddUp.apply(ranks, tensor)
+    return total
+
+
 def mm(sharded: Sharded, values: Tensor, B: Tensor, needed: Needed = ()) -> tuple[Tensor, Needed]:
     """Multiply; also give the rows of B that were fetched."""
+    if sharded.ranks.is_alone:
+        return sharded.plan.interior.pattern.mm(values, B), ()
     C, *kept = _Mm.apply(sharded, values, B, needed)
     return C, tuple(kept)
 
 
 def sddmm(sharded: Sharded, X: Tensor, Y: Tensor, needed: Needed = ()) -> tuple[Tensor, Needed]:
     """Multiply at the entries; also give the rows of Y that were fetched."""
+    if sharded.ranks.is_alone:
+        return sharded.plan.interior.pattern.sddmm(X, Y), ()
     products, *kept = _Sddmm.apply(sharded, X, Y, needed)
     return products, tuple(kept)
 
@@ -103,6 +127,46 @@ def _given(*tensors: Tensor | None) -> tuple[bool, ...]:
 
 
 _FORWARD = "the forward derivative of RowSharded"
+
+
+class _Copies(torch.autograd.Function):
+    """The identity: of one tensor, a copy for each rank along the columns of B."""
+
+    @staticmethod
+    def forward(_: Ranks, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Any) -> None:
+        ctx.ranks = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return None, add_up(ctx.ranks, grad)
+
+    @staticmethod
+    def jvp(_: Any, __: Any, tensor_t: Tensor) -> Tensor:
+        return tensor_t.view_as(tensor_t)
+
+
+class _AddUp(torch.autograd.Function):
+    """The sum over the ranks along the columns of B, of which all have a copy."""
+
+    @staticmethod
+    def forward(ranks: Ranks, tensor: Tensor) -> Tensor:
+        return ranks.add_up(tensor, "RowSharded")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Any) -> None:
+        ctx.ranks = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return None, copies(ctx.ranks, grad)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, tensor_t: Tensor) -> Tensor:
+        return add_up(ctx.ranks, tensor_t)
 
 
 class _Mm(torch.autograd.Function):

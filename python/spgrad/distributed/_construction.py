@@ -87,20 +87,21 @@ def from_rank(
     if not 0 <= src < ranks.size:
         wrong = ValueError(f"src must be in [0, {ranks.size}), but received {src}")
     try:
-        if ranks.rank == src:
+        if (ranks.rank, ranks.column) == (src, 0):
             matrix = whole()
     except (ValueError, RuntimeError) as error:
         wrong = error
     shape = (-1, -1) if matrix is None else matrix.shape
     notes = agree(ranks, Words(step), wrong, (src, *shape))
-    if notes[:, 0].unique().numel() > 1:
-        message = f"all ranks must name the same src, but received {notes[:, 0].tolist()}"
+    sources = notes[..., 0].flatten()
+    if sources.unique().numel() > 1:
+        message = f"all ranks must name the same src, but received {sources.tolist()}"
         raise RuntimeError(message)
-    n, m = notes[src, 1:3].tolist()
+    n, m = notes[src, 0, 1:3].tolist()
     known = torch.zeros(2 * ranks.size + 1, dtype=torch.int64)
     if matrix is not None:
         known = torch.tensor([*matrix.row_starts, *matrix.nnz_of_ranks()])
-    known = ranks.all_gather(known, step)[src]
+    known = ranks.all_gather_of_all(known, step)[src, 0]
     starts, lengths = known[: ranks.size + 1], known[ranks.size + 1 :]
 
     def share_out(share_of: Callable[[int, int], Tensor] | None, lengths: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ def local_values(built: Built, values: Tensor | None) -> Tensor:
         share_of = None
         if built.whole is not None and values is not None:
             share_of = _of_ranks(partial(built.whole.values, values.detach()), layout.row_starts)
-        dtype = int(notes[built.source, 0])
+        dtype = int(notes[built.source, 0, 0])
         lengths = sizes_of(layout.entry_starts)
         return scatter(ranks, built.source, share_of, DTYPES[dtype], lengths, step)
     begin, end = layout.entry_starts[ranks.rank : ranks.rank + 2]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from spgrad.distributed import _autograd
 from spgrad.distributed._agreement import Words, agree
 from spgrad.distributed._parts import mark
 from spgrad.distributed._row_sharded import RowSharded
@@ -54,7 +55,7 @@ class ShardedValues(ModuleOfRanks):
     >>> edges = spgrad.distributed.ShardedValues(A, torch.tensor([2.0, 3.0]))
     >>> edges(torch.ones(2, 1))
     tensor([[2.],
-            [3.]], grad_fn=<_MmBackward>)
+            [3.]], grad_fn=<PatternMmBackward>)
 
     :class:`TrainingState`, :func:`data_parallel` and :func:`sharded_parameters` know that the
     values of a rank are no copies of those of another one.
@@ -132,7 +133,8 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
 
     Shapes:
         Input ``(*, own inputs)``, output ``(*, own outputs)``: ``A.column_starts`` and
-        ``A.row_starts`` tell which these are. The leading dimensions are those of all ranks.
+        ``A.row_starts`` tell which these are. The leading dimensions are the same on all ranks
+        along the first dimension of the mesh; those along the second have samples of their own.
 
     Raises:
         ValueError: ``A`` is no :class:`RowSharded`. In the forward pass: as :meth:`RowSharded.mm`,
@@ -195,7 +197,7 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         bias = None if layer is None else layer.bias
         # Of the others, only the source's is taken.
         has_bias = agree(ranks, Words("SparseLinear.from_rank"), notes=(int(bias is not None),))
-        sharded = cls(A, bool(has_bias[src, 0]), dtype=weight.dtype)
+        sharded = cls(A, bool(has_bias[src, 0, 0]), dtype=weight.dtype)
         with torch.no_grad():
             sharded.weight.copy_(weight)
             if sharded.bias is not None:
@@ -234,12 +236,14 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
             Nothing.
 
         """
-        fan_in, _ = self.A._built.plan.indices()  # noqa: SLF001
+        ranks, plan = self.A._built.ranks, self.A._built.plan  # noqa: SLF001
+        fan_in, _ = plan.indices()
         of_each, bound = uniform_bounds(fan_in, self.A.nnz, self.weight.dtype)
         with torch.no_grad():
             for parameter, bounds in ((self.weight, of_each), (self.bias, bound)):
                 if parameter is not None:
                     parameter.uniform_(-1, 1, generator=generator).mul_(bounds)
+                    ranks.from_first_column(parameter, "SparseLinear")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch.nn uses
         """Apply the layer to the last dimension of the input."""
@@ -248,7 +252,7 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         samples = input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0)
         output = self.A.mm(self.weight, samples.T).T.contiguous()
         if self.bias is not None:
-            output = output + self.bias
+            output = output + _autograd.copies(self.A._built.ranks, self.bias)  # noqa: SLF001
         return output.view(*input.shape[:-1], output.shape[-1])
 
     def extra_repr(self) -> str:

@@ -12,36 +12,86 @@ from torch.distributed import ReduceOp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch.distributed import Work
+    from torch.distributed import ProcessGroup, Work
     from torch.distributed.device_mesh import DeviceMesh
 
 
 class Ranks:
-    """The ranks of a mesh with one dimension; without a mesh, this process alone."""
+    """The ranks of a mesh; without a mesh, this process alone.
+
+    Those along the first dimension share out rows, and `size`, `rank` and `group` are theirs. Those
+    along the second, where there is one, have the same rows and share out columns of B.
+    """
 
     def __init__(self, mesh: DeviceMesh | None) -> None:
-        """Look up the process group of the mesh."""
-        if mesh is not None and mesh.ndim != 1:
-            message = f"mesh must have one dimension, but received {mesh.ndim}"
+        """Look up the process groups of the mesh."""
+        if mesh is not None and mesh.ndim not in {1, 2}:
+            message = f"mesh must have one or two dimensions, but received {mesh.ndim}"
             raise ValueError(message)
         self.mesh = mesh
-        self.size = 1 if mesh is None else mesh.size()
-        # One rank has nobody to ask.
-        self.group = None if mesh is None or self.size == 1 else mesh.get_group()
-        self.rank = 0 if mesh is None else mesh.get_local_rank()
+        self.size, self.rank, self.group = _along(mesh, 0)
+        self.columns, self.column, self.group_of_columns = _along(mesh, 1)
         device_type = "cpu" if mesh is None else mesh.device_type
         self.device = torch.empty(0, device=device_type).device  # with the number of the device
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one rank, which has nobody to ask."""
+        return self.group is None and self.group_of_columns is None
+
+    def name(self, rank: int, column: int) -> str:
+        """Name a rank for errors: by its place in the mesh."""
+        two = self.mesh is not None and self.mesh.ndim == 2  # noqa: PLR2004
+        return f"rank {(rank, column)}" if two else f"rank {rank}"
+
     def all_gather(self, row: Tensor, product: str) -> Tensor:
-        """Give the rows of all ranks, on the CPU; `product` names who waits for them."""
-        if self.group is None:
+        """Give the rows of the ranks of `group`, on the CPU; `product` names who waits for them."""
+        return self._gather(row, self.group, self.size, product)
+
+    def all_gather_of_columns(self, row: Tensor, product: str) -> Tensor:
+        """Give the rows of the ranks that have the same rows as this one, on the CPU."""
+        return self._gather(row, self.group_of_columns, self.columns, product)
+
+    def all_gather_of_all(self, row: Tensor, product: str) -> Tensor:
+        """Give the rows of all ranks, on the CPU: shape `(size, columns, length of a row)`."""
+        rows = self.all_gather(row, product)
+        together = self.all_gather_of_columns(rows.flatten(), product)
+        return together.view(self.columns, self.size, row.numel()).transpose(0, 1)
+
+    def _gather(self, row: Tensor, group: ProcessGroup | None, size: int, product: str) -> Tensor:
+        if group is None:
             return row.unsqueeze(0)
-        rows = torch.empty(self.size * row.numel(), dtype=row.dtype, device=self.device)
+        rows = torch.empty(size * row.numel(), dtype=row.dtype, device=self.device)
         try:
-            torch.distributed.all_gather_into_tensor(rows, row.to(self.device), group=self.group)
+            torch.distributed.all_gather_into_tensor(rows, row.to(self.device), group=group)
         except RuntimeError as error:
             raise _left_alone(product) from error
-        return rows.view(self.size, row.numel()).cpu()
+        return rows.view(size, row.numel()).cpu()
+
+    def add_up(self, tensor: Tensor, product: str) -> Tensor:
+        """Add up a tensor over the ranks that have the same rows: a new one, the same on each.
+
+        Numbers of 16 bits are added in float32 and rounded once.
+        """
+        small = tensor.dtype in {torch.float16, torch.bfloat16}
+        total = tensor.to(torch.float32) if small else tensor.resolve_conj().clone()
+        numbers = torch.view_as_real(total) if total.is_complex() else total
+        try:
+            torch.distributed.all_reduce(numbers, group=self.group_of_columns)
+        except RuntimeError as error:
+            raise _left_alone(product) from error
+        return total.to(tensor.dtype)
+
+    def from_first_column(self, tensor: Tensor, product: str) -> Tensor:
+        """Give what the first of the ranks with the same rows has, in the memory of `tensor`."""
+        if self.group_of_columns is not None and tensor.numel() > 0:
+            try:
+                torch.distributed.broadcast(
+                    _bytes_of(tensor), group=self.group_of_columns, group_src=0
+                )
+            except RuntimeError as error:
+                raise _left_alone(product) from error
+        return tensor
 
     def largest(self, numbers: Tensor, product: str) -> Tensor:
         """Give the largest of each number on all ranks, on the CPU."""
@@ -97,6 +147,14 @@ class Transfer:
                 self._work.wait()
         except RuntimeError as error:
             raise _left_alone(self._product) from error
+
+
+def _along(mesh: DeviceMesh | None, dim: int) -> tuple[int, int, ProcessGroup | None]:
+    """Give the number of ranks along a dimension, the number of this one, and their group."""
+    if mesh is None or mesh.ndim <= dim:
+        return 1, 0, None
+    size = mesh.size(dim)
+    return size, mesh.get_local_rank(dim), mesh.get_group(dim) if size > 1 else None
 
 
 def _bytes_of(rows: Tensor) -> Tensor:

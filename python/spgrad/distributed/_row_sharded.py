@@ -89,7 +89,9 @@ class RowSharded:
             col_indices: Shape ``(nnz,)``, int32 or int64: columns in the whole matrix, in
                 ``[0, m)``, in any order within a row; repeated ones add up.
             shape: ``(n, m)`` of the whole matrix.
-            mesh: ``DeviceMesh`` of one dimension, or None: this process alone.
+            mesh: ``DeviceMesh``, or None: this process alone. Ranks along its first dimension share
+                out rows. Those along the second, where there is one, share out the columns of B;
+                they have the same rows of A and the same values, and get the same gradient of them.
             own_columns: Rows of B that this rank has. By default as many as rows of A where n = m,
                 else those of ``torch.chunk``.
             max_halo_bytes: Of the rows of B that are received at a time, those of one rank at
@@ -101,7 +103,7 @@ class RowSharded:
 
         Raises:
             ValueError: An argument is no tensor, shapes do not fit on some rank or all together, or
-                the mesh has another number of dimensions.
+                the mesh has more than two dimensions.
             RuntimeError: Indices of a rank are malformed, of another dtype or on another device
                 than the mesh; or ranks disagree.
 
@@ -137,7 +139,8 @@ class RowSharded:
         Args:
             A: Sparse CSR tensor of shape ``(n, m)``, on rank ``src``; None on the others.
                 Only the positions matter. It is kept for :meth:`local`.
-            src: The rank in the mesh that has it.
+            src: The rank in the mesh that has it; where the mesh has two dimensions, the first of
+                these ranks.
             mesh: As :meth:`from_local` takes it.
             permutation: On rank ``src``: int64 of shape ``(n,)``, for n = m. Row and column i of
                 the sharded matrix are row and column ``permutation[i]`` of A, as
@@ -322,12 +325,15 @@ class RowSharded:
                 :func:`spgrad.sparse_mm` takes.
             B: This rank's rows of the dense matrix, of shape ``(rows, p)``; or all of it, as a
                 ``DTensor`` with placement ``Shard(0)`` on the mesh, where all ranks have rows as
-                ``torch.chunk`` has it. Dtype and device are those of ``values``.
+                ``torch.chunk`` has it. Dtype and device are those of ``values``. On a mesh of two
+                dimensions, some columns of these rows; or a ``DTensor`` with ``Shard(0)`` and
+                ``Shard(1)``.
 
         Returns:
-            This rank's rows of the product, or a ``DTensor`` with ``Shard(0)`` where B is one. They
-            have the bits that one rank computes (the guide has the exceptions). The
-            gradient of ``values`` is this rank's, that of B is sharded as B.
+            This rank's rows of the product, or a ``DTensor`` that is sharded as B where B is one.
+            They have the bits that one rank computes (the guide has the exceptions). The gradient
+            of ``values`` is this rank's, and the sum over the columns of B that others have; that
+            of B is sharded as B.
 
         Raises:
             ValueError: Shapes or placements do not fit on some rank.
@@ -341,7 +347,7 @@ class RowSharded:
         wrong = wrong or _wrong_with(values, "values", (self.nnz,), built)
         wrong = wrong or _wrong_pair(values, "values", local_B, "B")
         self._agree("RowSharded.mm", values, local_B, wrong)
-        C, _ = _autograd.mm(self._sharded, values, local_B)
+        C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
         return self._sharded_like(C, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
@@ -358,8 +364,8 @@ class RowSharded:
             Y: This rank's rows of a matrix of shape ``(m, p)``, as rows of B; or a ``DTensor``.
 
         Returns:
-            ``X[i] · Y[j]``, without conjugation, for each of this rank's entries. The gradients are
-            sharded as X and Y.
+            ``X[i] · Y[j]``, without conjugation, for each of this rank's entries: over all columns
+            of X and Y, where ranks share these out. The gradients are sharded as X and Y.
 
         Raises:
             ValueError: As :meth:`mm`.
@@ -377,7 +383,7 @@ class RowSharded:
             )
         self._agree("RowSharded.sddmm", local_X, local_Y, wrong)
         products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
-        return products
+        return _autograd.add_up(self._built.ranks, products)
 
     def report(self, p: int, dtype: torch.dtype = torch.float32) -> Report:
         """Tell what each rank has, and what it receives in a product with p columns.
@@ -400,7 +406,7 @@ class RowSharded:
         """
         built = self._built
         words = Words("RowSharded.report", structure=built.layout.number, width=p, dtype=dtype)
-        notes = agree(built.ranks, words, notes=(self.halo_rows,))
+        notes = agree(built.ranks, words, notes=(self.halo_rows,))[:, built.ranks.column]
         layout = built.layout
         return Report(
             rows=sizes_of(layout.row_starts),
@@ -460,6 +466,12 @@ class RowSharded:
             f"{self.halo_rows} rows of halo)"
         )
 
+    @property
+    def _placements(self) -> tuple[Shard, ...]:
+        """How DTensors are sharded."""
+        mesh = self._built.ranks.mesh
+        return tuple(Shard(dim) for dim in range(1 if mesh is None else mesh.ndim))
+
     def _agree(self, step: str, first: Tensor, second: Tensor, wrong: Exception | None) -> None:
         """See that all ranks do the same, and that nothing is wrong on any."""
         built = self._built
@@ -485,9 +497,11 @@ class RowSharded:
         if isinstance(operand, DTensor):
             chunks = (chunk_starts(self.shape[0], built.ranks.size), self.row_starts)
             places = (chunk_starts(starts[-1], built.ranks.size), starts)
-            if operand.device_mesh != built.ranks.mesh or tuple(operand.placements) != (Shard(0),):
+            placements = self._placements
+            if operand.device_mesh != built.ranks.mesh or operand.placements != placements:
+                wanted = " and ".join(f"Shard({placement.dim})" for placement in placements)
                 message = (
-                    f"{name} must have placement Shard(0) on the mesh of the matrix, but received "
+                    f"{name} must have placement {wanted} on the mesh of the matrix, but received "
                     f"{tuple(operand.placements)} on {operand.device_mesh}"
                 )
                 return operand, ValueError(message)
@@ -497,16 +511,16 @@ class RowSharded:
                     "torch.chunk gives, but received a DTensor"
                 )
                 return operand, ValueError(message)
-            operand = operand.to_local(grad_placements=[Shard(0)])
+            operand = operand.to_local(grad_placements=placements)
         rows = starts[rank + 1] - starts[rank]
         return operand, _wrong_with(operand, name, (rows, None), built)
 
     def _sharded_like(self, C: Tensor, B: Tensor) -> Tensor:
         if not isinstance(B, DTensor):
             return C
-        shape = torch.Size((self.shape[0], C.shape[1]))
+        shape = torch.Size((self.shape[0], B.shape[1]))
         return DTensor.from_local(
-            C, B.device_mesh, [Shard(0)], run_check=False, shape=shape, stride=(C.shape[1], 1)
+            C, B.device_mesh, self._placements, run_check=False, shape=shape, stride=(shape[1], 1)
         )
 
 

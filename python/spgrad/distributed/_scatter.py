@@ -113,9 +113,11 @@ def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
 ) -> Tensor:
     """Give each rank its share of what rank `source` has, one rank after the other, in pieces.
 
+    Ranks that share out columns of B then hand it on to each other.
+
     Args:
         ranks: Who takes part.
-        source: Who sends.
+        source: Who sends, of the ranks with the first columns.
         share_of: Gives the share of a rank, where this rank is the source.
         dtype: Of the shares.
         lengths: Length of the share of each rank.
@@ -123,7 +125,7 @@ def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
 
     """
     share = torch.empty(lengths[ranks.rank], dtype=dtype, device=ranks.device)
-    for rank, length in enumerate(lengths):
+    for rank, length in enumerate(lengths if ranks.column == 0 else ()):
         whole = None if share_of is None else share_of(rank).to(ranks.device)
         received, sent = [0] * ranks.size, [0] * ranks.size
         for begin in range(0, length, _PIECE):
@@ -133,4 +135,6 @@ def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
             out = share[begin : begin + received[source]]
             piece = share[:0] if whole is None else whole[begin:end]
             ranks.send_rows(out, piece, received, sent, step).wait()
+    for piece in share.split(_PIECE):
+        ranks.from_first_column(piece, step)
     return share

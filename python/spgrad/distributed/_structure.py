@@ -146,7 +146,9 @@ def lay_out(
     own_columns = -1 if rows.own_columns is None else rows.own_columns
     counts = (0, 0) if wrong else (len(rows.crow_indices) - 1, len(rows.col_indices))
     notes = agree(ranks, words, wrong, (next(_numbers), counts[0], own_columns, counts[1]))
-    number, row_counts, column_counts, entry_counts = notes.T.tolist()
+    _refuse_other_rows(ranks, rows, step)
+    number = int(notes[..., 0].max())
+    row_counts, column_counts, entry_counts = notes[:, ranks.column, 1:].T.tolist()
     n, m = rows.shape
     _refuse_other_sum("rows", row_counts, n)
     if n == m:
@@ -158,9 +160,32 @@ def lay_out(
         for count, default in zip(column_counts, by_default, strict=True)
     ]
     _refuse_other_sum("own_columns", column_counts, m)
-    return Layout(
-        max(number), starts_of(row_counts), starts_of(column_counts), starts_of(entry_counts)
-    )
+    return Layout(number, starts_of(row_counts), starts_of(column_counts), starts_of(entry_counts))
+
+
+def _refuse_other_rows(ranks: Ranks, rows: Rows, step: str) -> None:
+    """See that the ranks that share out columns of B have the same rows of A."""
+    if ranks.columns == 1:
+        return
+    own_columns = -1 if rows.own_columns is None else rows.own_columns
+    sums = _checksum(rows.crow_indices), _checksum(rows.col_indices)
+    said = torch.tensor([len(rows.crow_indices), len(rows.col_indices), own_columns, *sums])
+    wrong = None
+    if not (ranks.all_gather_of_columns(said, step) == said).all():
+        wrong = RuntimeError(
+            "ranks along the second dimension of the mesh must have the same rows of A, "
+            "but received others"
+        )
+    agree(ranks, Words(step), wrong)
+
+
+def _checksum(indices: Tensor) -> int:
+    """Give a number that other indices, or the same in another order, hardly have."""
+    mixed = indices.long() + torch.arange(len(indices), device=indices.device) * 0x9E3779B97F4A7C1
+    mixed *= 0x2545F4914F6CDD1D
+    mixed ^= mixed >> 29
+    mixed *= 0x369DEA0F31A53F85
+    return int(mixed.sum())
 
 
 def _refuse_other_sum(name: str, counts: Sequence[int], total: int) -> None:

@@ -278,3 +278,37 @@ def test_ranks_that_torchrun_starts_again_go_on_from_the_last_checkpoint(tmp_pat
         optimizer.step()
     together = torch.cat([torch.tensor(part, dtype=torch.float64) for part in parts])
     assert torch.allclose(together, values, rtol=1e-12)
+
+
+COLUMNS = """
+from torch.distributed.device_mesh import init_device_mesh
+import torch.autograd.forward_ad as fwAD
+mesh = init_device_mesh("cpu", (1, 2))
+matrix, given = arguments
+A = RowSharded.from_local(matrix.crow_indices, matrix.col_indices, matrix.shape, mesh)
+mine = matrices.Operands(
+    *(part if part.dim() == 1 else part[:, 2 * rank : 2 * rank + 2] for part in given)
+)
+with fwAD.dual_level():
+    duals = [fwAD.make_dual(mine.values, mine.of_values), fwAD.make_dual(mine.B, mine.of_B)]
+    tangent_of_C = fwAD.unpack_dual(A.mm(*duals)).tangent
+    X = fwAD.make_dual(mine.X, 2 * mine.X)
+    tangent_of_d = fwAD.unpack_dual(A.sddmm(X, duals[1])).tangent
+values = torch.rand(A.nnz, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+(A.mm(values, mine.B / 3) / 7).square().sum().backward()
+outcome = [tensor.tolist() for tensor in (tangent_of_C, tangent_of_d, values.grad)]
+"""
+
+
+def test_ranks_with_columns_have_forward_mode_and_the_same_bits_in_copies(tmp_path):
+    matrix = matrices.MATRICES["random"]
+    given = matrices.operands(matrix, 4)
+    results = on_processes(2, COLUMNS, tmp_path, matrix, given)
+    assert all(succeeded for _, succeeded, _ in results), results
+    (first_C, d, grad), (second_C, other_d, other_grad) = (outcome for *_, outcome in results)
+    C = matrix.dense(given.of_values) @ given.B + matrix.dense(given.values) @ given.of_B
+    assert [one + other for one, other in zip(first_C, second_C, strict=True)] == C.tolist()
+    rows = torch.repeat_interleave(torch.arange(50), matrix.crow_indices.diff())
+    products = 2 * given.X @ given.B.mT + given.X @ given.of_B.mT
+    assert d == other_d == products[rows, matrix.col_indices].tolist()
+    assert grad == other_grad

@@ -101,6 +101,21 @@ def test_rows_of_many_entries_with_a_large_B_are_right():
     assert torch.equal(of_values, expected)
 
 
+def test_one_rank_calls_what_a_pattern_calls():
+    matrix = matrices.MATRICES["random"]
+    given = matrices.operands(matrix, 4)
+    A = on_threads(1, matrices.share, matrix)[0]
+    pattern = spgrad.Pattern.from_csr(*matrix)
+    for operands, one, other in (
+        ((given.values, given.B), A.mm, pattern.mm),
+        ((given.X, given.B), A.sddmm, pattern.sddmm),
+    ):
+        leaves = [tensor.clone().requires_grad_() for tensor in operands]
+        results = one(*leaves), other(*leaves)
+        assert torch.equal(*results)
+        assert results[0].grad_fn.name() == results[1].grad_fn.name()
+
+
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
 def test_only_wanted_gradients_are_computed(wanted):
     matrix = matrices.MATRICES["random"]
