@@ -15,6 +15,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import init_device_mesh
 
 import spgrad
+from benchmarks.operator.modes import Outcome
 from benchmarks.operator.report import table
 from benchmarks.operator.timing import Pace, time_rounds
 from benchmarks.operator.workloads import stencil
@@ -22,7 +23,7 @@ from spgrad.distributed import RowSharded
 
 if TYPE_CHECKING:
     from benchmarks.distributed.step import Product
-    from benchmarks.operator.modes import Call, Outcome
+    from benchmarks.operator.modes import Call
 
 # Grid of the stencil, columns of B: the work of milliseconds, and one in which calls show.
 PROBLEMS = (((25, 50, 49), 128), ((12, 12, 12), 8))
@@ -31,7 +32,7 @@ PACE = Pace(seconds=15, least_rounds=5, most_rounds=300)
 
 def _gradients(mm: Product, values: Tensor, B: Tensor, G: Tensor) -> Outcome:
     of_values, of_B = torch.autograd.grad(mm(values, B), (values, B), G)
-    return {"dA": of_values, "dB": of_B}
+    return Outcome(dA=(of_values,), dB=of_B)
 
 
 def main() -> None:
