@@ -91,10 +91,17 @@ def test_complex_numbers_are_conjugated_once():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sums_of_small_numbers_are_rounded_once(dtype):
-    # 2048 + 1 + 1 is 2048 where each step is rounded to 11 bits or fewer.
+def test_sums_of_small_numbers_are_rounded_once(dtype, monkeypatch):
+    # 2048 + 1 is 2048 where each step is rounded to 11 bits or fewer, as backends do.
     A = matrices.Matrix(torch.tensor([0, 1]), torch.tensor([0]), (1, 1))
     parts = torch.tensor([[2048.0, 1, 1, 1, 1]], dtype=dtype)
+    add_up = torch.distributed.all_reduce
+
+    def see(numbers, *arguments, **options):
+        assert numbers.dtype == torch.float32
+        return add_up(numbers, *arguments, **options)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", see)
 
     def gradient(mesh):
         sharded = share(mesh, A)
