@@ -94,6 +94,7 @@ bench-quick: install
 bench-distributed: install
 	$(bin)/python -m benchmarks.distributed
 	$(bin)/python -m benchmarks.distributed.one_rank
+	$(bin)/python -m benchmarks.distributed.memory
 	OMP_NUM_THREADS=1 $(bin)/python -m torch.distributed.run --standalone --nproc-per-node=2 \
 	  -m benchmarks.distributed.plan
 	$(bin)/python -m benchmarks.distributed.network

@@ -27,7 +27,8 @@ def partition(
     >>> permutation, row_starts
     (tensor([0, 1, 2, 3]), (0, 4))
 
-    It runs on one process, which has the structure. Rows keep their order within a part.
+    It runs on one process, which has the structure. Within a part, rows that need other parts come
+    last; otherwise they keep their order.
 
     Args:
         crow_indices: Of the whole matrix, as :func:`spgrad.csr_mm` takes them.
@@ -67,7 +68,12 @@ def partition(
     _, membership = pymetis.part_graph(parts, graph, vweights=weights.tolist())
     part = torch.tensor(membership)
     counts = torch.bincount(part, minlength=parts)
-    return part.argsort(stable=True), starts_of(counts.tolist())
+    rows = torch.repeat_interleave(torch.arange(n), crow_indices.diff().long())
+    needs_others = torch.zeros(n, dtype=torch.int64)
+    needs_others[rows[part[rows] != part[col_indices.long()]]] = 1
+    # So the entries of rows with and without halo are one run each on a rank.
+    order = (2 * part + needs_others).argsort(stable=True)
+    return order, starts_of(counts.tolist())
 
 
 def _graph(crow_indices: Tensor, col_indices: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spgrad._pattern import Pattern
+from spgrad.distributed._entries import Entries
 from spgrad.distributed._exchange import Exchange
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Interior(NamedTuple):
     """Rows whose entries are all in this rank's own columns; the other rows are empty here."""
 
     pattern: Pattern
-    entries: Tensor | None  # which of this rank's they are; None: all
+    entries: Entries | None  # which of this rank's they are; None: all
 
 
 class Round(NamedTuple):
@@ -32,7 +33,7 @@ class Round(NamedTuple):
     """
 
     pattern: Pattern
-    entries: Tensor
+    entries: Entries
     rows: Tensor
     own_rows: Tensor
     exchange: Exchange
@@ -114,9 +115,9 @@ class Plan:
         boundary = whole[0] if whole else self._round(range(1, self._size))
         boundary_rows, boundary_columns = boundary.pattern.indices()
         columns = torch.empty(self.entries, dtype=torch.int64, device=self.halo.device)
-        columns[self.interior.entries] = own[interior_columns]
+        self.interior.entries.put(own[interior_columns], columns)
         needed = torch.cat([own[boundary.own_rows], self.halo])
-        columns[boundary.entries] = needed[boundary_columns]
+        boundary.entries.put(needed[boundary_columns], columns)
         counts.index_add_(0, boundary.rows[boundary_rows], torch.ones_like(boundary_rows))
         return counts, columns
 
@@ -170,7 +171,9 @@ class Plan:
             _offsets(counts), places[self._boundary.columns[chosen]], (len(rows), needed)
         )
         own_rows = is_needed[: self.own_columns].nonzero().flatten()
-        return Round(pattern, self._boundary.entries[chosen], rows, own_rows, exchange)
+        entries = Entries.of(self._boundary.entries[chosen], self.entries)
+        rows = rows.clone()  # unique_consecutive gives a view of memory for all entries
+        return Round(pattern, entries, rows, own_rows, exchange)
 
 
 class _Boundary(NamedTuple):
@@ -189,7 +192,8 @@ def _interior(counts: Tensor, columns: Tensor, of_boundary: Tensor, own_columns:
     if not of_boundary.any():
         return Interior(Pattern.from_csr(_offsets(counts), columns, shape), None)
     entries = (~of_boundary).nonzero().flatten()
-    return Interior(Pattern.from_csr(_offsets(counts), columns[entries], shape), entries)
+    pattern = Pattern.from_csr(_offsets(counts), columns[entries], shape)
+    return Interior(pattern, Entries.of(entries, len(columns)))
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -50,6 +50,14 @@ def test_rows_and_columns_are_put_in_the_order_of_a_partition():
     assert row_starts[-1] == 36
     assert list(row_starts) == sorted(row_starts)
 
+    # Within a part, rows that need other parts are the last ones.
+    part = torch.bucketize(permutation.argsort(), torch.tensor(row_starts[1:]), right=True)
+    dense = GRID.dense(torch.ones(GRID.nnz)) != 0
+    needs_others = (dense & (part.view(-1, 1) != part)).any(1)[permutation]
+    for rows in matrices.pieces(row_starts, needs_others.int()):
+        assert 0 < rows.sum() < len(rows)
+        assert rows.equal(rows.sort().values)
+
     def on_rank(mesh):
         is_source = mesh.get_local_rank() == 0
         options = {"permutation": permutation, "row_starts": row_starts} if is_source else {}
