@@ -98,6 +98,8 @@ bench-distributed: install
 	OMP_NUM_THREADS=1 $(bin)/python -m torch.distributed.run --standalone --nproc-per-node=2 \
 	  -m benchmarks.distributed.plan
 	$(bin)/python -m benchmarks.distributed.network
+	$(bin)/python -m benchmarks.distributed.validate
+	$(bin)/python -m benchmarks.distributed.scaling
 
 bench-cuda: install
 	$(bin)/python -m benchmarks.operator.cuda --output benchmark-output/cuda.json $(cuda_seconds)

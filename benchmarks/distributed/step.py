@@ -1,6 +1,7 @@
 """One rank of the benchmark over a network: forward and backward, round by round."""
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -17,6 +18,7 @@ from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import spgrad
+from benchmarks.distributed.model import Rank
 from benchmarks.distributed.namespaces import DEVICE
 from benchmarks.operator.workloads import stencil
 from spgrad.distributed import RowSharded
@@ -24,6 +26,11 @@ from spgrad.distributed import RowSharded
 GRID = (25, 50, 49)  # of each rank
 
 Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def run_first() -> None:
+    """Let this thread, and those that it starts, run before what else the machine does."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 def composed(crow_indices: Tensor, columns: Tensor, starts: Tensor, mesh: DeviceMesh) -> Product:
@@ -50,6 +57,68 @@ def composed(crow_indices: Tensor, columns: Tensor, starts: Tensor, mesh: Device
     return mm
 
 
+def counts_of(A: RowSharded) -> Rank:
+    """Give what the structure has on this rank."""
+    plan = A._built.plan  # noqa: SLF001
+    rounds = plan.rounds(1)
+    return Rank(
+        entries=plan.entries,
+        boundary_entries=sum(each.pattern.nnz for each in rounds),
+        boundary_rows=sum(each.pattern.shape[0] for each in rounds),
+        own_rows=sum(each.own for each in rounds),
+        sent=sum(sum(each.exchange.sent) for each in rounds),
+        received=plan.halo_rows,
+    )
+
+
+def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[str, float]:
+    """Measure each term of the model by itself, on all ranks at the same time."""
+    values, B = torch.rand(A.nnz), torch.rand(alone.shape[1], p)
+    G, places = torch.rand(alone.shape[0], p), torch.arange(0, alone.shape[1], 2)
+    leaves = values.clone().requires_grad_(), B.clone().requires_grad_()
+    C = alone.mm(*leaves)
+    # By itself, as in a step and with half of the columns.
+    plan = A._built.plan  # noqa: SLF001
+    over_link = plan.rounds(1)[0].exchange
+    rows = {width: torch.rand(len(over_link.own_rows), width) for width in (p // 2, p)}
+    out = {width: torch.empty(plan.halo_rows, width) for width in rows}
+
+    def exchange(width: int) -> None:
+        counts = over_link.received, over_link.sent
+        over_link.ranks.send_rows(out[width], rows[width], *counts, "the benchmark").wait()
+
+    half = torch.rand(len(places), p)
+    parts: dict[str, tuple[Callable[[], object], float]] = {
+        "forward": (lambda: alone.mm(values, B), A.nnz * p),
+        "gradients": (
+            lambda: torch.autograd.grad((C,), leaves, (G,), retain_graph=True),
+            A.nnz * p,
+        ),
+        "copied": (
+            lambda: (B.index_select(0, places), B.index_add_(0, places, half)),
+            2 * half.nbytes,
+        ),
+        "agreement": (lambda: A.report(p), 1),
+        "narrow": (lambda: exchange(p // 2), 1),
+        "wide": (lambda: exchange(p), 1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(rounds):
+        for name, (call, count) in parts.items():
+            dist.barrier()
+            start = time.perf_counter()
+            call()
+            seconds[name].append((time.perf_counter() - start) / count)
+    costs = {name: statistics.median(each) for name, each in seconds.items()}
+    narrow, wide = (
+        4 * width * max(len(over_link.own_rows), plan.halo_rows) for width in (p // 2, p)
+    )
+    of_narrow = costs.pop("narrow")
+    costs["byte"] = (costs.pop("wide") - of_narrow) / (wide - narrow)
+    costs["exchange"] = of_narrow - costs["byte"] * narrow
+    return costs
+
+
 def received_bytes() -> int:
     """Read what came over the link of this namespace, with all that wraps it."""
     return int(Path(f"/sys/class/net/{DEVICE}/statistics/rx_bytes").read_text())
@@ -61,14 +130,18 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shrink", type=int, default=1, help="divides the first side of the grid")
+    parser.add_argument(
+        "--first", action="store_true", help="run before what else the machine does (by root)"
+    )
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    problem = stencil((GRID[0] // options.shrink * size, *GRID[1:]), 1)
+    if options.first:
+        run_first()  # and the threads of gloo with this one
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    rank, size = dist.get_rank(), dist.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
-    grid = (GRID[0] // options.shrink * size, *GRID[1:])
-    problem = stencil(grid, 1)
     n = problem.size[0]
     starts = torch.arange(size + 1) * (n // size)
     crow_indices = problem.crow_indices[starts[rank] : starts[rank + 1] + 1]
@@ -107,6 +180,8 @@ def main() -> None:
         "over_link": statistics.median(over_link),
         "halo": A.report(options.columns).bytes_received[rank],
         "rows": end - begin,
+        "counts": dataclasses.asdict(counts_of(A)),
+        "costs": costs_of(A, alone, options.columns, options.rounds),
     }
     all_told: list[Any] = [None] * size
     dist.all_gather_object(all_told, told)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from spgrad._pattern import Pattern
-from spgrad.distributed._entries import Entries
 from spgrad.distributed._exchange import Exchange
+from spgrad.distributed._places import Places
 
 if TYPE_CHECKING:
     from spgrad.distributed._ranks import Ranks
@@ -23,25 +23,26 @@ class Interior(NamedTuple):
     """Rows whose entries are all in this rank's own columns; the other rows are empty here."""
 
     pattern: Pattern
-    entries: Entries | None  # which of this rank's they are; None: all
+    entries: Places | None  # which of this rank's they are; None: all
 
 
 class Round(NamedTuple):
-    """Entries of the other rows, and the rows of B that they need, in one matrix.
+    """Places of the other rows, and the rows of B that they need, in one matrix.
 
     Its columns are `own_rows` of this rank's B, then what `exchange` receives.
     """
 
     pattern: Pattern
-    entries: Entries
-    rows: Tensor
-    own_rows: Tensor
+    entries: Places
+    rows: Places
+    own_rows: Places
+    own: int  # how many `own_rows` are
     exchange: Exchange
 
     @property
     def halo_rows(self) -> int:
         """Rows of B that are received."""
-        return self.pattern.shape[-1] - len(self.own_rows)
+        return self.pattern.shape[-1] - self.own
 
 
 class Plan:
@@ -116,9 +117,11 @@ class Plan:
         boundary_rows, boundary_columns = boundary.pattern.indices()
         columns = torch.empty(self.entries, dtype=torch.int64, device=self.halo.device)
         self.interior.entries.put(own[interior_columns], columns)
-        needed = torch.cat([own[boundary.own_rows], self.halo])
+        needed = torch.cat([boundary.own_rows.take(own), self.halo])
         boundary.entries.put(needed[boundary_columns], columns)
-        counts.index_add_(0, boundary.rows[boundary_rows], torch.ones_like(boundary_rows))
+        boundary.rows.add(
+            torch.bincount(boundary_rows, minlength=boundary.pattern.shape[0]), counts
+        )
         return counts, columns
 
     def rounds(self, row_bytes: int) -> tuple[Round, ...]:
@@ -171,13 +174,14 @@ class Plan:
             _offsets(counts), places[self._boundary.columns[chosen]], (len(rows), needed)
         )
         own_rows = is_needed[: self.own_columns].nonzero().flatten()
-        entries = Entries.of(self._boundary.entries[chosen], self.entries)
-        rows = rows.clone()  # unique_consecutive gives a view of memory for all entries
-        return Round(pattern, entries, rows, own_rows, exchange)
+        entries = Places.of(self._boundary.entries[chosen], self.entries)
+        # unique_consecutive gives a view of memory for all entries: no part of it is kept.
+        of_rows, of_own = Places.of(rows, self.rows), Places.of(own_rows, self.own_columns)
+        return Round(pattern, entries, of_rows, of_own, len(own_rows), exchange)
 
 
 class _Boundary(NamedTuple):
-    """Entries of rows that need halo, in order: which, their rows, their columns.
+    """Places of rows that need halo, in order: which, their rows, their columns.
 
     Columns below the number of own columns are own ones, the others count the halo.
     """
@@ -193,7 +197,7 @@ def _interior(counts: Tensor, columns: Tensor, of_boundary: Tensor, own_columns:
         return Interior(Pattern.from_csr(_offsets(counts), columns, shape), None)
     entries = (~of_boundary).nonzero().flatten()
     pattern = Pattern.from_csr(_offsets(counts), columns[entries], shape)
-    return Interior(pattern, Entries.of(entries, len(columns)))
+    return Interior(pattern, Places.of(entries, len(columns)))
 
 
 def _offsets(counts: Tensor) -> Tensor:

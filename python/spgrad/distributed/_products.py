@@ -41,9 +41,8 @@ def _of(values: Tensor, part: Interior | Round) -> Tensor:
 def _start(task: Task, part: Round, B: Tensor) -> Arrival:
     B = B.resolve_conj()
     needed = B.new_empty(part.pattern.shape[-1], B.shape[1])
-    own = len(part.own_rows)
-    arrival = part.exchange.start(B, needed[own:], task.product)
-    torch.index_select(B, 0, part.own_rows, out=needed[:own])
+    arrival = part.exchange.start(B, needed[part.own :], task.product)
+    part.own_rows.copy(B, needed[: part.own])
     return arrival._replace(rows=needed)
 
 
@@ -85,7 +84,7 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
     C = interior.pattern.mm(_of(values, interior), B)
     for part, rows in halo:
         # To zeros: kernels give no zero below 0, so that bits stay as they are.
-        C.index_add_(0, part.rows, part.pattern.mm(_of(values, part), rows))
+        part.rows.add(part.pattern.mm(_of(values, part), rows), C)
     return C, halo.kept
 
 
@@ -95,7 +94,7 @@ def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Nee
     interior = task.plan.interior
     of_parts: list[tuple[Interior | Round, Tensor]] = [(interior, interior.pattern.sddmm(X, Y))]
     for part, rows in halo:
-        of_parts.append((part, part.pattern.sddmm(X.index_select(0, part.rows), rows)))
+        of_parts.append((part, part.pattern.sddmm(part.rows.take(X), rows)))
     return _put_together(task, of_parts), halo.kept
 
 
@@ -113,7 +112,7 @@ def _put_together(task: Task, of_parts: list[tuple[Interior | Round, Tensor]]) -
 def mm_transposed(task: Task, values: Tensor, X: Tensor) -> Tensor:
     """Multiply the transposed matrix; sums for rows of other ranks are sent to them."""
     partial_sums = (
-        (part, part.pattern.mm_transposed(_of(values, part), X.index_select(0, part.rows)))
+        (part, part.pattern.mm_transposed(_of(values, part), part.rows.take(X)))
         for part in task.rounds(X)
     )
     interior = task.plan.interior
@@ -143,8 +142,7 @@ def gradients(
         return partial_sum
 
     partial_sums = (
-        (part, of_part(part, rows, grad.index_select(0, part.rows)))
-        for part, rows in _Halo(task, B, needed)
+        (part, of_part(part, rows, part.rows.take(grad))) for part, rows in _Halo(task, B, needed)
     )
     grad_B = _add_up(task, partial_sums, lambda: of_part(task.plan.interior, B, grad))
     return _put_together(task, of_parts), grad_B
@@ -159,10 +157,9 @@ def _add_up(
     """
     total = None
     for part, partial_sum in partial_sums:
-        own = len(part.own_rows)
-        arrival = part.exchange.start_back(partial_sum[own:], task.product)
+        arrival = part.exchange.start_back(partial_sum[part.own :], task.product)
         if total is None:
             total = interior()
-        total.index_add_(0, part.own_rows, partial_sum[:own])
+        part.own_rows.add(partial_sum[: part.own], total)
         part.exchange.add_back(total, arrival)
     return interior() if total is None else total

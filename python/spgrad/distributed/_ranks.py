@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import ReduceOp
+from torch.distributed import P2POp, ReduceOp, batch_isend_irecv, irecv, isend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch.distributed import ProcessGroup, Work
     from torch.distributed.device_mesh import DeviceMesh
+
+
+# Ranks whose words go round a ring, as gloo gathers them; more take turns in pairs.
+_MOST_IN_A_RING = 16
 
 
 class Ranks:
@@ -61,8 +65,10 @@ class Ranks:
     def _gather(self, row: Tensor, group: ProcessGroup | None, size: int, product: str) -> Tensor:
         if group is None:
             return row.unsqueeze(0)
-        rows = torch.empty(size * row.numel(), dtype=row.dtype, device=self.device)
         try:
+            if size > _MOST_IN_A_RING:
+                return _gather_in_few_steps(row.to(self.device), group, size).cpu()
+            rows = torch.empty(size * row.numel(), dtype=row.dtype, device=self.device)
             torch.distributed.all_gather_into_tensor(rows, row.to(self.device), group=group)
         except RuntimeError as error:
             raise _left_alone(product) from error
@@ -155,6 +161,24 @@ def _along(mesh: DeviceMesh | None, dim: int) -> tuple[int, int, ProcessGroup | 
         return 1, 0, None
     size = mesh.size(dim)
     return size, mesh.get_local_rank(dim), mesh.get_group(dim) if size > 1 else None
+
+
+def _gather_in_few_steps(row: Tensor, group: ProcessGroup, size: int) -> Tensor:
+    """Give the rows of all ranks, of which each step doubles the number (Bruck's algorithm)."""
+    rank = torch.distributed.get_rank(group)
+    rows = row.new_empty(size, row.numel())
+    rows[0] = row  # those of ranks that follow are behind it
+    known = 1
+    while known < size:
+        more = min(known, size - known)
+        operations = [
+            P2POp(isend, rows[:more].clone(), group=group, group_peer=(rank - known) % size),
+            P2POp(irecv, rows[known : known + more], group=group, group_peer=(rank + known) % size),
+        ]
+        for work in batch_isend_irecv(operations):
+            work.wait()
+        known += more
+    return rows.roll(rank, 0)
 
 
 def _bytes_of(rows: Tensor) -> Tensor:

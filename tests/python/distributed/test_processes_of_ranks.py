@@ -312,3 +312,27 @@ def test_ranks_with_columns_have_forward_mode_and_the_same_bits_in_copies(tmp_pa
     products = 2 * given.X @ given.B.mT + given.X @ given.of_B.mT
     assert d == other_d == products[rows, matrix.col_indices].tolist()
     assert grad == other_grad
+
+
+MANY = """
+from spgrad.distributed import _ranks
+_ranks._MOST_IN_A_RING = 1  # as if there were more
+ranks = _ranks.Ranks(mesh)
+gathered = ranks.all_gather(torch.tensor([rank, 10 + rank]), "the test").tolist()
+A = RowSharded.from_local(torch.tensor([0, 1]), torch.tensor([rank]), (size, size), mesh)
+try:
+    A.mm(torch.ones(1), torch.ones(1, 2 + (rank == 1)))
+except RuntimeError as error:
+    said = str(error)
+outcome = gathered, said, A.mm(torch.ones(1), torch.full((1, 1), 7.0)).item()
+"""
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_words_of_many_ranks_travel_in_few_steps(tmp_path, size):
+    for _, succeeded, result in on_processes(size, MANY, tmp_path):
+        assert succeeded, result
+        gathered, said, product = result
+        assert gathered == [[rank, 10 + rank] for rank in range(size)]
+        assert "rank 1: has p = 3; rank 0: has p = 2" in said
+        assert product == 7

@@ -11,7 +11,7 @@ from ranks import on_threads
 from benchmarks.distributed import memory
 from spgrad._pattern import Pattern
 from spgrad.distributed import _plan
-from spgrad.distributed._entries import Entries
+from spgrad.distributed._places import Places
 
 
 def tensors_of(thing):
@@ -65,10 +65,10 @@ def test_a_plan_has_twelve_bytes_an_entry_and_four_where_rows_are_in_any_order(o
         list(range(0, 400, 2)),
     ],
 )
-def test_entries_are_taken_and_put_where_they_are(places):
+def test_entries_and_rows_are_taken_and_put_where_they_are(places):
     total = 400
     places = torch.tensor(places, dtype=torch.int64)
-    entries = Entries.of(places, total)
+    entries = Places.of(places, total)
     assert (entries.places is None) == (len(places) < 100)
     assert entries.places is None or entries.places.dtype == torch.int32
     values = torch.rand(2 * total)[::2]
@@ -76,11 +76,19 @@ def test_entries_are_taken_and_put_where_they_are(places):
     out = torch.zeros(total)
     entries.put(values[places], out)
     assert torch.equal(out, torch.zeros(total).index_copy_(0, places, values[places]))
+    rows, few = torch.rand(total, 3), torch.rand(len(places), 3)
+    assert torch.equal(entries.take(rows), rows[places])
+    copy = torch.empty(len(places), 3)
+    entries.copy(rows, copy)
+    assert torch.equal(copy, rows[places])
+    expected = rows.index_add(0, places, few)
+    entries.add(few, rows)
+    assert torch.equal(rows, expected)
 
 
-def test_one_run_of_entries_is_a_view():
+def test_one_run_is_a_view():
     values = torch.rand(9)
-    taken = Entries.of(torch.arange(2, 7), 9).take(values)
+    taken = Places.of(torch.arange(2, 7), 9).take(values)
     assert taken.untyped_storage().data_ptr() == values.untyped_storage().data_ptr()
 
 

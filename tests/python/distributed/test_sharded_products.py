@@ -116,6 +116,36 @@ def test_one_rank_calls_what_a_pattern_calls():
         assert results[0].grad_fn.name() == results[1].grad_fn.name()
 
 
+@pytest.mark.parametrize(
+    ("size", "shape", "p", "options"),
+    [
+        (4, (40, 40, 600), 7, {"max_halo_bytes": 9 * 7 * 4}),  # four rounds
+        (3, (64, 2048, 64 * 600), 640, {}),  # blocks of columns
+    ],
+)
+def test_where_bits_of_a_product_depend_on_ranks_those_of_gradients_of_values_do_not(
+    size, shape, p, options
+):
+    matrix = matrices.random(*shape)
+    given = matrices.operands(matrix, p, matrices.floats)
+    indices = matrix.crow_indices, matrix.col_indices
+
+    def on_rank(mesh):
+        A = matrices.share(mesh, matrix, **options)
+        mine = matrices.of_rank(A, given)
+        leaves = mine.values.requires_grad_(), mine.B.requires_grad_()
+        C = A.mm(*leaves)
+        (alone,) = torch.autograd.grad(C, leaves[0], mine.X, retain_graph=True)
+        both, _ = torch.autograd.grad(C, leaves, mine.X)
+        return C.detach(), alone, both, A.sddmm(mine.X, mine.B).detach()
+
+    C, *others = (torch.cat(parts) for parts in zip(*on_threads(size, on_rank), strict=True))
+    expected = spgrad.csr_mm(*indices, given.values, given.B)
+    assert torch.allclose(C, expected, rtol=1e-5, atol=1e-4)
+    products = spgrad.csr_sddmm(*indices, given.X, given.B)
+    assert all(torch.equal(other, products) for other in others)
+
+
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
 def test_only_wanted_gradients_are_computed(wanted):
     matrix = matrices.MATRICES["random"]

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.distributed import network
+from benchmarks.distributed import network, validate
 from benchmarks.distributed.namespaces import namespaces
 from examples.colours.__main__ import main
 
@@ -32,6 +32,8 @@ def test_links_carry_the_rows_that_are_needed_and_little_else():
     text = network.report(told)
     assert "composed" in text
     assert f"{needed / 1e6:.2f} MB" in text
+    step = max(rank["seconds"]["RowSharded"] for rank in told)
+    assert 0.3 * step < validate.modelled(told, 128) < 3 * step  # whatever else the machine does
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
     assert f"spgrad{os.getpid()}" not in left.stdout
 
