@@ -4,15 +4,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD := build/release
 SECONDS ?= 3600
+# The oldest, a middle and the newest PyTorch of the wheel.
+SERIES ?= 2.11 2.13 2.15
 bin := $(VENV)/bin
 # Without the flags of make: ninja would look for its job server, which recipes do not get.
 with_tools := MAKEFLAGS= PATH="$(abspath $(bin)):$$PATH"
 stamp := $(VENV)/.spgrad
+sudo := $(if $(filter 0,$(shell id -u)),,sudo)
 cuda_seconds := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
 # Sources whose change asks for a new installation.
 sources := $(shell find CMakeLists.txt cmake include src python -type f -not -name '*.pyc')
 
-.PHONY: help demo demo-distributed bench bench-quick bench-distributed bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery lint format clean install
+.PHONY: help system-packages demo demo-distributed bench bench-quick bench-distributed bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery linkcheck lint format clean install wheel sdist test-wheel test-sdist
 
 help:
 	@echo "make demo               two examples and a comparison, with pictures, in two minutes after the build"
@@ -35,8 +38,14 @@ help:
 	@echo "make mutation           break a sample of lines, and list what no test notices (FILES=...)"
 	@echo "make docs               the site, in build/docs/html"
 	@echo "make gallery            the site, with the examples run in full"
+	@echo "make linkcheck          the links of the site to other places"
+	@echo "make wheel              one wheel for all supported minor versions of PyTorch, in dist/"
+	@echo "make sdist              the sources as pip takes them, in dist/"
+	@echo "make test-wheel         that wheel with some of these, each in an environment of its own ($(SERIES))"
+	@echo "make test-sdist         an installation from the sources in dist/"
 	@echo "make lint               clang-format, ruff and mypy, without changes"
 	@echo "make format             let clang-format and ruff change the files"
+	@echo "make system-packages    what CI must have of Debian or Ubuntu"
 	@echo "make clean              remove build/; the environment $(VENV) stays"
 
 $(stamp)-tools: pyproject.toml
@@ -62,6 +71,11 @@ $(stamp)-installed: $(stamp)-environment $(stamp)-kernels $(sources)
 
 install:
 	@$(MAKE) --no-print-directory --jobs=2 $(stamp)-installed
+
+# What `make test` skips where it may: the sanitized tests and the pages on C++.
+packages := clang doxygen libclang-rt-dev libomp-dev
+system-packages:
+	dpkg --status $(packages) > /dev/null 2>&1 || { $(sudo) apt-get update && $(sudo) apt-get install --yes $(packages); }
 
 # Small runs, for two minutes in all.
 demo: install
@@ -129,7 +143,7 @@ soak: install
 
 release-check: test
 	$(with_tools) $(bin)/python tests/run.py --long
-	$(MAKE) soak coverage mutation fuzz
+	$(MAKE) soak coverage mutation fuzz wheel test-wheel test-sdist
 
 # What it finds lies beside the targets in build/fuzz/tests/kernels/cpu/fuzz.
 fuzz: $(stamp)-environment
@@ -155,6 +169,28 @@ docs: install
 gallery: install
 	$(bin)/python -m sphinx --fail-on-warning --keep-going --quiet --tag full docs build/docs/html
 	@echo "open file://$(abspath build/docs/html/examples/index.html)"
+
+linkcheck: install
+	$(bin)/python -m sphinx --builder linkcheck --keep-going --quiet docs build/docs/linkcheck
+
+# The PyTorchs of the wheel are downloaded, where VENV has another one or none; its tools suffice.
+$(stamp)-wheel: $(stamp)-tools
+	$(bin)/python -m pip install --progress-bar on --group wheel
+	touch $@
+
+wheel: $(stamp)-wheel
+	$(with_tools) $(bin)/python cmake/make_wheel.py
+
+sdist: $(stamp)-wheel
+	$(bin)/python -m build --sdist --no-isolation
+
+test-wheel: $(stamp)-wheel
+	$(with_tools) $(bin)/python tests/wheel/run.py $(SERIES)
+
+test-sdist: install sdist
+	$(with_tools) $(bin)/python -m pip install --no-index --no-deps --no-build-isolation --upgrade \
+	  --no-binary spgrad --find-links dist --target build/sdist spgrad
+	PYTHONPATH=build/sdist $(bin)/python tests/wheel/program.py
 
 lint: $(stamp)-environment
 	$(with_tools) $(bin)/python tests/run.py --only lint

@@ -1,25 +1,30 @@
 # What an installation has: headers, libraries and the files for find_package(spgrad). In a wheel the
-# prefix is the package's own folder.
+# prefix is the package's own folder, and what depends on PyTorch lies in one of its series, such as
+# 2.15/lib, so that a wheel can have it for several.
 include(CMakePackageConfigHelpers)
 
 set(_cmake_folder share/cmake/spgrad)
 
-function(spgrad_install_target target file)
+# What lies in <folder>, which is empty or ends with a slash; the files for CMake in that of <cmake_folder>.
+function(spgrad_install_target target file folder cmake_folder)
   install(TARGETS ${target} EXPORT ${file}
-    LIBRARY DESTINATION lib ARCHIVE DESTINATION lib
+    LIBRARY DESTINATION ${folder}lib ARCHIVE DESTINATION ${folder}lib
     INCLUDES DESTINATION include)
-  install(EXPORT ${file} NAMESPACE spgrad:: FILE ${file}.cmake DESTINATION ${_cmake_folder})
+  install(EXPORT ${file} NAMESPACE spgrad:: FILE ${file}.cmake DESTINATION ${cmake_folder})
 endfunction()
 
-spgrad_install_target(spgrad_kernels spgradKernels)
+spgrad_install_target(spgrad_kernels spgradKernels "" ${_cmake_folder})
 if(SPGRAD_TORCH)
-  # Beside the torch package where both are in site-packages; elsewhere the loader's own paths serve.
-  set_target_properties(spgrad PROPERTIES INSTALL_RPATH "$ORIGIN/../../torch/lib")
-  spgrad_install_target(spgrad spgradTorch)
+  string(REGEX MATCH "^[0-9]+\\.[0-9]+" _series ${LibTorch_VERSION})
+  set(SPGRAD_TORCH_FOLDER "")
+  if(SKBUILD)
+    set(SPGRAD_TORCH_FOLDER ${_series}/)
+    # The torch package lies beside that of spgrad.
+    set_target_properties(spgrad PROPERTIES INSTALL_RPATH "$ORIGIN/../../../torch/lib")
+  endif()
+  spgrad_install_target(
+    spgrad spgradTorch "${SPGRAD_TORCH_FOLDER}" ${_cmake_folder}/${_series})
   install(FILES cmake/FindLibTorch.cmake DESTINATION ${_cmake_folder})
-  string(REGEX MATCH "^([0-9]+)\\.([0-9]+)" _series ${LibTorch_VERSION})
-  math(EXPR _next_minor "${CMAKE_MATCH_2} + 1")
-  set(LIBTORCH_RANGE "${_series}...<${CMAKE_MATCH_1}.${_next_minor}")
 endif()
 install(DIRECTORY include/spgrad DESTINATION include)
 

@@ -3,8 +3,8 @@
 A build must use the PyTorch that the library will run with, since PyTorch's C++ interface changes
 with every version. pip builds in an environment of its own; a build requirement on torch would
 install a second one there, of 5 GB and perhaps of another version. So it is required only where the
-environment that is installed into has none. The metadata of a built wheel name the series that it
-needs.
+environment that is installed into has none. The setting cmake.define.LIBTORCH_ROOT names the folder
+of another one. The metadata of a built wheel name the series that it needs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from scikit_build_core import build as _scikit_build
@@ -30,8 +32,12 @@ print(importlib.metadata.version("torch") if importlib.util.find_spec("torch") e
 """
 
 
-def _torch_version() -> str:
+def _torch_version(config_settings: dict[str, Any] | None) -> str:
     """Ask for the PyTorch that the library will run with; empty where there is none."""
+    if root := (config_settings or {}).get("cmake.define.LIBTORCH_ROOT"):
+        header = Path(root) / "include" / "torch" / "headeronly" / "version.h"
+        text = header.read_text(encoding="utf-8") if header.exists() else ""
+        return ".".join(re.findall(r"define TORCH_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", text))
     # pip isolates a build by environment variables, which -E ignores: asked so, Python sees what it
     # will see at run time, be it in the environment's own folder, the system's or the user's.
     for flags in ([], ["-E"]):
@@ -72,7 +78,8 @@ def _for_torch_at_hand(hook: Any) -> Any:
     @functools.wraps(hook)
     def with_series(*arguments: Any, **options: Any) -> Any:
         global _requirement  # noqa: PLW0603 - the hook calls dynamic_metadata
-        version = _torch_version()
+        given = [*options.values(), *arguments]
+        version = _torch_version(next((each for each in given if isinstance(each, dict)), None))
         if missing := _what_is_missing(version):
             raise SystemExit(missing)
         major, minor = version.split(".")[:2]
@@ -100,7 +107,7 @@ def get_requires_for_build_wheel(
 ) -> list[str]:
     """Return what scikit-build-core needs, and torch where it is missing."""
     requires = _scikit_build.get_requires_for_build_wheel(config_settings)
-    return requires if _torch_version() else [*requires, _SUPPORTED]
+    return requires if _torch_version(config_settings) else [*requires, _SUPPORTED]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

@@ -1,3 +1,2 @@
 __version__: str
-TORCH_VERSION: str
 COMPILER: str

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from spgrad import _build, cuda, instruction_set, instruction_sets
+from spgrad import _build, _library, cuda, instruction_set, instruction_sets
 
 __all__ = ["report"]
 
@@ -55,7 +55,7 @@ def report() -> str:
     settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)]
     facts = {
         "spgrad": f"{_build.__version__} in {folder}",
-        "built": f"for PyTorch {_build.TORCH_VERSION} by {_build.COMPILER}",
+        "built": f"for PyTorch {', '.join(_library.supported_series())} by {_build.COMPILER}",
         "Python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
         "system": f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}",

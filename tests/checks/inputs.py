@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from dataclasses import asdict
+from pathlib import Path
 
 from checks.outcomes import Counts
 from checks.processes import ROOT, lines_of
@@ -26,9 +27,12 @@ def tools() -> list[str]:
 
 
 def installed_libraries() -> list[str]:
-    """List the library that the tests in Python load; none where spgrad is not installed."""
+    """List the libraries that the tests in Python load; none where spgrad is not installed."""
     found = importlib.metadata.distributions(name="spgrad")
-    return [str(each.locate_file("spgrad/lib/libspgrad.so")) for each in found]
+    libraries = "spgrad/*.*/lib/libspgrad.so"
+    return sorted(
+        str(path) for each in found for path in Path(each.locate_file("")).glob(libraries)
+    )
 
 
 def digest(places: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import filecmp
+import importlib.metadata
 import io
 import json
 import os
@@ -243,9 +244,11 @@ class Workshop:
         package = SITE / "spgrad"
         shutil.copytree(SOURCE / "python/spgrad", package, dirs_exist_ok=True)
         shutil.copyfile(BUILD / "_build.py", package / "_build.py")
-        (package / "lib").mkdir(exist_ok=True)
-        (package / "lib/libspgrad.so").unlink(missing_ok=True)
-        (package / "lib/libspgrad.so").symlink_to(BUILD / "src/torch/libspgrad.so")
+        series = ".".join(importlib.metadata.version("torch").split(".")[:2])
+        library = package / series / "lib" / "libspgrad.so"
+        library.parent.mkdir(parents=True, exist_ok=True)
+        library.unlink(missing_ok=True)
+        library.symlink_to(BUILD / "src/torch/libspgrad.so")
         # Workers of the compiler do not start within the limit of memory.
         self.environment = os.environ | {
             "PYTHONPATH": str(SITE),

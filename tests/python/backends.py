@@ -8,11 +8,11 @@ cuda-emulation  the same on CPU tensors, in a build with SPGRAD_CUDA_EMULATION
 
 import warnings
 from itertools import product
-from pathlib import Path
 
 import torch
 
 import spgrad
+from spgrad import _library
 
 NAMES = ("kernels", "composite", "cuda", "cuda-emulation")
 PRODUCTS = ("mm", "mm_transposed", "sddmm", "mm_backward")
@@ -27,7 +27,7 @@ OPERATORS = (
 def is_missing(name):
     """Whether this machine lacks a backend."""
     if name == "cuda-emulation":
-        return not any(Path(spgrad.__file__).parent.glob("lib/libspgrad_cuda_emulation.*"))
+        return not any(_library.library_path().parent.glob("libspgrad_cuda_emulation.*"))
     return name == "cuda" and not torch.cuda.is_available()
 
 

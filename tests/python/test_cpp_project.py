@@ -197,6 +197,7 @@ def test_a_pytorch_of_another_series_than_that_of_the_build_is_refused(tmp_path,
     assert code != 0
     assert f'"{version}"' in said
     assert f"{SERIES}...<{MAJOR}.{MINOR + 1}" in said
+    assert f"spgrad::spgrad needs PyTorch {SERIES}." in said
 
 
 def test_a_patch_release_of_the_same_series_is_accepted(tmp_path):
@@ -204,6 +205,30 @@ def test_a_patch_release_of_the_same_series_is_accepted(tmp_path):
     code, said = configure(tmp_path, "find_package(spgrad REQUIRED)", LIBTORCH_ROOT=root)
     assert code == 0
     assert "found: 1" in said
+
+
+def test_the_library_of_the_series_is_found_where_there_are_several(tmp_path):
+    files = Path("share") / "cmake" / "spgrad"
+    prefix = tmp_path / "prefix"
+    for folder in ("lib", "share", SERIES):
+        shutil.copytree(WHEEL / folder, prefix / folder)
+    (prefix / "include").mkdir()
+    series = ".".join(OTHERS[0].split(".")[:2])
+    shutil.copytree(prefix / SERIES, prefix / series)
+    shutil.copytree(prefix / files / SERIES, prefix / files / series)
+    for path in (prefix / files / series).iterdir():
+        path.write_text(path.read_text().replace(f"/{SERIES}/", f"/{series}/"))
+    find = """
+find_package(spgrad REQUIRED)
+get_target_property(library spgrad::spgrad IMPORTED_LOCATION_RELEASE)
+message(STATUS "library: ${library}")"""
+    for version, folder in ((f"{SERIES}.99", SERIES), (OTHERS[0], series)):
+        place = tmp_path / folder
+        place.mkdir()
+        torch_root = fake_pytorch(place / "torch", version)
+        code, said = configure(place, find, spgrad_ROOT=prefix, LIBTORCH_ROOT=torch_root)
+        assert code == 0, said
+        assert f"library: {prefix / folder / 'lib' / 'libspgrad.so'}" in said
 
 
 def test_a_search_that_is_not_required_fails_without_an_error(tmp_path):
@@ -250,6 +275,7 @@ def test_where_there_is_no_pytorch_the_kernels_are_found_unless_it_is_asked_for(
     prefix = tmp_path / "prefix"
     shutil.copytree(WHEEL / "share", prefix / "share")
     shutil.copytree(WHEEL / "lib", prefix / "lib")
+    shutil.copytree(WHEEL / SERIES, prefix / SERIES)
     (prefix / "include").mkdir()
     find = f"""
 set(before "${{CMAKE_MODULE_PATH}}")

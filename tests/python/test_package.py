@@ -104,7 +104,7 @@ def test_what_a_build_lacks_is_said_in_one_sentence(backend, monkeypatch, lackin
         monkeypatch.setenv("PATH", "/nowhere")
         monkeypatch.delenv("CXX", raising=False)
     if lacking == "torch":
-        monkeypatch.setattr(backend, "_torch_version", lambda: "")
+        monkeypatch.setattr(backend, "_torch_version", lambda _settings: "")
     with pytest.raises(SystemExit) as stopped:
         backend.build_wheel("/nowhere")
     assert said in str(stopped.value)
@@ -118,10 +118,40 @@ def test_the_version_is_there():
     assert spgrad.__version__.count(".") == 2
 
 
+def test_the_pytorch_that_is_named_is_that_of_the_build(backend, tmp_path):
+    header = tmp_path / "include" / "torch" / "headeronly" / "version.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 12\n")
+    settings = {"cmake.define.LIBTORCH_ROOT": str(tmp_path)}
+    requirements = []
+
+    def hook(_folder, _config_settings):
+        requirements.extend(backend.dynamic_metadata("dependencies"))
+
+    backend._for_torch_at_hand(hook)("folder", settings)
+    assert requirements == ["torch>=2.12,<2.13"]
+    assert "torch>=2.11" not in backend.get_requires_for_build_wheel(settings)
+
+
 def test_another_series_of_pytorch_is_refused_before_the_library_is_loaded(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.13.1")
-    with pytest.raises(ImportError, match=r"but found PyTorch 1\.13\.1; install spgrad again"):
+    said = (
+        r"was built for PyTorch 2\.\d+.*, but found PyTorch 1\.13\.1; .*--no-binary spgrad spgrad"
+    )
+    with pytest.raises(ImportError, match=said):
         _library.load_library()
+
+
+@pytest.mark.parametrize("version", ["2.11.1", "2.9.0+cpu", "2.10.0a0"])
+def test_the_library_is_that_of_the_series(monkeypatch, tmp_path, version):
+    for series in ("2.11", "2.9", "2.10"):
+        (tmp_path / series / "lib").mkdir(parents=True)
+        (tmp_path / series / "lib" / "libspgrad.so").touch()
+    monkeypatch.setattr(_library, "_FOLDER", tmp_path)
+    monkeypatch.setattr(torch, "__version__", version)
+    assert _library.supported_series() == ["2.9", "2.10", "2.11"]
+    series = ".".join(version.split(".")[:2])
+    assert _library.library_path() == tmp_path / series / "lib" / "libspgrad.so"
 
 
 def test_a_patch_release_of_the_same_series_is_accepted(monkeypatch):

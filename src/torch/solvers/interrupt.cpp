@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace spgrad {
@@ -47,8 +48,8 @@ void Interrupt::operator()() {
   if (now - last_ < kPeriod) return;
   last_ = now;
   const Python& python = Python::instance();
-  // Python handles signals in its main thread alone.
-  if (getpid() != gettid() || !python.usable()) return;
+  // Python handles signals in its main thread alone. gettid() is missing in GNU libc 2.28.
+  if (getpid() != syscall(SYS_gettid) || !python.usable()) return;
   const int state = python.ensure();
   const bool interrupted = python.check_signals() != 0;
   if (interrupted) python.clear();

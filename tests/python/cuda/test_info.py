@@ -5,13 +5,12 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import spgrad
-from spgrad import _build
+from spgrad import _library
 
 HAS_NVRTC = spgrad.cuda.info().nvrtc is not None
 needs_nvrtc = pytest.mark.skipif(not HAS_NVRTC, reason="this PyTorch brings no NVRTC")
@@ -45,8 +44,9 @@ def test_nvrtc_is_that_of_pytorch():
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="needs binutils")
 def test_the_library_is_linked_with_nothing_of_cuda():
-    library = Path(_build.__file__).parent / "lib" / "libspgrad.so"
-    done = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["readelf", "-d", _library.library_path()], capture_output=True, text=True, check=True
+    )
     needed = re.findall(r"NEEDED.*\[(.*)\]", done.stdout)
     assert any(name.startswith("libtorch_cpu") for name in needed)
     assert not [name for name in needed if re.search("cuda|nvrtc", name)]

@@ -1,0 +1,94 @@
+"""Tests the wheel in environments that have a PyTorch each, and nothing of the project.
+
+In each, a program trains without a compiler; then come tests of the products, and programs in C++.
+A PyTorch is several GB to download. ``--reuse-nvidia`` takes the NVIDIA libraries of this
+environment instead of those that each PyTorch asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("program.py")
+TESTS = ("product", "gradients", "layouts_and_strides", "errors", "lstsq")
+# What the tests import, and PyTorch where its own requirements are not installed.
+TOOLS = ("pytest", "numpy", "scipy", "cmake", "ninja")
+OF_PYTORCH = (
+    "filelock",
+    "fsspec",
+    "jinja2",
+    "networkx",
+    "setuptools",
+    "sympy",
+    "typing_extensions",
+)
+
+
+def run(*command: str | Path, cwd: str | Path, **settings: str) -> None:
+    """Run a command with these settings in place of the whole environment."""
+    print("$", *command, flush=True)
+    subprocess.run([str(each) for each in command], check=True, cwd=cwd, env=settings)
+
+
+def test(series: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:
+    """Install a PyTorch and the wheel into an environment of their own, and test them."""
+    run(sys.executable, "-m", "venv", folder, cwd=ROOT, **os.environ)
+    python = folder / "bin" / "python"
+    install = (python, "-m", "pip", "install", "--quiet", "--no-cache-dir")
+    if reuse_nvidia:
+        run(*install, *OF_PYTORCH, cwd=folder, **os.environ)
+        run(*install, "--no-deps", f"torch=={series}.*", cwd=folder, **os.environ)
+        (site,) = folder.glob("lib/python*/site-packages")
+        (nvidia,) = importlib.util.find_spec("nvidia").submodule_search_locations
+        (site / "nvidia").symlink_to(nvidia)
+        run(*install, "--no-deps", wheel, cwd=folder, **os.environ)
+    else:
+        run(*install, wheel, f"torch=={series}.*", cwd=folder, **os.environ)
+
+    # No compiler is found.
+    bare = {"PATH": str(folder / "bin"), "HOME": str(folder)}
+    run(python, PROGRAM, cwd=folder, **bare)
+    run(python, "-m", "spgrad.info", cwd=folder, **bare)
+
+    run(*install, *TOOLS, cwd=folder, **os.environ)
+    files = [ROOT / "tests" / "python" / f"test_{name}.py" for name in TESTS]
+    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default")
+    run(*pytest, *files, cwd=folder, **bare)
+
+    full = bare | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    build = folder / "build"
+    (package,) = folder.glob("lib/python*/site-packages/spgrad")
+    options = ("-G", "Ninja", f"-Dspgrad_ROOT={package}", f"-DPython_EXECUTABLE={python}")
+    run("cmake", "-S", ROOT / "tests" / "package", "-B", build, *options, cwd=folder, **full)
+    run("cmake", "--build", build, "--target", "train", "multiply", cwd=folder, **full)
+    run(build / "train", cwd=folder, **bare)
+    run(build / "multiply", cwd=folder, **bare)
+
+
+def main() -> None:
+    """Test the wheel in dist/ with each PyTorch."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("series", nargs="+", help="minor versions of PyTorch, such as 2.11")
+    parser.add_argument("--wheel", type=Path, help="if not the one in dist/")
+    parser.add_argument("--reuse-nvidia", action="store_true")
+    options = parser.parse_args()
+    (wheel,) = [options.wheel] if options.wheel else (ROOT / "dist").glob("spgrad-*.whl")
+    for series in options.series:
+        folder = Path(tempfile.mkdtemp(prefix=f"spgrad-{series}-"))
+        try:
+            test(series, wheel.resolve(), folder, reuse_nvidia=options.reuse_nvidia)
+        finally:
+            shutil.rmtree(folder)
+        print(f"PyTorch {series}: passed", flush=True)
+
+
+if __name__ == "__main__":
+    main()
