@@ -1,8 +1,8 @@
 """Makes one wheel that holds the C++ library for each supported minor version of PyTorch.
 
 In one build folder a wheel is made for one PyTorch after the other: the kernels, which need none,
-are compiled once. All that these wheels hold is then put into one. auditwheel refuses what needs more
-of Linux than PyTorch does, with libtorch and its OpenMP left out, which PyTorch brings.
+are compiled once. All that these wheels hold is then put into one. auditwheel refuses what needs
+more of Linux than PyTorch does, with libtorch and its OpenMP left out, which PyTorch brings.
 """
 
 from __future__ import annotations

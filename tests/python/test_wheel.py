@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -86,3 +87,14 @@ def test_the_sources_are_complete(monkeypatch, tmp_path):
     }
     assert sources - members == set()
     assert members - sources - {"PKG-INFO"} == set()
+
+
+def test_a_workflow_runs_targets_that_are_there():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = re.sub(r"\$\{\{.*?\}\}", "", path.read_text())
+        commands = re.findall(r"^ *(?:- )?run: *(.*)", text, re.MULTILINE)
+        assert commands
+        for make, *words in map(str.split, commands):
+            assert make == "make"
+            assert {word for word in words if "=" not in word} <= {*targets}
