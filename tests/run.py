@@ -4,6 +4,7 @@ lint       clang-format, ruff, mypy
 release    the C++ tests of the build that is installed
 sanitized  the C++ tests under the sanitizers of addresses and of undefined behaviour, and a minute
            of fuzzing
+aarch64    some tests of the kernels for AArch64, where the cross compiler and qemu-user are there
 tsan       the C++ tests that share work out to threads, under the thread sanitizer
 python     pytest, doctests included
 composite  the tests of the products on what devices without kernels get
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -78,6 +80,17 @@ def sanitized() -> Counts:
         print(needed + ("." if IN_CI else "; they are skipped."))
         return Counts(failures=[needed]) if IN_CI else Counts(skipped=1)
     return ctest("sanitized")
+
+
+def aarch64(preset: str) -> Counts:
+    """Run tests of the kernels for another processor, where they can be compiled and run."""
+    if not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64-static")):
+        print(
+            "The tests for AArch64 need a cross compiler and qemu-user (on Debian: "
+            "g++-aarch64-linux-gnu and qemu-user-static); they are skipped."
+        )
+        return Counts(skipped=1)
+    return ctest(preset)
 
 
 # Most tests are too small to keep two cores busy.
@@ -151,6 +164,7 @@ STEPS = {
     "release": (lambda: ctest("release"), CPP_SOURCES),
     "sanitized": (sanitized, CPP_SOURCES),
     "tsan": (lambda: ctest("tsan"), CPP_SOURCES),
+    "aarch64": (lambda: aarch64("aarch64-quick"), CPP_SOURCES),
     "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
     "composite": (composite, PYTHON_SOURCES),
     "docs": (docs, (".",)),
@@ -160,6 +174,7 @@ STEPS = {
 LONG = {
     "asan": (lambda: ctest("asan"), CPP_SOURCES),
     "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
+    "aarch64-full": (lambda: aarch64("aarch64"), CPP_SOURCES),
     "long": (lambda: pytest("long", "-m", "long"), PYTHON_SOURCES),
     "cuda-emulation": (cuda_emulation, (".",)),
 }

@@ -34,9 +34,9 @@ def build(request, tmp_path_factory):
     prefix = WHEEL
     if request.param == "cmake --install":
         prefix = tmp_path_factory.mktemp("prefix")
-        # The folder that `make install` builds in.
+        # The folder that `make install` builds in, so that the library lies as it does in a wheel.
         output_of("cmake", "--install", ROOT / "build" / "release", "--prefix", prefix)
-        assert (prefix / "lib" / "libspgrad.so").exists()
+        assert (prefix / SERIES / "lib" / "libspgrad.so").exists()
     folder = tmp_path_factory.mktemp("build")
     output_of(
         *("cmake", "-S", ROOT / "tests" / "package", "-B", folder, "-G", "Ninja"),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("program.py")
 TESTS = ("product", "gradients", "layouts_and_strides", "errors", "lstsq")
 # What the tests import, and PyTorch where its own requirements are not installed.
-TOOLS = ("pytest", "numpy", "scipy", "cmake", "ninja")
+TOOLS = ("pytest", "hypothesis", "numpy", "scipy", "cmake", "ninja")
 OF_PYTORCH = (
     "filelock",
     "fsspec",

@@ -16,8 +16,9 @@ endif()
 string(REPLACE "\n" ";" lines "${listing}")
 foreach(line IN LISTS lines)
   string(REGEX MATCH "^[^ ]+" symbol "${line}")
+  # DW.ref. opens the names of pointers, which are the same in all files.
   # Z and GV open the names of what is local to a function, NK those of const member functions.
-  if(symbol AND NOT symbol MATCHES "^_Z(Z|GV)*NK?${namespace}")
+  if(symbol AND NOT symbol MATCHES "^(_Z(Z|GV)*NK?${namespace}|DW[.]ref[.])")
     list(APPEND foreign ${line})
   endif()
 endforeach()
