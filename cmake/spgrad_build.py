@@ -48,12 +48,31 @@ def _torch_version(config_settings: dict[str, Any] | None) -> str:
     return ""
 
 
-def dynamic_metadata(field: str, _settings: dict[str, Any] | None = None) -> list[str]:
-    """Give scikit-build-core the dependencies of the package."""
-    if field != "dependencies":
-        message = f"field must be 'dependencies', but received {field!r}"
-        raise ValueError(message)
-    return [_requirement]
+def _urls() -> dict[str, str]:
+    """Name the repository on GitHub whose workflow builds; the project has no other address."""
+    repository = os.environ.get("GITHUB_REPOSITORY", "")
+    if not repository:
+        return {}
+    owner, _, name = repository.partition("/")
+    address = f"https://github.com/{repository}"
+    return {
+        "Homepage": f"https://{owner}.github.io/{name}/",
+        "Source": address,
+        "Issues": f"{address}/issues",
+        "Changelog": f"{address}/blob/main/CHANGELOG.md",
+    }
+
+
+def dynamic_metadata(
+    field: str, _settings: dict[str, Any] | None = None
+) -> list[str] | dict[str, str]:
+    """Give scikit-build-core the dependencies of the package, and where it is at home."""
+    if field == "dependencies":
+        return [_requirement]
+    if field == "urls":
+        return _urls()
+    message = f"field must be 'dependencies' or 'urls', but received {field!r}"
+    raise ValueError(message)
 
 
 def _what_is_missing(torch_version: str) -> str:

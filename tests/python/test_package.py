@@ -114,6 +114,15 @@ def test_an_sdist_may_be_built_with_any_pytorch_that_is_supported(backend):
     assert backend.dynamic_metadata("dependencies") == ["torch>=2.11"]
 
 
+def test_the_metadata_name_the_repository_whose_workflow_builds(backend, monkeypatch):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert backend.dynamic_metadata("urls") == {}
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/spgrad")
+    urls = backend.dynamic_metadata("urls")
+    assert urls["Homepage"] == "https://someone.github.io/spgrad/"
+    assert urls["Source"] == "https://github.com/someone/spgrad"
+
+
 def test_the_version_is_there():
     assert spgrad.__version__.count(".") == 2
 
