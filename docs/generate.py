@@ -30,7 +30,7 @@ DOXYGEN_FILTER = r"1s,^,/// @file\n,;s,^( *///) (`[A-Za-z_]+`: ),\1 - \2,"
 # With the headers whose descriptions come first.
 NAMESPACES = {
     "spgrad": ("sparse_mm.h", "lstsq.h"),
-    "spgrad::kernels": ("products.h", "kernels.h", "extremum.h", "lsmr.h"),
+    "spgrad::kernels": ("products.h", "kernels.h", "extremum.h", "lsmr.h", "cholesky.h"),
 }
 
 

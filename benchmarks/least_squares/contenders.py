@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse.linalg
@@ -60,9 +60,10 @@ def _differentiated(
 
 
 class Spgrad(Contender):
-    """``Pattern.lstsq``."""
+    """``Pattern.lstsq`` by iteration."""
 
     name = package = "spgrad"
+    method: Literal["lsmr", "direct"] = "lsmr"
 
     def prepare(self, problem: Problem, tolerance: float) -> tuple[Solve, Differentiate]:  # noqa: D102
         A = _csr(problem)
@@ -71,10 +72,22 @@ class Spgrad(Contender):
 
         def solve() -> torch.Tensor:
             return pattern.lstsq(
-                values, B, tol=tolerance, maxiter=MOST_ITERATIONS, on_failure="raise"
+                values,
+                B,
+                tol=tolerance,
+                maxiter=MOST_ITERATIONS,
+                on_failure="raise",
+                method=self.method,
             )
 
         return _differentiated(solve, (values, B), problem)
+
+
+class SpgradDirect(Spgrad):
+    """``Pattern.lstsq`` by a Cholesky factor, whose structure the pattern has from the first."""
+
+    name = 'spgrad, `method="direct"`'
+    method = "direct"
 
 
 class TorchSparseGradUtils(Contender):
@@ -168,4 +181,10 @@ class Lineax(Contender):
         return lambda: np.asarray(compiled(*leaves)), differentiate
 
 
-CONTENDERS: tuple[Contender, ...] = (Spgrad(), TorchSparseGradUtils(), SciPy(), Lineax())
+CONTENDERS: tuple[Contender, ...] = (
+    Spgrad(),
+    SpgradDirect(),
+    TorchSparseGradUtils(),
+    SciPy(),
+    Lineax(),
+)

@@ -102,4 +102,13 @@ Status craig(const LinearMap<Real>& a, const Real* b, Real* x, Real* y, int64_t 
              const LsmrOptions& options, std::span<LsmrReport> reports,
              std::span<LsmrReport> reports_of_y, const Threads& threads = {});
 
+/// Computes the residuals of x anew, for x that is of another problem with the same solution, such
+/// as a preconditioned one. The iterations and endings in `reports` stay.
+///
+///     const auto measured = spgrad::kernels::measure<double>(map, b, x, 1, reports);
+///     assert(measured == spgrad::kernels::Status::done && reports[0].residual_norm < 1e-12);
+template <class Real>
+Status measure(const LinearMap<Real>& a, const Real* b, const Real* x, int64_t p,
+               std::span<LsmrReport> reports, const Threads& threads = {});
+
 }  // namespace spgrad::kernels

@@ -18,9 +18,10 @@ namespace spgrad {
 struct LstsqOptions {
   std::optional<at::Tensor> damp;  ///< λ: a real 0-dimensional tensor; has a gradient
   std::optional<at::Tensor> x0;    ///< first guess, in the shape of x; has no gradient
-  std::optional<double> tol;       ///< default 50 machine epsilons
+  std::optional<double> tol;       ///< default 10 machine epsilons, or 1 if direct
   std::optional<int64_t> maxiter;  ///< default 200 + 20 min(n, m)
   bool scale_columns = false;      ///< columns are scaled to norm 1 inside
+  bool direct = false;             ///< by a Cholesky factor (cholesky.h), for A of full rank
 };
 
 /// x = argmin ‖A x − b‖² + λ² ‖x‖², and of all such x the one of least norm, for each column b of

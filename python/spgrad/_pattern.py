@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
-from spgrad._lstsq import solved
+from spgrad._lstsq import has_numbers, solved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ _pattern_mm_reduce = torch.ops.spgrad.pattern_mm_reduce.default
 _pattern_mm_transposed = torch.ops.spgrad.pattern_mm_transposed.default
 _pattern_sddmm = torch.ops.spgrad.pattern_sddmm.default
 _pattern_lstsq = torch.ops.spgrad.pattern_lstsq.default
+_pattern_gram_analysis = torch.ops.spgrad.pattern_gram_analysis.default
 _pattern_softmax = torch.ops.spgrad.pattern_softmax.default
 _pattern_indices = torch.ops.spgrad.pattern_indices.default
 
@@ -68,16 +69,18 @@ class Pattern:
 
     """
 
-    __slots__ = ("_shape", "_tensors", "_values_shape")
+    __slots__ = ("_analyses", "_shape", "_tensors", "_values_shape")
 
     _shape: torch.Size
     _tensors: _Tensors
     _values_shape: torch.Size
+    _analyses: dict[int, list[Tensor]]  # of Cholesky factors, by what they are of
 
     def __init__(self, A: Tensor) -> None:
         """Check the structure of A and prepare it."""
         refuse_others_than_tensors(A=A)
         self._tensors = _made_by(_pattern, A.detach())
+        self._analyses = {}
         self._shape = A.shape
         is_coo = A.layout == torch.sparse_coo
         self._values_shape = A._indices().shape[1:] if is_coo else A.col_indices().shape  # noqa: SLF001
@@ -137,6 +140,7 @@ class Pattern:
     def _of(cls, tensors: _Tensors, shape: torch.Size, values_shape: torch.Size) -> Pattern:
         pattern = cls.__new__(cls)
         pattern._tensors, pattern._shape, pattern._values_shape = tensors, shape, values_shape  # noqa: SLF001
+        pattern._analyses = {}  # noqa: SLF001
         return pattern
 
     @property
@@ -373,6 +377,8 @@ class Pattern:
     ) -> Tensor | tuple[Tensor, LstsqReport]:
         """Solve least squares for the matrix with these values. Nothing is sorted.
 
+        The structure of the factor of ``method="direct"`` is looked for the first time only.
+
         >>> import torch, spgrad
         >>> pattern = spgrad.Pattern.from_coo(torch.tensor([[0, 1], [0, 0]]), (2, 1))
         >>> pattern.lstsq(torch.tensor([3.0, 4.0]), torch.tensor([6.0, 8.0]))
@@ -393,8 +399,25 @@ class Pattern:
 
         """
         refuse_others_than_tensors(values=values, B=B)
-        problem = (*self._tensors, self._shape, self._flat(values), B)
+        analysis = self._analysis(options.get("damp", 0.0)) if self._is_direct(options) else []
+        problem = (*self._tensors, self._shape, self._flat(values), B, analysis)
         return solved(_pattern_lstsq, problem, B, return_report=return_report, **options)
+
+    def _is_direct(self, options: Options) -> bool:
+        """Whether a factor's structure can be looked for: its indices can be read."""
+        first = self._tensors[0]
+        return (
+            options.get("method") == "direct" and first.device.type == "cpu" and has_numbers(first)
+        )
+
+    def _analysis(self, damp: float | Tensor) -> list[Tensor]:
+        """Give the structure of the factor for the smaller side, or for the columns if damped."""
+        n, m = self._shape[-2:]
+        gram = 1 if n >= m or isinstance(damp, Tensor) or damp else 2
+        if gram not in self._analyses:
+            with torch.inference_mode(mode=False):
+                self._analyses[gram] = _pattern_gram_analysis(*self._tensors, self._shape, gram)
+        return self._analyses[gram]
 
     def to(self, device: torch.device | str | int) -> Pattern:
         """Copy the pattern to a device, or return it if it is there already.
@@ -435,6 +458,7 @@ class Pattern:
                 tuple() as values_shape,
             ) if all(isinstance(size, int) for size in (*shape, *values_shape)):
                 self._tensors = first, second, third, fourth
+                self._analyses = {}
                 self._shape, self._values_shape = torch.Size(shape), torch.Size(values_shape)
             case _:
                 message = (

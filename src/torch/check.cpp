@@ -13,6 +13,7 @@
 #include "autocast.h"
 #include "check_matmul.h"
 #include "heads.h"
+#include "solvers/gram.h"
 
 namespace spgrad {
 namespace {
@@ -393,20 +394,50 @@ void check_selected_sddmm(const Structure& s, const at::Tensor& X, const at::Ten
   check_winners(s, winners, X, "X", dense_heads(s, X, Y), "X and Y");
 }
 
+namespace {
+
+void check_of_full_precision(at::ScalarType dtype, const char* names) {
+  TORCH_CHECK(
+      (at::isFloatingType(dtype) || at::isComplexType(dtype)) && at::toOpMathType(dtype) == dtype,
+      names, " must be float32, float64, complex64 or complex128, but received ", dtype);
+}
+
+}  // namespace
+
 void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
-                   double tolerance, int64_t most_iterations, Checks checks) {
+                   double tolerance, int64_t most_iterations, int64_t gram, at::TensorList factor,
+                   Checks checks) {
   check_mm_transposed(s, values, B, checks);
   TORCH_CHECK_VALUE(values.dim() == 1 && B.dim() == (s.batched() ? 3 : 2),
                     "least squares take values without leading dimensions, and B of shape ",
                     s.batched() ? "(b, n, k)" : "(n, k)", ", but received ", values.sym_sizes(),
                     " and ", B.sym_sizes());
-  TORCH_CHECK(checks != Checks::all || at::toOpMathType(B.scalar_type()) == B.scalar_type(),
-              "values and B must be float32, float64, complex64 or complex128, but received ",
-              B.scalar_type());
+  if (checks == Checks::all) check_of_full_precision(B.scalar_type(), "values and B");
   TORCH_CHECK_VALUE(tolerance >= 0 && tolerance < 1, "tol must be in [0, 1), but received ",
                     tolerance);
   TORCH_CHECK_VALUE(most_iterations >= 0, "maxiter must not be negative, but received ",
                     most_iterations);
+  if (gram != kNoGram) check_gram(gram);
+  TORCH_CHECK_VALUE(factor.empty() || (gram != kNoGram && factor.size() == kAnalysis + 1),
+                    "factor must have four tensors with gram, or none, but received ",
+                    factor.size());
+}
+
+void check_gram(int64_t gram) {
+  TORCH_CHECK_VALUE(gram == kGramOfColumns || gram == kGramOfRows,
+                    "gram must be 1, of the columns, or 2, of the rows, but received ", gram);
+}
+
+void check_gram_factor(const PatternStructure& s, const at::Tensor& values, int64_t gram,
+                       at::TensorList analysis) {
+  check_structure(s);
+  TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(),
+                    "values must have one element for each entry, shape ", s.values_size(),
+                    ", but received ", values.sym_sizes());
+  check_of_full_precision(values.scalar_type(), "values");
+  check_gram(gram);
+  TORCH_CHECK_VALUE(analysis.size() == kAnalysis, "analysis must have three tensors, but received ",
+                    analysis.size());
 }
 
 #define SPGRAD_INSTANTIATE(Structure)                                                              \

@@ -60,7 +60,11 @@ void check_selected_sddmm(const Structure& structure, const at::Tensor& X, const
 void check_reduce(std::string_view reduce);
 
 void check_pinv_mm(const PatternStructure& structure, const at::Tensor& values, const at::Tensor& B,
-                   double tolerance, int64_t most_iterations, Checks checks = Checks::all);
+                   double tolerance, int64_t most_iterations, int64_t gram, at::TensorList factor,
+                   Checks checks = Checks::all);
+void check_gram(int64_t gram);
+void check_gram_factor(const PatternStructure& structure, const at::Tensor& values, int64_t gram,
+                       at::TensorList analysis);
 
 // Throws where int64 cannot count the rows or the columns of a batch, or the bytes of an array with
 // a number for each of them. The kernels rely on it.

@@ -96,8 +96,9 @@ struct Meta {
   static std::tuple<at::Tensor, at::Tensor> run(PinvMm, c10::DispatchKeySet,
                                                 const PatternStructure& s, const at::Tensor& values,
                                                 const at::Tensor& B, double tolerance,
-                                                int64_t most_iterations) {
-    check_pinv_mm(s, values, B, tolerance, most_iterations);
+                                                int64_t most_iterations, int64_t gram,
+                                                at::TensorList factor) {
+    check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor);
     return {empty(dense_size(s, s.columns(), B.sym_size(-1)), B), empty_reports(s, B)};
   }
 

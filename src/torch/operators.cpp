@@ -57,5 +57,7 @@ template struct Operator<PatternStructure, SelectedSddmm>;
 template struct Operator<PatternStructure, Indices>;
 template struct Operator<PatternStructure, PinvMm>;
 template struct Operator<PatternStructure, PinvWithMultipliers>;
+template struct Operator<PatternStructure, GramAnalysis>;
+template struct Operator<PatternStructure, GramFactor>;
 
 }  // namespace spgrad

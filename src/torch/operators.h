@@ -105,20 +105,38 @@ struct SelectedSddmm {  // X, Y, winners
 };
 
 // Of patterns only: A⁺ B, the least-squares solution of least norm, and how it was reached.
-struct PinvMm {  // values, B, tolerance, most iterations
+struct PinvMm {  // values, B, tolerance, most iterations, and a Preconditioner: gram and factor
   static constexpr const char* name = "pinv_mm";
   using Result = std::tuple<at::Tensor, at::Tensor>;
   using Values = Types<const at::Tensor&>;
-  using Dense = Types<const at::Tensor&, double, int64_t>;
+  using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
   static constexpr int columns_operand = kNone;
 };
 
 // Of patterns only, and without gradients: A⁺ B and its multipliers A⁺ᴴ A⁺ B, in one iteration.
-struct PinvWithMultipliers {  // values, B, tolerance, most iterations
+struct PinvWithMultipliers {  // as for PinvMm
   static constexpr const char* name = "pinv_with_multipliers";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
   using Values = Types<const at::Tensor&>;
-  using Dense = Types<const at::Tensor&, double, int64_t>;
+  using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
+  static constexpr int columns_operand = kNone;
+};
+
+// Of patterns only, on CPU, and without gradients: a Preconditioner's analysis, and the last tensor
+// of its factor.
+struct GramAnalysis {  // gram
+  static constexpr const char* name = "gram_analysis";
+  using Result = std::vector<at::Tensor>;
+  using Values = Types<>;
+  using Dense = Types<int64_t>;
+  static constexpr int columns_operand = kNone;
+};
+
+struct GramFactor {  // values, gram, analysis
+  static constexpr const char* name = "gram_factor";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<int64_t, at::TensorList>;
   static constexpr int columns_operand = kNone;
 };
 

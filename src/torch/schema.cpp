@@ -129,26 +129,39 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_pinv_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B, float tolerance, int "
-      "most_iterations) -> (Tensor, Tensor)");
+      "most_iterations, int gram, Tensor[] factor) -> (Tensor, Tensor)");
   // x, y = A⁺ᴴ x and the reports of both, where A reaches B: for the node of the above, on CPU.
   m.def(
       "pattern_pinv_with_multipliers(Tensor row_offsets, Tensor row_entries, Tensor "
       "column_offsets, Tensor column_entries, SymInt[] size, Tensor values, Tensor B, float "
-      "tolerance, int most_iterations) -> (Tensor, Tensor, Tensor)");
+      "tolerance, int most_iterations, int gram, Tensor[] factor) -> (Tensor, Tensor, "
+      "Tensor)");
+  // What a direct solve keeps: see solvers/gram.h.
+  m.def(
+      "pattern_gram_analysis(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, int gram) -> Tensor[]");
+  m.def(
+      "pattern_gram_factor(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, int gram, Tensor[] analysis) -> Tensor");
   m.def(
       "pattern_lstsq(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor? damp=None, Tensor? x0=None, "
-      "float? tol=None, int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor[] analysis, Tensor? "
+      "damp=None, "
+      "Tensor? x0=None, "
+      "float? tol=None, int? maxiter=None, str? scale=None, str method=\"lsmr\") "
+      "-> (Tensor, Tensor)");
   m.def(
       "csr_lstsq(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, SymInt columns, "
-      "Tensor? damp=None, Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None) -> "
-      "(Tensor, Tensor)");
+      "Tensor? damp=None, Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None, "
+      "str method=\"lsmr\") -> (Tensor, Tensor)");
   m.def(
       "coo_lstsq(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor? damp=None, "
-      "Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+      "Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None, str method=\"lsmr\") "
+      "-> "
+      "(Tensor, Tensor)");
   m.def(
       "sparse_lstsq(Tensor A, Tensor B, Tensor? damp=None, Tensor? x0=None, float? tol=None, "
-      "int? maxiter=None, str? scale=None) -> (Tensor, Tensor)");
+      "int? maxiter=None, str? scale=None, str method=\"lsmr\") -> (Tensor, Tensor)");
 
   m.def("instruction_sets() -> str[]");
   m.def("instruction_set() -> str");

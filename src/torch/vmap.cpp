@@ -310,11 +310,12 @@ struct Vmap {
 
   static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet, const PatternStructure& s,
                                         const Tensor& values, const Tensor& B, double tolerance,
-                                        int64_t most_iterations) {
-    check_pinv_mm(s, values, B, tolerance, most_iterations, Checks::shapes);
+                                        int64_t most_iterations, int64_t gram,
+                                        at::TensorList factor) {
+    check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor, Checks::shapes);
     const Level level;
     const auto solve = [&](const PatternStructure& structure, const Tensor& v, const Tensor& b) {
-      return call<PinvMm>(structure, v, b, tolerance, most_iterations);
+      return call<PinvMm>(structure, v, b, tolerance, most_iterations, gram, factor);
     };
     if (!level.has_structure(s) && !level.has(values)) {
       Tensor reports;

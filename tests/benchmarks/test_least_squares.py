@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.least_squares.__main__ import QUICK_PACE, compare, relative_error
-from benchmarks.least_squares.contenders import SciPy, Spgrad
+from benchmarks.least_squares.contenders import SciPy, Spgrad, SpgradDirect
 from benchmarks.least_squares.problems import problems
 
 
@@ -25,15 +25,17 @@ def test_exact_solutions_are_those_of_dense_ones(problem):
 
 
 def test_contenders_reach_the_error_and_are_listed(problem):
-    table, wrong = compare(problem, (Spgrad(), SciPy()), QUICK_PACE)
+    table, wrong = compare(problem, (Spgrad(), SpgradDirect(), SciPy()), QUICK_PACE)
     assert not wrong
-    title, _, _, _, ours, theirs, _ = table.split("\n")
+    title, _, _, _, ours, direct, theirs, _ = table.split("\n")
     assert title == f"### {problem.name}"
     _, name, forward, backward, *ratios, error, _ = (cell.strip() for cell in ours.split("|"))
     assert name == "spgrad"
     assert min(float(forward), float(backward)) > 0
     assert ratios == ["", ""]
     assert float(error) <= 1e-9
+    assert direct.startswith('| spgrad, `method="direct"` | ')
+    assert direct.count("×") == 2
     assert theirs.startswith("| SciPy | ")
     assert theirs.count("×") == 2
 

@@ -1,7 +1,8 @@
-// The examples of kernels.h, products.h, extremum.h and lsmr.h, which need no PyTorch: prints the
-// product of a 2 × 3 and a 3 × 4 matrix once for each of the first two.
+// The examples of kernels.h, products.h, extremum.h, lsmr.h and cholesky.h, which need no PyTorch:
+// prints the product of a 2 × 3 and a 3 × 4 matrix once for each of the first two.
 #undef NDEBUG
 #include <omp.h>
+#include <spgrad/cholesky.h>
 #include <spgrad/extremum.h>
 #include <spgrad/lsmr.h>
 #include <spgrad/products.h>
@@ -130,6 +131,29 @@ void solve() {
   const auto both = spgrad::kernels::craig<double>(map, b, x, y, 1, {1e-12, 10, {}}, reports, of_y);
   assert(both == spgrad::kernels::Status::done);
   assert(std::abs(y[0] - 0.12) < 1e-12);
+
+  const auto measured = spgrad::kernels::measure<double>(map, b, x, 1, reports);
+  assert(measured == spgrad::kernels::Status::done && reports[0].residual_norm < 1e-12);
+}
+
+void factor() {
+  // A is 2 × 2, with 3 at (0, 0), 4 at (1, 0) and 2 at (1, 1).
+  const std::vector<int32_t> row_offsets = {0, 1, 3}, columns_of_rows = {0, 0, 1};
+  const std::vector<int32_t> column_offsets = {0, 2, 3}, rows_of_columns = {0, 1, 1};
+  const std::vector<double> by_row = {3, 4, 2}, by_column = {3, 4, 2};  // conjugated
+  const auto places = spgrad::kernels::gram_places(
+      spgrad::kernels::csr<int32_t>(2, row_offsets, columns_of_rows),
+      spgrad::kernels::csr<int32_t>(2, column_offsets, rows_of_columns));
+  const auto structure = spgrad::kernels::analyse_gram(*places, 1000);
+  std::vector<double> factor(structure->rows.size());
+  const int64_t dependent = spgrad::kernels::factor_gram<double>(
+      *places, by_row.data(), by_column.data(), {}, 1e-14, structure->view(), factor.data());
+  assert(dependent < 0);
+  double x[] = {25, 8};  // Aᴴ A is (25, 8; 8, 4): x becomes (1, 0)
+  double y[2];
+  spgrad::kernels::solve_lower<double>(structure->view(), factor.data(), x, y, 1);
+  spgrad::kernels::solve_upper<double>(structure->view(), factor.data(), y, x, 1);
+  assert(std::abs(x[0] - 1) < 1e-12 && std::abs(x[1]) < 1e-12);
 }
 
 }  // namespace
@@ -140,4 +164,5 @@ int main() {
   differentiate();
   compare();
   solve();
+  factor();
 }

@@ -84,7 +84,15 @@ def plain(code):
     return "".join("".join(lines).split())
 
 
-HEADERS = ("extremum.h", "kernels.h", "lsmr.h", "lstsq.h", "products.h", "sparse_mm.h")
+HEADERS = (
+    "cholesky.h",
+    "extremum.h",
+    "kernels.h",
+    "lsmr.h",
+    "lstsq.h",
+    "products.h",
+    "sparse_mm.h",
+)
 GUIDE = ROOT / "docs" / "guide" / "cpp.md"
 
 

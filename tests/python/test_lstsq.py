@@ -7,6 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from least_squares import (
+    DTYPES,
+    FORMS,
+    SHAPES,
+    WIDE,
+    assert_close,
+    gradients,
+    matrix,
+    right_side,
+    solver,
+    uncoalesced,
+)
 from pairs import pairwise
 from programs import output_of
 
@@ -14,75 +26,6 @@ import spgrad
 
 # By PyTorch, where it makes forward mode of its own operators.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-
-DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-# (n, m, rank): tall, square, wide, and both of less than full rank.
-SHAPES = ((30, 10, 10), (12, 12, 12), (8, 20, 8), (12, 7, 4), (7, 12, 4))
-FORMS = ("csr", "coo", "uncoalesced", "csr_lstsq", "coo_lstsq", "pattern")
-
-
-def matrix(n, m, rank=None, dtype=torch.float64, seed=0):
-    """Make a dense matrix with zeros; of a lower rank it has none."""
-    make = torch.Generator().manual_seed(seed)
-    if rank is not None and rank < min(n, m):
-        left, right = (
-            torch.randn(size, generator=make, dtype=dtype) for size in ((n, rank), (rank, m))
-        )
-        return left @ right
-    D = torch.randn(n, m, generator=make, dtype=dtype) * (torch.rand(n, m, generator=make) < 0.6)
-    D.diagonal().add_(4)
-    return D
-
-
-def right_side(*size, dtype=torch.float64, seed=1):
-    """Make a right-hand side, or a gradient."""
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def uncoalesced(A):
-    """Split each entry in two, and put the entries in another order."""
-    indices, values = A.indices(), A.values()
-    order = torch.randperm(2 * len(values), generator=torch.Generator().manual_seed(2))
-    doubled = torch.cat([values * 0.25, values * 0.75])
-    return torch.sparse_coo_tensor(
-        torch.cat([indices, indices], 1)[:, order], doubled[order], A.shape
-    )
-
-
-def solver(D, form):
-    """Return leaf values of D in a form, their indices, and what solves with them."""
-    csr, coo = D.to_sparse_csr(), D.to_sparse_coo()
-    coo = uncoalesced(coo) if form == "uncoalesced" else coo
-    if form in {"csr", "coo", "uncoalesced"}:
-        A = (csr if form == "csr" else coo).requires_grad_()
-        return A, coo._indices(), lambda B, **options: spgrad.sparse_lstsq(A, B, **options)
-    values = coo._values().clone().requires_grad_()
-    if form == "csr_lstsq":
-        structure = csr.crow_indices(), csr.col_indices()
-        solve = lambda B, **options: spgrad.csr_lstsq(*structure, values, B, D.shape[1], **options)  # noqa: E731
-    elif form == "coo_lstsq":
-        solve = lambda B, **options: spgrad.coo_lstsq(  # noqa: E731
-            coo._indices(), values, D.shape, B, **options
-        )
-    else:
-        pattern = spgrad.Pattern(csr)
-        solve = lambda B, **options: pattern.lstsq(values, B, **options)  # noqa: E731
-    return values, coo._indices(), solve
-
-
-def gradients(D, B, G, rtol=1e-5):
-    """Give the dense gradients of the solution of least norm, by its three terms."""
-    P = torch.linalg.pinv(D, rtol=rtol)  # 32-bit matrices of a lower rank have it but for rounding
-    X = P @ B
-    W = P.mH @ G
-    dA = -W @ X.mH + (B - D @ X) @ (P @ W).mH + P.mH @ X @ (G - D.mH @ W).mH
-    return X, dA, W
-
-
-def assert_close(result, expected, tolerance):
-    wide = result.detach().to(expected.dtype)
-    assert (wide - expected).norm() <= tolerance * expected.norm() + 1e-300
 
 
 @pairwise(shape=SHAPES, form=FORMS, dtype=DTYPES)
@@ -284,7 +227,7 @@ def test_columns_end_on_their_own():
     assert report.iterations[:3].tolist() == [1, 1, 1]
     assert report.iterations[3] > 20
     alone = spgrad.sparse_lstsq(D.to_sparse_csr(), B[:, 3], return_report=True)
-    assert abs(alone[1].iterations - report.iterations[3]) < 10
+    assert abs(alone[1].iterations - report.iterations[3]) < 25
 
 
 def test_same_bits_on_any_number_of_threads():
@@ -509,7 +452,12 @@ MISUSES = [
     (ValueError, "tol must be in [0, 1), but received -1", (A, B), {"tol": -1.0}),
     (ValueError, "tol must be in [0, 1), but received nan", (A, B), {"tol": math.nan}),
     (ValueError, "maxiter must not be negative, but received -3", (A, B), {"maxiter": -3}),
-    (ValueError, "method must be \"lsmr\", but received 'qr'", (A, B), {"method": "qr"}),
+    (
+        ValueError,
+        'method must be "lsmr" or "direct", but received "qr"',
+        (A, B),
+        {"method": "qr"},
+    ),
     (ValueError, 'scale must be None or "columns", but received "rows"', (A, B), {"scale": "rows"}),
     (ValueError, 'on_failure must be "warn", "raise" or "ignore"', (A, B), {"on_failure": "x"}),
     (ValueError, "x0 must have the shape of the solution, [4, 2]", (A, B), {"x0": torch.ones(4)}),

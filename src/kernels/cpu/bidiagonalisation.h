@@ -203,17 +203,12 @@ class Bidiagonalisation {
     return {rows, result, result};
   }
 
-  // u = b, v = Aᴴ u.
-  Status start() {
-    const auto columns = static_cast<size_t>(a_.items * p_);
-    columns_.resize(columns);
-    ended_.resize(columns);
-    original_.resize(static_cast<size_t>(p_));
-    std::iota(original_.begin(), original_.end(), int64_t{0});
+  // Makes the vectors, u = b to a factor, and the norms of both.
+  void prepare() {
+    columns_.resize(static_cast<size_t>(a_.items * p_));
     u_ = vector(a_.rows);
     v_ = vector(a_.columns);
     product_ = vector(std::max(a_.rows, a_.columns));
-
     const auto larger = [](double a, double b) { return std::max(a, b); };
     const std::vector<double> largest = for_blocks(
         a_.rows,
@@ -223,15 +218,25 @@ class Bidiagonalisation {
         larger);
     const std::vector<double> norm_u = scaled(
         a_.rows, b_, u_.get(), coefficients([&](size_t i) { return reciprocal(largest[i]); }));
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      columns_[i].norm_b = largest[i] * norm_u[i];
+      columns_[i].norm_u = norm_u[i];
+    }
+  }
+
+  // u = b, v = Aᴴ u.
+  Status start() {
+    prepare();
+    ended_.resize(columns_.size());
+    original_.resize(static_cast<size_t>(p_));
+    std::iota(original_.begin(), original_.end(), int64_t{0});
     const Status status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
     if (status != Status::done) return status;
     const std::vector<double> alpha =
         scaled(a_.columns, product_.get(), v_.get(),
-               coefficients([&](size_t i) { return reciprocal(norm_u[i]) * to_unit(i); }));
-    for (size_t i = 0; i < columns; ++i) {
+               coefficients([&](size_t i) { return reciprocal(columns_[i].norm_u) * to_unit(i); }));
+    for (size_t i = 0; i < columns_.size(); ++i) {
       Column& c = columns_[i];
-      c.norm_b = largest[i] * norm_u[i];
-      c.norm_u = norm_u[i];
       c.start(alpha[i]);
       if (c.norm_b == 0) {
         c.end(Ending::compatible);

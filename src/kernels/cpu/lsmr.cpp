@@ -182,6 +182,31 @@ class Lsmr : Bidiagonalisation<Real, Column> {
   typename Base::Vector h_, h_bar_;
 };
 
+// No iteration: the residuals alone.
+template <class Real>
+class Residuals : Bidiagonalisation<Real, ColumnState> {
+  using Base = Bidiagonalisation<Real, ColumnState>;
+
+ public:
+  using Base::Base;
+
+  Status run(const Real* x, std::span<LsmrReport> reports) {
+    this->prepare();
+    const typename Base::Vector scaled_x = this->vector(a_.columns);
+    this->scaled(a_.columns, x, scaled_x.get(), this->coefficients([&](size_t i) {
+      return reciprocal(columns_[i].norm_b) * a_.largest[this->item_of(i)];
+    }));
+    for (size_t i = 0; i < reports.size(); ++i) {
+      columns_[i].iterations = reports[i].iterations;
+      columns_[i].ending = reports[i].ending;
+    }
+    return this->report(scaled_x.get(), reports);
+  }
+
+ private:
+  using Base::a_, Base::columns_;
+};
+
 }  // namespace
 
 template <class Real>
@@ -195,5 +220,17 @@ template Status lsmr(const LinearMap<float>&, const float*, float*, int64_t, con
                      std::span<LsmrReport>, const Threads&);
 template Status lsmr(const LinearMap<double>&, const double*, double*, int64_t, const LsmrOptions&,
                      std::span<LsmrReport>, const Threads&);
+
+template <class Real>
+Status measure(const LinearMap<Real>& a, const Real* b, const Real* x, int64_t p,
+               std::span<LsmrReport> reports, const Threads& threads) {
+  if (a.items == 0 || p == 0) return Status::done;
+  return Residuals<Real>(a, b, p, {}, threads).run(x, reports);
+}
+
+template Status measure(const LinearMap<float>&, const float*, const float*, int64_t,
+                        std::span<LsmrReport>, const Threads&);
+template Status measure(const LinearMap<double>&, const double*, const double*, int64_t,
+                        std::span<LsmrReport>, const Threads&);
 
 }  // namespace spgrad::kernels

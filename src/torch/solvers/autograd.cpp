@@ -19,6 +19,7 @@
 #include "backend.h"
 #include "node.h"
 #include "saved_structure.h"
+#include "solvers/gram.h"
 #include "solvers/reports.h"
 #include "spgrad/lsmr.h"
 
@@ -26,14 +27,6 @@ namespace spgrad {
 namespace {
 
 using at::Tensor;
-
-// Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
-bool has_numbers(const Tensor& tensor) {
-  return tensor.defined() && tensor.device().is_cpu() &&
-         !tensor.key_set().has_any(c10::DispatchKeySet(
-             {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper,
-              c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize}));
-}
 
 // Whether all columns of a solve ended with a residual of 0, to the tolerance.
 bool compatible(const Tensor& reports, int64_t solve = kForward) {
@@ -48,7 +41,8 @@ thread_local int passes = 0;
 class PinvMmBackward final : public Node {
  public:
   void save(const PatternStructure& structure, const Tensor& values, const Tensor& B,
-            const Tensor& reports, double tolerance, int64_t most_iterations) {
+            const Tensor& reports, double tolerance, int64_t most_iterations,
+            Preconditioner preconditioner) {
     made_by_pass_ = passes > 0;
     structure_.save(structure);
     values_ = SavedVariable(values, false);
@@ -56,6 +50,7 @@ class PinvMmBackward final : public Node {
     reports_ = reports;
     tolerance_ = tolerance;
     most_iterations_ = most_iterations;
+    preconditioner_ = std::move(preconditioner);
   }
   void save_result(const Tensor& x) {
     if (next_edge(0).is_valid()) x_ = SavedVariable(x, true);
@@ -72,10 +67,12 @@ class PinvMmBackward final : public Node {
     Tensor values;
     Tensor B;
     Tensor x;
+    Preconditioner preconditioner;
     {
       const std::lock_guard<std::mutex> lock(mutex_);  // another pass may release them
       s = structure_.unpack();
       values = values_.unpack();
+      preconditioner = preconditioner_;
       if (needs_values) {
         B = B_.unpack();
         x = x_.unpack(getptr());
@@ -83,6 +80,7 @@ class PinvMmBackward final : public Node {
     }
     const PatternStructure transposed = s.transposed();
     const Tensor conjugate = values.conj_physical();
+    const Preconditioner of_adjoint = preconditioner.of_adjoint();
 
     // A term that is 0 here has derivatives that are not.
     const bool all_terms = at::GradMode::is_enabled();
@@ -92,20 +90,22 @@ class PinvMmBackward final : public Node {
     Tensor z;
     Tensor of_gradient;
     if (needs_z && !all_terms && has_numbers(g) && has_numbers(values) && s.rows() >= s.columns()) {
-      std::tie(w, z, of_gradient) = solve_for_both(transposed, conjugate, g);
+      std::tie(w, z, of_gradient) = solve_for_both(transposed, conjugate, g, of_adjoint);
     }
-    if (!w.defined()) std::tie(w, of_gradient) = solve(kGradient, transposed, conjugate, g);
+    if (!w.defined()) {
+      std::tie(w, of_gradient) = solve(kGradient, transposed, conjugate, g, of_adjoint);
+    }
     if (task_should_compute_output(1)) result[1] = w;
     if (!needs_values) return result;
     Tensor gradient = call<Sddmm>(s, w, x.conj_physical()).neg();
     if (needs_z) {
       const Tensor r = B.sub(call<Mm>(s, values, x));
-      if (!z.defined()) z = std::get<0>(solve(kOfGradient, s, values, w));
+      if (!z.defined()) z = std::get<0>(solve(kOfGradient, s, values, w, preconditioner));
       gradient = gradient.add(call<Sddmm>(s, r, z.conj_physical()));
     }
     if (all_terms || !compatible(of_gradient)) {
       const Tensor q = g.sub(call<MmTransposed>(s, conjugate, w));
-      const Tensor y = std::get<0>(solve(kOfSolution, transposed, conjugate, x));
+      const Tensor y = std::get<0>(solve(kOfSolution, transposed, conjugate, x, of_adjoint));
       gradient = gradient.add(call<Sddmm>(s, y, q.conj_physical()));
     }
     result[0] = gradient;
@@ -116,6 +116,7 @@ class PinvMmBackward final : public Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     structure_.release();
     for (SavedVariable* saved : {&values_, &B_, &x_}) saved->reset_data();
+    preconditioner_ = {};
   }
 
   std::string name() const override { return "PinvMmBackward"; }
@@ -123,10 +124,11 @@ class PinvMmBackward final : public Node {
  private:
   // Solves, and notes in the reports of the forward solve how.
   std::tuple<Tensor, Tensor> solve(Solve which, const PatternStructure& s, const Tensor& values,
-                                   const Tensor& B) const {
+                                   const Tensor& B, const Preconditioner& preconditioner) const {
     ++passes;
     const auto end = c10::make_scope_exit([] { --passes; });
-    auto [x, reports] = call<PinvMm>(s, values, B, tolerance_, most_iterations_);
+    auto [x, reports] = call<PinvMm>(s, values, B, tolerance_, most_iterations_,
+                                     preconditioner.gram, preconditioner.factor);
     if (made_by_pass_ && has_numbers(reports)) warn_of_limit(reports);
     if (has_numbers(reports_) && has_numbers(reports)) {
       reports_.select(0, which).copy_(reports.select(0, kForward));
@@ -136,9 +138,11 @@ class PinvMmBackward final : public Node {
 
   // w, z and the reports of w; nothing where Aᴴ does not reach g, or did not within the limit.
   std::tuple<Tensor, Tensor, Tensor> solve_for_both(const PatternStructure& s, const Tensor& values,
-                                                    const Tensor& g) const {
+                                                    const Tensor& g,
+                                                    const Preconditioner& preconditioner) const {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [w, z, reports] = call<PinvWithMultipliers>(s, values, g, tolerance_, most_iterations_);
+    auto [w, z, reports] = call<PinvWithMultipliers>(s, values, g, tolerance_, most_iterations_,
+                                                     preconditioner.gram, preconditioner.factor);
     if (!compatible(reports, kForward) || !compatible(reports, kMultipliers)) return {};
     reports_.select(0, kGradient).copy_(reports.select(0, kForward));
     reports_.select(0, kOfGradient).copy_(reports.select(0, kMultipliers));
@@ -161,26 +165,30 @@ class PinvMmBackward final : public Node {
   Tensor reports_;
   double tolerance_ = 0;
   int64_t most_iterations_ = 0;
+  Preconditioner preconditioner_;
 };
 
 struct Autograd {
   static std::tuple<Tensor, Tensor> run(PinvMm, c10::DispatchKeySet keys, const PatternStructure& s,
                                         const Tensor& values, const Tensor& B, double tolerance,
-                                        int64_t most_iterations) {
+                                        int64_t most_iterations, int64_t gram,
+                                        at::TensorList factor) {
     auto [x, reports] = [&] {
       at::AutoDispatchBelowADInplaceOrView guard;
       return redispatch<PinvMm>(keys & c10::after_autograd_keyset, s, values, B, tolerance,
-                                most_iterations);
+                                most_iterations, gram, factor);
     }();
+    const Preconditioner preconditioner{gram, factor.vec()};
     if (torch::autograd::compute_requires_grad(values, B)) {
       auto node = make_node<PinvMmBackward>();
       node->set_next_edges(torch::autograd::collect_next_edges(values, B));
-      node->save(s, values, B, reports, tolerance, most_iterations);
+      node->save(s, values, B, reports, tolerance, most_iterations, preconditioner);
       torch::autograd::set_history(x, node);
       node->save_result(x);
     }
     if (has_tangent(values) || has_tangent(B)) {
-      x._set_fw_grad(tangent(s, values, B, x, tolerance, most_iterations), 0, false);
+      x._set_fw_grad(tangent(s, values, B, x, tolerance, most_iterations, preconditioner), 0,
+                     false);
     }
     return {std::move(x), std::move(reports)};
   }
@@ -188,26 +196,32 @@ struct Autograd {
  private:
   // dx = A⁺ (db - dA x + A⁺ᴴ dAᴴ r) + (1 - A⁺ A) dAᴴ y, with the letters from above.
   static Tensor tangent(const PatternStructure& s, const Tensor& values, const Tensor& B,
-                        const Tensor& solution, double tolerance, int64_t most_iterations) {
+                        const Tensor& solution, double tolerance, int64_t most_iterations,
+                        const Preconditioner& preconditioner) {
     const Tensor v = values._fw_primal(0);
     const Tensor b = B._fw_primal(0);
     const Tensor x = solution._fw_primal(0);
     const PatternStructure transposed = s.transposed();
     const Tensor conjugate = v.conj_physical();
-    const auto pinv = [&](const PatternStructure& structure, const Tensor& factors,
-                          const Tensor& right) {
-      return std::get<0>(call<PinvMm>(structure, factors, right, tolerance, most_iterations));
+    const auto solve = [&](const PatternStructure& structure, const Tensor& factors,
+                           const Tensor& right, const Preconditioner& its) {
+      return std::get<0>(call<PinvMm>(structure, factors, right, tolerance, most_iterations,
+                                      its.gram, its.factor));
+    };
+    const auto pinv = [&](const Tensor& right) { return solve(s, v, right, preconditioner); };
+    const auto pinv_adjoint = [&](const Tensor& right) {
+      return solve(transposed, conjugate, right, preconditioner.of_adjoint());
     };
     Tensor right = has_tangent(B) ? B._fw_grad(0) : at::zeros_like(b);
-    if (!has_tangent(values)) return pinv(s, v, right);
+    if (!has_tangent(values)) return pinv(right);
     const Tensor change = values._fw_grad(0);
     const Tensor adjoint_change = change.conj_physical();
     const Tensor r = b.sub(call<Mm>(s, v, x));
-    const Tensor y = pinv(transposed, conjugate, x);
+    const Tensor y = pinv_adjoint(x);
     right = right.sub(call<Mm>(s, change, x))
-                .add(pinv(transposed, conjugate, call<MmTransposed>(s, adjoint_change, r)));
+                .add(pinv_adjoint(call<MmTransposed>(s, adjoint_change, r)));
     const Tensor outside = call<MmTransposed>(s, adjoint_change, y);
-    return pinv(s, v, right.sub(call<Mm>(s, v, outside))).add(outside);
+    return pinv(right.sub(call<Mm>(s, v, outside))).add(outside);
   }
 };
 

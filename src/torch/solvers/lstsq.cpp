@@ -20,6 +20,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "solvers/gram.h"
 #include "spgrad/lstsq.h"
 
 namespace spgrad {
@@ -35,6 +36,8 @@ struct Options {
   optional<double> tol;
   optional<int64_t> maxiter;
   optional<std::string_view> scale;
+  std::string_view method;
+  at::TensorList analysis = {};
 };
 
 // The rows damp · 1 below the matrix of each item. The values of the new entries come last.
@@ -112,12 +115,29 @@ Tensor of_columns(const PatternStructure& s, const Tensor& factors) {
   return factors.flatten().index_select(0, column);
 }
 
-// Fifty times the rounding error of a number: x is within 100 times of what QR gives for condition
-// numbers up to 1e6, and asking for less would save a tenth of the iterations.
-double default_tolerance(at::ScalarType dtype) {
+// Ten times the rounding error of a number: x and gradients are within 15 times of what QR gives
+// for condition numbers up to 1e6. With fifty, it was a hundred times, for 2 to 4 % fewer
+// iterations. A factor needs few, each of which counts.
+double default_tolerance(at::ScalarType dtype, std::string_view method) {
   const bool single = at::toRealValueType(dtype) == at::kFloat;
-  return 50 *
+  return (method == "direct" ? 1 : 10) *
          (single ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon());
+}
+
+// What a direct solve has beside the matrix. Where numbers cannot be read yet, each solve makes its
+// factor itself.
+Preconditioner precondition(const PatternStructure& s, const Tensor& values,
+                            at::TensorList analysis) {
+  Preconditioner result{s.rows() >= s.columns() ? kGramOfColumns : kGramOfRows};
+  PatternStructure structure = s;
+  for (const Tensor* tensor : structure.tensors()) {
+    if (!has_numbers(*tensor)) return result;
+  }
+  if (!has_numbers(values)) return result;
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  result.factor = analysis.empty() ? call<GramAnalysis>(s, result.gram) : analysis.vec();
+  result.factor.push_back(call<GramFactor>(s, values, result.gram, result.factor));
+  return result;
 }
 
 Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Options& options) {
@@ -126,8 +146,9 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
                     s.batched() ? "(b, n, k)" : "(n) or (n, k)", ", but received ",
                     given_B.sym_sizes());
   Tensor B = vector ? given_B.unsqueeze(-1) : given_B;
-  const double tolerance = options.tol.value_or(default_tolerance(values.scalar_type()));
-  check_pinv_mm(s, values, B, tolerance, options.maxiter.value_or(0));
+  const double tolerance =
+      options.tol.value_or(default_tolerance(values.scalar_type(), options.method));
+  check_pinv_mm(s, values, B, tolerance, options.maxiter.value_or(0), kNoGram, {});
   // Rounding makes the iteration longer than the size of the matrix, by what its condition is.
   const int64_t most_iterations = options.maxiter ? *options.maxiter : [&] {
     const c10::SymInt least = s.rows().min(s.columns());
@@ -136,6 +157,8 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
   TORCH_CHECK_VALUE(!options.scale || *options.scale == "columns",
                     "scale must be None or \"columns\", but received \"",
                     options.scale.value_or(""), "\"");
+  TORCH_CHECK_VALUE(options.method == "lsmr" || options.method == "direct",
+                    "method must be \"lsmr\" or \"direct\", but received \"", options.method, "\"");
 
   if (options.damp) {
     const Tensor& damp = *options.damp;
@@ -163,7 +186,10 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
     norms = column_norms(s, values);
     values = values.div(of_columns(s, norms));
   }
-  auto [x, reports] = call<PinvMm>(s, values, B, tolerance, most_iterations);
+  const Preconditioner preconditioner =
+      options.method == "direct" ? precondition(s, values, options.analysis) : Preconditioner();
+  auto [x, reports] = call<PinvMm>(s, values, B, tolerance, most_iterations, preconditioner.gram,
+                                   preconditioner.factor);
   if (options.scale) x = x.div(norms);
   if (options.x0) x = x.add(first.detach());
   return {vector ? x.squeeze(-1) : x, reports};
@@ -172,10 +198,11 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
 Solved pattern_lstsq(const Tensor& row_offsets, const Tensor& row_entries,
                      const Tensor& column_offsets, const Tensor& column_entries,
                      c10::SymIntArrayRef size, const Tensor& values, const Tensor& B,
-                     const optional<Tensor>& damp, const optional<Tensor>& x0, optional<double> tol,
-                     optional<int64_t> maxiter, optional<std::string_view> scale) {
+                     at::TensorList analysis, const optional<Tensor>& damp,
+                     const optional<Tensor>& x0, optional<double> tol, optional<int64_t> maxiter,
+                     optional<std::string_view> scale, std::string_view method) {
   return solve({row_offsets, row_entries, column_offsets, column_entries, size}, values, B,
-               {damp, x0, tol, maxiter, scale});
+               {damp, x0, tol, maxiter, scale, method, analysis});
 }
 
 // The least squares of a structure that was checked, by a pattern that is made for it.
@@ -194,28 +221,29 @@ Solved solve_once(const Structure& structure, std::vector<c10::SymInt> size, con
 Solved csr_lstsq(const Tensor& crow_indices, const Tensor& col_indices, const Tensor& values,
                  const Tensor& B, c10::SymInt columns, const optional<Tensor>& damp,
                  const optional<Tensor>& x0, optional<double> tol, optional<int64_t> maxiter,
-                 optional<std::string_view> scale) {
+                 optional<std::string_view> scale, std::string_view method) {
   const CsrStructure s{crow_indices, col_indices, std::move(columns)};
   check_structure(s);
   std::vector<c10::SymInt> size{s.rows(), s.columns()};
   if (s.batched()) size.insert(size.begin(), s.items());
-  return solve_once(s, std::move(size), values, B, {damp, x0, tol, maxiter, scale});
+  return solve_once(s, std::move(size), values, B, {damp, x0, tol, maxiter, scale, method});
 }
 
 Solved coo_lstsq(const Tensor& indices, const Tensor& values, c10::SymIntArrayRef size,
                  const Tensor& B, const optional<Tensor>& damp, const optional<Tensor>& x0,
-                 optional<double> tol, optional<int64_t> maxiter,
-                 optional<std::string_view> scale) {
+                 optional<double> tol, optional<int64_t> maxiter, optional<std::string_view> scale,
+                 std::string_view method) {
   const CooStructure s(indices, size);
   check_structure(s);
-  return solve_once(s, size.vec(), values, B, {damp, x0, tol, maxiter, scale});
+  return solve_once(s, size.vec(), values, B, {damp, x0, tol, maxiter, scale, method});
 }
 
 Solved sparse_lstsq_composite(const Tensor& A, const Tensor& B, const optional<Tensor>& damp,
                               const optional<Tensor>& x0, optional<double> tol,
-                              optional<int64_t> maxiter, optional<std::string_view> scale) {
+                              optional<int64_t> maxiter, optional<std::string_view> scale,
+                              std::string_view method) {
   check_pattern(A);
-  const Options options{damp, x0, tol, maxiter, scale};
+  const Options options{damp, x0, tol, maxiter, scale, method};
   const Tensor values = specified_values(A);
   if (A.layout() == at::kSparse) {
     return solve_once(CooStructure(A._indices(), A.sym_sizes()), A.sym_sizes().vec(), values, B,
@@ -240,7 +268,7 @@ TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatchedDecomposition, m) { register_lstsq(m)
 // Devices without an iteration of their own.
 struct NotThere {
   static Solved run(PinvMm, c10::DispatchKeySet, const PatternStructure& s, const Tensor&,
-                    const Tensor&, double, int64_t) {
+                    const Tensor&, double, int64_t, int64_t, at::TensorList) {
     TORCH_CHECK_NOT_IMPLEMENTED(false,
                                 "least squares are solved on the CPU only, but received "
                                 "tensors on ",
@@ -255,10 +283,11 @@ TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) { register_pinv<NotTher
 Solved sparse_lstsq(const Tensor& A, const Tensor& B, const LstsqOptions& options) {
   using Signature =
       Solved(const Tensor&, const Tensor&, const optional<Tensor>&, const optional<Tensor>&,
-             optional<double>, optional<int64_t>, optional<std::string_view>);
+             optional<double>, optional<int64_t>, optional<std::string_view>, std::string_view);
   static const auto op = find_operator<Signature>("sparse_lstsq");
   return op.call(A, B, options.damp, options.x0, options.tol, options.maxiter,
-                 options.scale_columns ? optional<std::string_view>("columns") : std::nullopt);
+                 options.scale_columns ? optional<std::string_view>("columns") : std::nullopt,
+                 options.direct ? "direct" : "lsmr");
 }
 
 }  // namespace spgrad

@@ -1,0 +1,29 @@
+// A pattern by row with its values in this order: each product then takes two thirds of the time of
+// one that looks for its values.
+#pragma once
+
+#include <ATen/ops/index_select.h>
+
+#include "cpu/grouped.h"
+
+namespace spgrad {
+
+inline PatternStructure without_positions(PatternStructure s) {
+  if (s.row_entries.dim() == 2) s.row_entries = s.row_entries.select(1, 0).contiguous();
+  return s;
+}
+
+inline at::Tensor values_by_row(const PatternStructure& s, const at::Tensor& values) {
+  if (s.row_entries.dim() == 1) return values;
+  return values.index_select(0, s.row_entries.select(1, 1).contiguous());
+}
+
+struct InOrder {
+  InOrder(const PatternStructure& s, const at::Tensor& given)
+      : values(values_by_row(s, given)), grouped(group_by_row(without_positions(s))) {}
+
+  at::Tensor values;
+  GroupedByRow grouped;
+};
+
+}  // namespace spgrad

@@ -1,0 +1,47 @@
+// What a direct solve has beside its matrix: the Cholesky factor of a Gram matrix (cholesky.h).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace spgrad {
+
+// Which matrix the factor is of, as the operators are told it.
+enum Gram : int64_t {
+  kNoGram,         // there is none: iterate
+  kGramOfColumns,  // Aᴴ A, of full column rank
+  kGramOfRows,     // A Aᴴ, of full row rank
+};
+
+// The factor: `order`, `offsets`, `rows` of the structure, then the entries. Or nothing, where the
+// solve makes it, since values could not be read before.
+inline constexpr size_t kAnalysis = 3;
+
+struct Preconditioner {
+  int64_t gram = kNoGram;
+  std::vector<at::Tensor> factor = {};
+
+  // That of Aᴴ has the same factor.
+  Preconditioner of_adjoint() const {
+    switch (gram) {
+      case kGramOfColumns:
+        return {kGramOfRows, factor};
+      case kGramOfRows:
+        return {kGramOfColumns, factor};
+      default:
+        return {};
+    }
+  }
+};
+
+// Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
+inline bool has_numbers(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().is_cpu() &&
+         !tensor.key_set().has_any(c10::DispatchKeySet(
+             {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper,
+              c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize}));
+}
+
+}  // namespace spgrad

@@ -1,0 +1,74 @@
+"""Problems of least squares, and what dense ones come to."""
+
+import torch
+
+import spgrad
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+WIDE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+# (n, m, rank): tall, square, wide, and both of less than full rank.
+SHAPES = ((30, 10, 10), (12, 12, 12), (8, 20, 8), (12, 7, 4), (7, 12, 4))
+FORMS = ("csr", "coo", "uncoalesced", "csr_lstsq", "coo_lstsq", "pattern")
+
+
+def matrix(n, m, rank=None, dtype=torch.float64, seed=0):
+    """Make a dense matrix with zeros; of a lower rank it has none."""
+    make = torch.Generator().manual_seed(seed)
+    if rank is not None and rank < min(n, m):
+        left, right = (
+            torch.randn(size, generator=make, dtype=dtype) for size in ((n, rank), (rank, m))
+        )
+        return left @ right
+    D = torch.randn(n, m, generator=make, dtype=dtype) * (torch.rand(n, m, generator=make) < 0.6)
+    D.diagonal().add_(4)
+    return D
+
+
+def right_side(*size, dtype=torch.float64, seed=1):
+    """Make a right-hand side, or a gradient."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def uncoalesced(A):
+    """Split each entry in two, and put the entries in another order."""
+    indices, values = A.indices(), A.values()
+    order = torch.randperm(2 * len(values), generator=torch.Generator().manual_seed(2))
+    doubled = torch.cat([values * 0.25, values * 0.75])
+    return torch.sparse_coo_tensor(
+        torch.cat([indices, indices], 1)[:, order], doubled[order], A.shape
+    )
+
+
+def solver(D, form):
+    """Return leaf values of D in a form, their indices, and what solves with them."""
+    csr, coo = D.to_sparse_csr(), D.to_sparse_coo()
+    coo = uncoalesced(coo) if form == "uncoalesced" else coo
+    if form in {"csr", "coo", "uncoalesced"}:
+        A = (csr if form == "csr" else coo).requires_grad_()
+        return A, coo._indices(), lambda B, **options: spgrad.sparse_lstsq(A, B, **options)
+    values = coo._values().clone().requires_grad_()
+    if form == "csr_lstsq":
+        structure = csr.crow_indices(), csr.col_indices()
+        solve = lambda B, **options: spgrad.csr_lstsq(*structure, values, B, D.shape[1], **options)  # noqa: E731
+    elif form == "coo_lstsq":
+        solve = lambda B, **options: spgrad.coo_lstsq(  # noqa: E731
+            coo._indices(), values, D.shape, B, **options
+        )
+    else:
+        pattern = spgrad.Pattern(csr)
+        solve = lambda B, **options: pattern.lstsq(values, B, **options)  # noqa: E731
+    return values, coo._indices(), solve
+
+
+def gradients(D, B, G, rtol=1e-5):
+    """Give the dense gradients of the solution of least norm, by its three terms."""
+    P = torch.linalg.pinv(D, rtol=rtol)  # 32-bit matrices of a lower rank have it but for rounding
+    X = P @ B
+    W = P.mH @ G
+    dA = -W @ X.mH + (B - D @ X) @ (P @ W).mH + P.mH @ X @ (G - D.mH @ W).mH
+    return X, dA, W
+
+
+def assert_close(result, expected, tolerance):
+    wide = result.detach().to(expected.dtype)
+    assert (wide - expected).norm() <= tolerance * expected.norm() + 1e-300
