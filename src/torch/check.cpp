@@ -39,13 +39,15 @@ void check_strided(const at::Tensor& tensor, const char* name) {
       tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || tensor.numel() == 0) {
     return;  // no memory to leave
   }
+  const std::optional<int64_t> held = tensor.storage().sym_nbytes().maybe_as_int();
+  if (!held) return;  // a view whose base is traced
   const size_t needed =
       at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.itemsize(),
                                        static_cast<size_t>(tensor.storage_offset()));
-  TORCH_CHECK_VALUE(needed <= tensor.storage().nbytes(), name,
+  TORCH_CHECK_VALUE(needed <= static_cast<size_t>(*held), name,
                     " must lie within its storage, but received shape ", tensor.sizes(),
                     " with strides ", tensor.strides(), " and offset ", tensor.storage_offset(),
-                    ", ", needed, " bytes, in a storage of ", tensor.storage().nbytes());
+                    ", ", needed, " bytes, in a storage of ", *held);
 }
 
 void check_index_dtype(const at::Tensor& tensor, const char* name) {

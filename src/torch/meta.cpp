@@ -78,13 +78,13 @@ struct Meta {
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const CsrStructure& s) {
     check_structure(s);
     const c10::SymInt entries = s.col_indices.sym_numel();
-    const c10::SymInt bound = s.rows().max(s.columns()).max(entries);
-    const auto options = s.crow_indices.options().dtype(
-        bound <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong);
-    return {at::empty_symint({s.items() * s.rows() + 1}, options),
-            at::empty_symint({entries}, options),
-            at::empty_symint({s.items() * s.columns() + 1}, options),
-            at::empty_symint({entries, 2}, options)};
+    return pattern_of(s, entries, {entries}, s.crow_indices);
+  }
+
+  static PatternTensors run(MakeMovedPattern, c10::DispatchKeySet, const CooStructure& s) {
+    check_structure(s);
+    const c10::SymInt entries = s.indices.sym_size(1);
+    return pattern_of(s, entries, {entries, 2}, s.indices);
   }
 
   static at::Tensor run(Indices, c10::DispatchKeySet, const PatternStructure& s) {
@@ -108,12 +108,27 @@ struct Meta {
                                 "the pattern of a COO matrix depends on the order of its entries, "
                                 "which indices on device Meta do not tell");
   }
+
+ private:
+  // With entries of this size by row.
+  template <class Structure>
+  static PatternTensors pattern_of(const Structure& s, const c10::SymInt& entries,
+                                   c10::SymIntArrayRef by_row, const at::Tensor& indices) {
+    const c10::SymInt bound = s.rows().max(s.columns()).max(entries);
+    const auto options = indices.options().dtype(
+        bound <= std::numeric_limits<int32_t>::max() ? at::kInt : at::kLong);
+    return {at::empty_symint({s.items() * s.rows() + 1}, options),
+            at::empty_symint(by_row, options),
+            at::empty_symint({s.items() * s.columns() + 1}, options),
+            at::empty_symint({entries, 2}, options)};
+  }
 };
 
 TORCH_LIBRARY_IMPL(spgrad, Meta, m) {
   register_products<Meta>(m);
   register_extrema<Meta>(m);
   register_pattern<Meta>(m);
+  register_operation<Meta, MakeMovedPattern>(m, Types<CooStructure>());
   register_indices<Meta>(m);
   register_pinv<Meta>(m);
 }

@@ -45,6 +45,7 @@ template struct Operator<CooStructure, SelectedMm>;
 template struct Operator<CooStructure, SelectedMmTransposed>;
 template struct Operator<CooStructure, SelectedSddmm>;
 template struct Operator<CooStructure, MakePattern>;
+template struct Operator<CooStructure, MakeMovedPattern>;
 
 template struct Operator<PatternStructure, Mm>;
 template struct Operator<PatternStructure, MmTransposed>;

@@ -150,6 +150,16 @@ struct MakePattern {
   static constexpr int columns_operand = kNone;
 };
 
+// Of COO only: the same, but always with the positions of the values by row, so that the shapes do
+// not depend on the order of the entries. For graphs that are traced.
+struct MakeMovedPattern {
+  static constexpr const char* name = "moved_pattern";
+  using Result = PatternTensors;
+  using Values = Types<>;
+  using Dense = Types<>;
+  static constexpr int columns_operand = kNone;
+};
+
 // Of patterns only: the coordinates of the entries, as COO has them, in the order of the values.
 struct Indices {
   static constexpr const char* name = "indices";

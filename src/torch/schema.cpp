@@ -84,6 +84,7 @@ TORCH_LIBRARY(spgrad, m) {
       "csr_pattern(Tensor crow_indices, Tensor col_indices, SymInt columns) -> "
       "(Tensor, Tensor, Tensor, Tensor)");
   m.def("coo_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("coo_moved_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pattern(Tensor A) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "pattern_from_csr(Tensor crow_indices, Tensor col_indices, SymInt[] size) -> (Tensor, "

@@ -350,6 +350,38 @@ def test_compile_export_and_transforms():
     torch.testing.assert_close(both, torch.stack([solve(values, b), solve(2 * values, b)]))
 
 
+@pytest.mark.parametrize("shape", [(9, 4), (3, 6, 4)])
+@pytest.mark.parametrize("options", [{}, {"damp": 0.1, "scale": "columns"}, {"method": "direct"}])
+def test_coordinates_are_compiled_and_exported_in_any_order(shape, options):
+    make = torch.Generator().manual_seed(0)
+    D = torch.stack([matrix(*shape[-2:], seed=seed) for seed in range(3)])
+    D = D if len(shape) == 3 else D[0]
+    indices = D.nonzero().T.contiguous()
+    values, B = D[tuple(indices)], right_side(*shape[:-1], 2)
+
+    def solve(indices, values, B):
+        return spgrad.coo_lstsq(indices, values, shape, B, **options)
+
+    class Solve(torch.nn.Module):
+        def forward(self, indices, values, B):
+            return solve(indices, values, B)
+
+    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
+    exported = torch.export.export(Solve(), (indices, values, B)).module()
+    expected = solve(indices, values, B)
+    for order in (torch.arange(values.numel()), torch.randperm(values.numel(), generator=make)):
+        moved = indices[:, order].contiguous()
+        leaf, same = (values[order].clone().requires_grad_() for _ in range(2))
+        result = compiled(moved, leaf, B)
+        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(exported(moved, leaf, B), expected)
+        result.square().sum().backward()
+        solve(moved, same, B).square().sum().backward()
+        torch.testing.assert_close(leaf.grad, same.grad)
+    with pytest.raises(RuntimeError, match=r"must be in \[0, \d\), but received"):
+        compiled(indices + shape[-2], values, B)
+
+
 @given(n=st.integers(1, 12), m=st.integers(1, 12), k=st.integers(1, 3), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_normal_equations_hold_and_the_order_of_rows_does_not_matter(n, m, k, seed):

@@ -87,3 +87,47 @@ def test_peak_memory_is_that_of_the_results(peaks, kind, wanted):
     assert peak > DENSE  # the measurement works
     assert peak < ALLOWED[wanted] + FOR_ENTRIES
     assert ALLOWED[wanted] + FOR_ENTRIES < 4 * ENTRIES * P
+
+
+LEAST_SQUARES = """
+import json
+import sys
+from pathlib import Path
+import torch
+
+import spgrad
+
+def status(field):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+
+n, m, nnz = 40_000, 20_000, 6_000_000
+torch.manual_seed(0)
+rows, columns = torch.randint(n, (nnz,)).sort().values, torch.randint(m, (nnz,))
+pattern = spgrad.Pattern.from_csr(torch.searchsorted(rows, torch.arange(n + 1)), columns, (n, m))
+values = torch.randn(nnz, dtype=torch.float64, requires_grad=True)
+b = torch.randn(n, dtype=torch.float64)
+
+def peak(function):
+    function()
+    spgrad.empty_cache()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    kept = function()
+    return (status("VmHWM") - before) / nnz
+
+forward = peak(lambda: pattern.lstsq(values.detach(), b, tol=1e-6))
+both = peak(lambda: torch.autograd.grad(pattern.lstsq(values, b, tol=1e-6).sum(), values))
+print(json.dumps([forward, both]))
+"""
+
+
+def test_least_squares_take_a_copy_of_the_matrix_and_one_of_the_gradient():
+    # By column: a value and an index. Then the gradient and a term of it.
+    done = run_python("-c", LEAST_SQUARES, MALLOC_MMAP_THRESHOLD_="65536")
+    assert done.returncode == 0, done.stderr[-4000:]
+    forward, both = json.loads(done.stdout)
+    assert forward > 8  # the measurement works
+    assert forward < 12.5
+    assert both < 16.5

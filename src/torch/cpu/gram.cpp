@@ -3,10 +3,10 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
 #include <algorithm>
+#include <cmath>
 #include <complex>
 #include <limits>
 
@@ -64,11 +64,9 @@ std::span<const Number> span_of(const Tensor& tensor) {
 
 }  // namespace
 
-void check_finite(const Tensor& tensor, const char* name) {
-  TORCH_CHECK(at::isfinite(tensor).all().item<bool>(), name,
-              " must have finite numbers only, but received NaN or Inf");
-}
+namespace {
 
+// The values of an item, in any order.
 Tensor values_of_item(const PatternStructure& s, const Tensor& values, int64_t item) {
   const Extent extent(s);
   if (extent.items == 1) return values;
@@ -78,16 +76,32 @@ Tensor values_of_item(const PatternStructure& s, const Tensor& values, int64_t i
   return values.index_select(0, s.row_entries.slice(0, first, last).select(1, 1));
 }
 
-std::vector<double> largest_of_items(const PatternStructure& s, const Tensor& values) {
-  std::vector<double> result;
+// NaN and Inf where there is one.
+double largest_of(const Tensor& tensor) {
+  if (tensor.numel() == 0) return 0;
+  return at::linalg_vector_norm(tensor, std::numeric_limits<double>::infinity()).item<double>();
+}
+
+}  // namespace
+
+void check_finite(const Tensor& tensor, const char* name) {
+  TORCH_CHECK(std::isfinite(largest_of(tensor)), name,
+              " must have finite numbers only, but received NaN or Inf");
+}
+
+Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
+  check_finite(values, "values");
+  const bool single = at::toRealValueType(values.scalar_type()) == at::kFloat;
+  // Squares of numbers below it, and above its inverse, can be summed up.
+  const double bound = single ? 1e9 : 1e75;
   for (int64_t item = 0; item < s.items().expect_int(); ++item) {
     const Tensor of_item = values_of_item(s, values, item);
-    result.push_back(of_item.numel() == 0
-                         ? 0
-                         : at::linalg_vector_norm(of_item, std::numeric_limits<double>::infinity())
-                               .item<double>());
+    const double most = largest_of(of_item);
+    largest.push_back(most);
+    const bool safe = most < bound && most > 1 / bound;
+    const Tensor scaled = safe || most == 0 ? of_item : of_item.div(most);
+    norm.push_back(at::linalg_vector_norm(scaled).item<double>() * (safe || most == 0 ? 1 : most));
   }
-  return result;
 }
 
 std::vector<Tensor> analyse(const PatternStructure& s, int64_t gram) {
@@ -106,7 +120,8 @@ std::vector<Tensor> analyse(const PatternStructure& s, int64_t gram) {
 
 Tensor factorise(const PatternStructure& s, const Tensor& values, int64_t gram,
                  at::TensorList analysis) {
-  check_finite(values, "values");
+  std::vector<double> units = Magnitudes(s, values).largest;
+  for (double& unit : units) unit = unit > 0 ? 1 / unit : 1;
   const PatternStructure of = side(s, gram);
   const Extent extent(of);
   const int64_t unknowns = extent.items * extent.columns;
@@ -121,8 +136,6 @@ Tensor factorise(const PatternStructure& s, const Tensor& values, int64_t gram,
   const Tensor by_row = values_by_row(of, gram == kGramOfRows ? conjugate : wide).contiguous();
   const Tensor by_column =
       values_by_row(of.transposed(), gram == kGramOfRows ? wide : conjugate).contiguous();
-  std::vector<double> units = largest_of_items(s, values);
-  for (double& unit : units) unit = unit > 0 ? 1 / unit : 1;
   // A pivot is known to some rounding errors of the double precision that it is computed in, and
   // squares those of values that had less.
   const double rounding = at::toRealValueType(values.scalar_type()) == at::kFloat

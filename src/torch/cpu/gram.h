@@ -30,12 +30,14 @@ class CheckedFactor {
   at::Tensor order_, offsets_, rows_, values_;
 };
 
-// The largest magnitude of the values of each item.
-std::vector<double> largest_of_items(const PatternStructure& structure, const at::Tensor& values);
+// How large the values of each item are, found without memory of their size.
+struct Magnitudes {
+  // Throws where values are not finite.
+  Magnitudes(const PatternStructure& structure, const at::Tensor& values);
 
-// The values of an item, in any order.
-at::Tensor values_of_item(const PatternStructure& structure, const at::Tensor& values,
-                          int64_t item);
+  std::vector<double> largest;
+  std::vector<double> norm;
+};
 
 void check_finite(const at::Tensor& tensor, const char* name);
 

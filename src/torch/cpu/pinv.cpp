@@ -1,7 +1,6 @@
 // A⁺ B on CPU: the products of a pattern, handed to the iteration.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linalg_vector_norm.h>
 
 #include <cmath>
 #include <limits>
@@ -179,15 +178,15 @@ struct PinvOnCpu {
                                                   at::TensorList factor, bool with_multipliers) {
     check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor);
     check_indices(s);
-    check_finite(values, "values");
+    const Magnitudes magnitudes(s, values);
     check_finite(B, "B");
     const std::optional<CheckedFactor> checked = factor_of(s, values, gram, factor);
     const Extent extent(s);
     const int64_t p = B.size(-1);
     const Tensor b = B.contiguous();
     const Tensor v = values.contiguous();
-    const InOrder by_row(s, v);
-    const InOrder by_column(s.transposed(), v.is_complex() ? v.conj_physical() : v);
+    const InOrder by_row(s, v, false);
+    const InOrder by_column(s.transposed(), v, true);
     const std::vector<c10::SymInt> size = dense_size(s, s.columns(), p);
     Tensor x = empty_large(C10_AS_INTARRAYREF_SLOW(size), B.scalar_type());
     Tensor y;
@@ -199,15 +198,9 @@ struct PinvOnCpu {
       kernels::LinearMap<Real> map{.items = extent.items,
                                    .rows = extent.rows,
                                    .columns = extent.columns,
-                                   .parts = sizeof(scalar_t) / sizeof(Real)};
-      map.largest = largest_of_items(s, v);
-      for (int64_t item = 0; item < extent.items; ++item) {
-        const double largest = map.largest[static_cast<size_t>(item)];
-        map.norm.push_back(
-            largest == 0 ? 0
-                         : largest * at::linalg_vector_norm(values_of_item(s, v, item).div(largest))
-                                         .template item<double>());
-      }
+                                   .parts = sizeof(scalar_t) / sizeof(Real),
+                                   .largest = magnitudes.largest,
+                                   .norm = magnitudes.norm};
       const auto product = [](const InOrder& matrix, int64_t rows, int64_t columns) {
         return [&matrix, rows, columns](const Real* in, Real* out, int64_t columns_of_both) {
           using Kernel = typename KernelScalar<scalar_t>::type;

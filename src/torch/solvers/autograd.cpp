@@ -97,16 +97,24 @@ class PinvMmBackward final : public Node {
     }
     if (task_should_compute_output(1)) result[1] = w;
     if (!needs_values) return result;
-    Tensor gradient = call<Sddmm>(s, w, x.conj_physical()).neg();
+    Tensor gradient = call<Sddmm>(s, w.neg(), x.conj_physical());
+    // In place where nothing else sees it: each term has the memory of the entries.
+    const auto add = [&](const Tensor& term) {
+      if (!all_terms && has_numbers(gradient) && has_numbers(term)) {
+        gradient.add_(term);
+      } else {
+        gradient = gradient.add(term);
+      }
+    };
     if (needs_z) {
       const Tensor r = B.sub(call<Mm>(s, values, x));
       if (!z.defined()) z = std::get<0>(solve(kOfGradient, s, values, w, preconditioner));
-      gradient = gradient.add(call<Sddmm>(s, r, z.conj_physical()));
+      add(call<Sddmm>(s, r, z.conj_physical()));
     }
     if (all_terms || !compatible(of_gradient)) {
       const Tensor q = g.sub(call<MmTransposed>(s, conjugate, w));
       const Tensor y = std::get<0>(solve(kOfSolution, transposed, conjugate, x, of_adjoint));
-      gradient = gradient.add(call<Sddmm>(s, y, q.conj_physical()));
+      add(call<Sddmm>(s, y, q.conj_physical()));
     }
     result[0] = gradient;
     return result;

@@ -36,12 +36,17 @@ struct Preconditioner {
   }
 };
 
+// Whether it stands for what a graph that is traced will have.
+inline bool is_traced(const at::Tensor& tensor) {
+  return tensor.is_meta() || tensor.key_set().has_any(c10::DispatchKeySet(
+                                 {c10::DispatchKey::Python, c10::DispatchKey::Functionalize}));
+}
+
 // Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
 inline bool has_numbers(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.device().is_cpu() &&
+  return tensor.defined() && tensor.device().is_cpu() && !is_traced(tensor) &&
          !tensor.key_set().has_any(c10::DispatchKeySet(
-             {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper,
-              c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize}));
+             {c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched}));
 }
 
 }  // namespace spgrad

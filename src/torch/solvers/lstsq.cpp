@@ -205,6 +205,11 @@ Solved pattern_lstsq(const Tensor& row_offsets, const Tensor& row_entries,
                {damp, x0, tol, maxiter, scale, method, analysis});
 }
 
+PatternTensors pattern_of(const CsrStructure& s) { return call<MakePattern>(s); }
+PatternTensors pattern_of(const CooStructure& s) {
+  return is_traced(s.indices) ? call<MakeMovedPattern>(s) : call<MakePattern>(s);
+}
+
 // The least squares of a structure that was checked, by a pattern that is made for it.
 template <class Structure>
 Solved solve_once(const Structure& structure, std::vector<c10::SymInt> size, const Tensor& values,
@@ -212,8 +217,7 @@ Solved solve_once(const Structure& structure, std::vector<c10::SymInt> size, con
   TORCH_CHECK_VALUE(values.sym_sizes() == structure.values_size(),
                     "values must have one element for each entry, shape ", structure.values_size(),
                     ", but received ", values.sym_sizes());
-  const auto [row_offsets, row_entries, column_offsets, column_entries] =
-      call<MakePattern>(structure);
+  const auto [row_offsets, row_entries, column_offsets, column_entries] = pattern_of(structure);
   return solve({row_offsets, row_entries, column_offsets, column_entries, size}, values.flatten(),
                B, options);
 }
@@ -276,7 +280,23 @@ struct NotThere {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) { register_pinv<NotThere>(m); }
+// On any device: positions where the entries were in order.
+struct Moved {
+  static PatternTensors run(MakeMovedPattern, c10::DispatchKeySet, const CooStructure& s) {
+    PatternTensors result = call<MakePattern>(s);
+    Tensor& row_entries = std::get<1>(result);
+    if (row_entries.dim() == 1) {
+      row_entries =
+          at::stack({row_entries, at::arange(row_entries.numel(), row_entries.options())}, 1);
+    }
+    return result;
+  }
+};
+
+TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
+  register_pinv<NotThere>(m);
+  register_operation<Moved, MakeMovedPattern>(m, Types<CooStructure>());
+}
 
 }  // namespace
 

@@ -115,7 +115,8 @@ TYPED_TEST(CholeskyTest, FactorsTimesTheirAdjointsAreTheGramMatrices) {
     ASSERT_TRUE(structure);
     EXPECT_TRUE(holds(structure->view()));
     std::vector<TypeParam> entries;
-    const std::vector<double> units(static_cast<size_t>(items), 0.5);
+    std::vector<double> units = {0.5, 2, 4};
+    units.resize(static_cast<size_t>(items));
     ASSERT_EQ(factor(matrices, *structure, entries, units), -1);
     std::vector<TypeParam> dense(static_cast<size_t>(count * count));
     for (int64_t k = 0; k < count; ++k) {
@@ -132,10 +133,11 @@ TYPED_TEST(CholeskyTest, FactorsTimesTheirAdjointsAreTheGramMatrices) {
           sum += dense[static_cast<size_t>(i * count + k)] *
                  conjugate(dense[static_cast<size_t>(j * count + k)]);
         }
-        const TypeParam expected = matrices.gram(structure->order[static_cast<size_t>(i)],
-                                                 structure->order[static_cast<size_t>(j)]) *
-                                   0.25;
-        EXPECT_LT(std::abs(sum - expected), 1e-12) << i << ", " << j;
+        const int64_t column = structure->order[static_cast<size_t>(i)];
+        const double unit = units[static_cast<size_t>(column / 25)];
+        const TypeParam expected =
+            matrices.gram(column, structure->order[static_cast<size_t>(j)]) * unit * unit;
+        EXPECT_LT(std::abs(sum - expected), 1e-11) << i << ", " << j;
       }
     }
   }
