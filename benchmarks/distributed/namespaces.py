@@ -62,7 +62,7 @@ def namespaces(count: int, rate: str) -> Iterator[list[str]]:
             # Links that were idle begin as fast as they went on.
             setting = "net.ipv4.tcp_slow_start_after_idle=0"
             subprocess.run([*within(name), "sysctl", "-qw", setting], check=True)  # noqa: S603
-            shape = ("tbf", "rate", rate, "burst", "96kb", "limit", "64mb")  # no losses
+            shape = ("tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
             command = [*within(name), "tc", "qdisc", "add", "dev", DEVICE, "root", *shape]
             subprocess.run(command, check=True, capture_output=True)  # noqa: S603
         yield names
