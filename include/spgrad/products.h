@@ -99,11 +99,18 @@ template <class Scalar, class Index>
 int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p,
                        bool has_transpose = false);
 
+/// Bytes of sums for each entry: as many as a transposition takes, or, with a transpose at hand,
+/// few of neighbouring columns.
+constexpr int64_t bytes_of_sums(bool has_transpose) { return has_transpose ? 2 : 8; }
+
 /// Numbers in a workspace that is enough for all structures for which chunks_by_rows is not 0, but
-/// for those whose middle does not resemble the rest: 8 bytes for each entry.
+/// for those whose middle does not resemble the rest.
+///
+///     std::vector<float> workspace(spgrad::kernels::workspace_by_rows<float>(a));
 template <class Scalar, class Index>
-size_t workspace_by_rows(const CompressedView<Index, Index>& a) {
-  return static_cast<size_t>(total_entries(a)) * 8 / sizeof(Accumulator<Scalar>);
+size_t workspace_by_rows(const CompressedView<Index, Index>& a, bool has_transpose = false) {
+  return static_cast<size_t>(total_entries(a) * bytes_of_sums(has_transpose)) /
+         sizeof(Accumulator<Scalar>);
 }
 
 /// Both gradients of C = A B by the rows of A, without its transpose:

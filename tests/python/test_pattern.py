@@ -297,11 +297,14 @@ def bytes_made_by_backward(multiply, values, B, G):
 @ALL_KINDS
 def test_backward_sorts_nothing_and_makes_its_results_only(kind):
     A = make_sparse(kind, (100, 90), 3000)
-    values, B, G = operands_for(A)
+    values, B, G = operands_for(A, p=20)
     results = values.nbytes + B.nbytes
     assert bytes_made_by_backward(spgrad.Pattern(A).mm, values, B, G) == results
     of_plain = bytes_made_by_backward(function_of(A), values, B, G)
     assert of_plain >= results + 8 * values.numel()  # a sorted copy: the measurement works
+    values, B, G = operands_for(A)  # by rows
+    made = bytes_made_by_backward(spgrad.Pattern(A).mm, values, B, G)
+    assert made <= values.nbytes + B.nbytes + 2 * values.numel()
 
 
 @SIZES
@@ -570,7 +573,8 @@ def test_hostile_offsets_indices_and_positions_are_refused(kind, name):
 @BOTH_FORMS
 def test_one_hostile_entry_of_a_long_row_is_refused(kind, name):
     tensor, size = (1, (3, 20_000)) if name in ("mm", "sddmm") else (3, (20_000, 3))
-    operator, arguments = Operators(make_sparse(kind, size, 40_000), "pattern").with_leaves(name)
+    operators = Operators(make_sparse(kind, size, 40_000), "pattern")
+    operator, arguments = operators.with_leaves(name, p=20)  # not by rows
     for position in (9_999, -1):
         good = arguments[tensor][position].clone()
         arguments[tensor][position] = 2**31 - 1

@@ -25,9 +25,6 @@ namespace {
 // else some.
 constexpr int64_t kMostChunks = 64;
 constexpr int64_t kLeastChunks = 8;
-// Bytes of sums for each entry: of neighbouring columns, and never more than a transposition takes.
-constexpr int64_t kBytesOfNeighbours = 2;
-constexpr int64_t kBytesOfSums = 8;
 // A chunk with more entries than so many average ones has a long row. All threads would wait for
 // it.
 constexpr int64_t kMostImbalance = 4;
@@ -125,7 +122,7 @@ int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p, bool ha
     const std::vector<int64_t> cuts = cut(a, chunks);
     const auto middle = static_cast<size_t>(chunks / 2);
     const ColumnRange columns = kernels.columns_of_rows(a, cuts[middle], cuts[middle + 1]);
-    const int64_t bytes = chunks > least || has_transpose ? kBytesOfNeighbours : kBytesOfSums;
+    const int64_t bytes = bytes_of_sums(has_transpose || chunks > least);
     if (columns.last - columns.first <= bytes * entries / (chunks * padded_columns(p) * number)) {
       return is_balanced(a, cuts) ? chunks : 0;
     }

@@ -29,6 +29,7 @@ std::optional<GroupedByColumn> with_positions(GroupedByRow grouped) {
 struct ByRows {
   GroupedInOrder entries;
   int64_t chunks;
+  bool has_transpose;
 };
 
 // Nothing where the transpose is faster. Depends on the structure, the dtype and p alone, so that
@@ -45,7 +46,7 @@ std::optional<ByRows> by_rows(const Structure& structure, const at::Tensor& dens
     return kernels::chunks_by_rows<typename KernelScalar<Scalar>::type>(a.view, p, has_transpose);
   });
   if (chunks == 0) return std::nullopt;
-  return ByRows{*std::move(entries), chunks};
+  return ByRows{*std::move(entries), chunks, has_transpose};
 }
 
 // Calls kernel<Scalar>(view, head, workspace, threads) for each head; whether none returned false.
@@ -53,7 +54,8 @@ template <class Kernel>
 bool run_by_rows(const ByRows& by_rows, at::ScalarType dtype, int64_t heads, const Kernel& kernel) {
   return dispatch(by_rows.entries, dtype, [&]<class Scalar>(const auto& a) {
     using Sum = at::opmath_type<Scalar>;
-    const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(a.view);
+    const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(
+        a.view, by_rows.has_transpose);
     return run_heads(heads, [&](int64_t head, const kernels::Threads& threads) {
              const at::Tensor memory =
                  empty_large({static_cast<int64_t>(size)}, c10::CppTypeToScalarType<Sum>::value);
