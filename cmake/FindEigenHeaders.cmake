@@ -16,7 +16,9 @@ print(*(pathlib.Path(path) / "cmeel.prefix" for path in sys.path if path), sep="
     COMMAND_ERROR_IS_FATAL ANY)
 endif()
 find_path(EigenHeaders_INCLUDE_DIR Eigen/OrderingMethods
-  HINTS ${EIGEN_ROOT} ${_prefixes} PATH_SUFFIXES include/eigen3 eigen3 NO_CACHE)
+  HINTS ${EIGEN_ROOT} ${_prefixes} PATH_SUFFIXES include/eigen3 eigen3
+  NO_CMAKE_FIND_ROOT_PATH  # headers alone: those of the host serve other processors, too
+  NO_CACHE)
 
 set(EigenHeaders_VERSION "")
 foreach(_header IN ITEMS Version src/Core/util/Macros.h)  # where newer and older ones say it

@@ -60,14 +60,19 @@ struct CholeskyStructure {
   CholeskyView view() const { return {order, offsets, rows}; }
 };
 
-/// Copies the places of A's entries, or gives nothing where they are malformed, or are more than
-/// 2³¹ - 1 rows or columns. `by_column` is the same matrix, transposed.
+/// Most rows and columns of all items together, and most entries of L: the ordering counts in 32
+/// bits, in units of up to 8 numbers for each column and of 1.2 for each entry of AᴴA.
+inline constexpr int64_t kMostUnknowns = (int64_t{1} << 28) - 2;
+inline constexpr int64_t kMostFactor = int64_t{1} << 29;
+
+/// Copies the places of A's entries, or gives nothing where they are malformed, or there are more
+/// than kMostUnknowns rows or columns. `by_column` is the same matrix, transposed.
 template <class Index>
 std::optional<GramPlaces> gram_places(const CompressedView<Index, Index>& by_row,
                                       const CompressedView<Index, Index>& by_column);
 
-/// Orders the columns and finds the structure of L, or gives nothing where L or the Gram matrix has
-/// more than `most_entries`. `between` is called now and then, if there, and may throw.
+/// Orders the columns and finds the structure of L, or gives nothing where L has more than
+/// `most_entries` or kMostFactor. `between` is called now and then, if there, and may throw.
 std::optional<CholeskyStructure> analyse_gram(const GramPlaces& places, int64_t most_entries,
                                               const std::function<void()>& between = {});
 

@@ -16,22 +16,7 @@
 #include "solvers/gram.h"
 
 namespace spgrad {
-namespace {
 
-// Must be a dtype that the kernels have. `name` stands before "must be".
-template <class... Name>
-void check_dtype(at::ScalarType dtype, const Name&... name) {
-  constexpr at::ScalarType supported[] = {at::kFloat,    at::kDouble,       at::kHalf,
-                                          at::kBFloat16, at::kComplexFloat, at::kComplexDouble};
-  TORCH_CHECK(
-      std::find(std::begin(supported), std::end(supported), dtype) != std::end(supported), name...,
-      " must be float32, float64, float16, bfloat16, complex64 or complex128, but received ",
-      dtype);
-}
-
-// Must be a dense tensor whose elements all lie in its storage. A storage can be resized behind the
-// back of the tensors that view it (FSDP frees parameters that way); PyTorch's own products then
-// read past its end.
 void check_strided(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, name,
                     " must be a dense (strided) tensor, but received layout ", tensor.layout());
@@ -48,6 +33,19 @@ void check_strided(const at::Tensor& tensor, const char* name) {
                     " must lie within its storage, but received shape ", tensor.sizes(),
                     " with strides ", tensor.strides(), " and offset ", tensor.storage_offset(),
                     ", ", needed, " bytes, in a storage of ", *held);
+}
+
+namespace {
+
+// Must be a dtype that the kernels have. `name` stands before "must be".
+template <class... Name>
+void check_dtype(at::ScalarType dtype, const Name&... name) {
+  constexpr at::ScalarType supported[] = {at::kFloat,    at::kDouble,       at::kHalf,
+                                          at::kBFloat16, at::kComplexFloat, at::kComplexDouble};
+  TORCH_CHECK(
+      std::find(std::begin(supported), std::end(supported), dtype) != std::end(supported), name...,
+      " must be float32, float64, float16, bfloat16, complex64 or complex128, but received ",
+      dtype);
 }
 
 void check_index_dtype(const at::Tensor& tensor, const char* name) {
@@ -436,6 +434,7 @@ void check_gram_factor(const PatternStructure& s, const at::Tensor& values, int6
   TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(),
                     "values must have one element for each entry, shape ", s.values_size(),
                     ", but received ", values.sym_sizes());
+  check_strided(values, "values");
   check_of_full_precision(values.scalar_type(), "values");
   check_gram(gram);
   TORCH_CHECK_VALUE(analysis.size() == kAnalysis, "analysis must have three tensors, but received ",

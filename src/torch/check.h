@@ -8,6 +8,11 @@
 
 namespace spgrad {
 
+// Must be a dense tensor whose elements all lie in its storage. A storage can be resized behind the
+// back of the tensors that view it (FSDP frees parameters that way); PyTorch's own products then
+// read past its end.
+void check_strided(const at::Tensor& tensor, const char* name);
+
 // The contract of sparse_mm: ranks, layouts and sizes, in the documented order.
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B);
 

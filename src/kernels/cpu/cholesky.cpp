@@ -13,7 +13,8 @@
 namespace spgrad::kernels {
 namespace {
 
-// Right-hand sides of a task of a triangular solve: a cache line, so that no two tasks share one.
+// Right-hand sides of a task of a triangular solve: a cache line of float64, so that tasks share
+// few.
 constexpr int64_t kColumns = 8;
 // Columns between two looks at whether to go on.
 constexpr int64_t kPeriod = 256;
@@ -22,9 +23,7 @@ constexpr int64_t kPeriod = 256;
 template <class Index>
 bool copy_places(const CompressedView<Index, Index>& a, std::vector<int64_t>& offsets,
                  std::vector<int32_t>& columns) {
-  if (std::max(a.items * a.rows, a.items * a.columns) > std::numeric_limits<int32_t>::max()) {
-    return false;
-  }
+  if (std::max(a.items * a.rows, a.items * a.columns) > kMostUnknowns) return false;
   const int64_t total = total_entries(a);
   offsets.reserve(static_cast<size_t>(a.items * a.rows + 1));
   columns.reserve(static_cast<size_t>(total));
@@ -35,7 +34,8 @@ bool copy_places(const CompressedView<Index, Index>& a, std::vector<int64_t>& of
     for (int64_t row = 0; row < a.rows; ++row) {
       const auto first = static_cast<int64_t>(starts[row]);
       const auto last = static_cast<int64_t>(starts[row + 1]);
-      if (first + item * a.entries_stride != offsets.back() || last < first || last > a.entries) {
+      if (first < 0 || last < first || last > a.entries ||
+          first + item * a.entries_stride != offsets.back()) {
         return false;
       }
       for (int64_t k = first; k < last; ++k) {
@@ -53,12 +53,6 @@ bool copy_places(const CompressedView<Index, Index>& a, std::vector<int64_t>& of
 struct Gram {
   std::vector<int64_t> offsets = {0};
   std::vector<int32_t> rows = {};
-
-  std::span<const int32_t> column(int64_t number) const {
-    const auto i = static_cast<size_t>(number);
-    return std::span(rows).subspan(static_cast<size_t>(offsets[i]),
-                                   static_cast<size_t>(offsets[i + 1] - offsets[i]));
-  }
 };
 
 class Pause {
@@ -94,8 +88,8 @@ std::optional<Gram> gram_of(const GramPlaces& places, int64_t most_entries, cons
     see(static_cast<int32_t>(j));
     for (const int32_t row : part(places.column_offsets, places.rows_of_columns, j)) {
       for (const int32_t i : part(places.row_offsets, places.columns_of_rows, row)) see(i);
-      // Eigen counts in 32 bits, with some space to work in.
-      if (std::ssize(gram.rows) > std::min<int64_t>(2 * most_entries, int64_t{1} << 30)) return {};
+      // Half of them are in L, too.
+      if (std::ssize(gram.rows) > 2 * most_entries) return {};
     }
     gram.offsets.push_back(std::ssize(gram.rows));
   }
@@ -109,7 +103,8 @@ std::vector<int32_t> order_of(const Gram& gram) {
   std::vector<int32_t> below;
   for (int64_t j = 0; j < count; ++j) {
     below.clear();
-    std::ranges::copy_if(gram.column(j), std::back_inserter(below), [&](auto i) { return i >= j; });
+    std::ranges::copy_if(part(gram.offsets, gram.rows, j), std::back_inserter(below),
+                         [&](auto i) { return i >= j; });
     std::ranges::sort(below);
     lower.startVec(j);
     for (const int32_t i : below) lower.insertBack(i, j) = 1;
@@ -178,6 +173,7 @@ std::optional<GramPlaces> gram_places(const CompressedView<Index, Index>& by_row
 std::optional<CholeskyStructure> analyse_gram(const GramPlaces& places, int64_t most_entries,
                                               const std::function<void()>& between) {
   const Pause pause(between);
+  most_entries = std::min(most_entries, kMostFactor);
   const std::optional<Gram> gram = gram_of(places, most_entries, pause);
   if (!gram) return {};
   const int64_t count = std::ssize(gram->offsets) - 1;
@@ -195,7 +191,8 @@ std::optional<CholeskyStructure> analyse_gram(const GramPlaces& places, int64_t 
   const auto for_row = [&](int64_t k, const auto& visit) {
     const auto row = static_cast<int32_t>(k);
     seen_by[static_cast<size_t>(k)] = row;
-    for (const int32_t column : gram->column(result.order[static_cast<size_t>(k)])) {
+    const int32_t number = result.order[static_cast<size_t>(k)];
+    for (const int32_t column : part(gram->offsets, gram->rows, number)) {
       int32_t i = place[static_cast<size_t>(column)];
       while (i < row && seen_by[static_cast<size_t>(i)] != row) {
         int32_t& next = parent[static_cast<size_t>(i)];

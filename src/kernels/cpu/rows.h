@@ -127,7 +127,8 @@ class Entries : public Part {
     unroll<size>([&](auto e) {
       const int64_t k = number_of(e);
       checked[e] = {index_of(entry_[k]), k};
-      valid &= static_cast<uint64_t>(checked[e].index - columns.first) < width;
+      valid &=
+          static_cast<uint64_t>(checked[e].index) - static_cast<uint64_t>(columns.first) < width;
     });
     return valid;
   }

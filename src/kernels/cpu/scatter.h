@@ -161,21 +161,24 @@ Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
           item_sums<Scalar>(a, begin.item, range, sums, sums_stride);
       const TileRows g_rows(tile, g.data + begin.item * g.item_stride, g.row_stride, a.rows);
       const auto* b_item = b.data + begin.item * b.item_stride;
+      // Of Aᵀ G alone there are no products, and no place for them to count from.
+      const auto products_of = [=](const auto& entries) {
+        return with_products ? entries.values_of_item(out_values) : out_values;
+      };
       status = for_each_row<LongRows::are_done>(
           a, tile, first, last, a.columns,
-          [=, &tile, &mask](int64_t, int64_t row, const auto& entries, int64_t)
-              __attribute__((always_inline)) {
-                return scatter_row<with_products>(
-                    tile, mask, entries, entries.values_of_item(values), g_rows, row,
-                    entries.rows(tile, b_item, b.row_stride), sums_of_item, sums_stride,
-                    entries.values_of_item(out_values));
-              });
+          [=, &tile, &mask](int64_t, int64_t row, const auto& entries,
+                            int64_t) __attribute__((always_inline)) {
+            return scatter_row<with_products>(tile, mask, entries, entries.values_of_item(values),
+                                              g_rows, row, entries.rows(tile, b_item, b.row_stride),
+                                              sums_of_item, sums_stride, products_of(entries));
+          });
       first = last;
     }
     return status;
   };
-  const bool packed =
-      columns <= kMostPacked<Scalar> && g.row_stride == columns && b.row_stride == columns;
+  const bool packed = columns <= kMostPacked<Scalar> && g.row_stride == columns &&
+                      (!with_products || b.row_stride == columns);
   if (packed) return with_packed_tile<Scalar>(columns, do_tile);
   return with_only_tile<Scalar, kMostBytesByRows / SPGRAD_VECTOR_BYTES>(columns, do_tile);
 }

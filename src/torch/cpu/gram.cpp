@@ -38,9 +38,9 @@ kernels::GramPlaces places_of(const PatternStructure& s) {
   const GroupedByRow by_row = group_by_row(without_positions(s));
   const GroupedByRow by_column = group_by_row(without_positions(s.transposed()));
   const Extent extent(s);
-  TORCH_CHECK_VALUE(
-      extent.items * std::max(extent.rows, extent.columns) <= std::numeric_limits<int32_t>::max(),
-      "method=\"direct\" takes up to 2^31 - 1 rows and columns; use method=\"lsmr\"");
+  TORCH_CHECK_VALUE(extent.items * std::max(extent.rows, extent.columns) <= kernels::kMostUnknowns,
+                    "method=\"direct\" takes up to ", kernels::kMostUnknowns,
+                    " rows and columns; use method=\"lsmr\"");
   std::optional<kernels::GramPlaces> places;
   AT_DISPATCH_INDEX_TYPES(s.row_offsets.scalar_type(), "spgrad", [&] {
     places = kernels::gram_places(std::get<EntriesInOrder<index_t>>(by_row).view,
@@ -61,10 +61,6 @@ template <class Number>
 std::span<const Number> span_of(const Tensor& tensor) {
   return {tensor.const_data_ptr<Number>(), static_cast<size_t>(tensor.numel())};
 }
-
-}  // namespace
-
-namespace {
 
 // The values of an item, in any order.
 Tensor values_of_item(const PatternStructure& s, const Tensor& values, int64_t item) {
@@ -108,7 +104,8 @@ std::vector<Tensor> analyse(const PatternStructure& s, int64_t gram) {
   const PatternStructure of = side(s, gram);
   const Extent extent(of);
   const int64_t unknowns = extent.items * extent.columns;
-  const int64_t bound = std::max(kMostFill * (extent.entries + unknowns), kLeastBound);
+  const int64_t bound =
+      std::clamp(kMostFill * (extent.entries + unknowns), kLeastBound, kernels::kMostFactor);
   const auto found = kernels::analyse_gram(places_of(of), bound, Interrupt());
   TORCH_CHECK(found, "method=\"direct\" takes matrices whose Cholesky factor has at most ", bound,
               " entries, ", kMostFill, " for each entry and unknown, but that of this one, with ",
@@ -176,7 +173,10 @@ CheckedFactor::CheckedFactor(at::TensorList factor, int64_t unknowns, bool is_co
         factor[i].dim() == 1 && factor[i].scalar_type() == dtypes[i] && factor[i].device().is_cpu(),
         "tensor ", i, " of a factor must be a vector of ", dtypes[i], " on the CPU, but received ",
         factor[i].sizes(), " of ", factor[i].scalar_type(), " on ", factor[i].device());
-    *own[i] = factor[i].contiguous();
+    check_strided(factor[i], "a tensor of a factor");
+    // A copy of the indices, which nobody changes after the check.
+    *own[i] =
+        i < kAnalysis ? factor[i].clone(at::MemoryFormat::Contiguous) : factor[i].contiguous();
   }
   TORCH_CHECK(
       order_.numel() == unknowns && values_.numel() == rows_.numel() && kernels::holds(structure()),

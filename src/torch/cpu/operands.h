@@ -79,8 +79,9 @@ inline at::Tensor empty(const Size& size, at::ScalarType dtype) {
 inline constexpr int64_t kHeadsPerThread = 4;
 
 // Calls kernel(head, threads) for each head, until one returns an error; returns the worst status.
+// `in_turn`: one after the other in any case, so that memory that each needs is there once.
 template <class Kernel>
-kernels::Status run_heads(int64_t heads, const Kernel& kernel) {
+kernels::Status run_heads(int64_t heads, const Kernel& kernel, bool in_turn = false) {
   const kernels::Threads threads = pytorch_threads();
   if (heads == 1) return kernel(0, threads);
   std::atomic<kernels::Status> status{kernels::Status::done};
@@ -89,7 +90,7 @@ kernels::Status run_heads(int64_t heads, const Kernel& kernel) {
     if (kernels::is_error(met)) status.store(met);
     return !kernels::is_error(met);
   };
-  if (heads >= kHeadsPerThread * threads.count) {
+  if (heads >= kHeadsPerThread * threads.count && !in_turn) {
     run_tasks(heads, [&](int64_t head) { return run(head, {}); });
   } else {
     for (int64_t head = 0; head < heads && run(head, threads); ++head) {

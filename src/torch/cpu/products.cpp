@@ -56,13 +56,14 @@ bool run_by_rows(const ByRows& by_rows, at::ScalarType dtype, int64_t heads, con
     using Sum = at::opmath_type<Scalar>;
     const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(
         a.view, by_rows.has_transpose);
-    return run_heads(heads, [&](int64_t head, const kernels::Threads& threads) {
-             const at::Tensor memory =
-                 empty_large({static_cast<int64_t>(size)}, c10::CppTypeToScalarType<Sum>::value);
-             const std::span workspace(mutable_data_of<Sum>(memory), size);
-             const bool done = kernel.template operator()<Scalar>(a.view, head, workspace, threads);
-             return done ? kernels::Status::done : kernels::Status::bad_index;
-           }) == kernels::Status::done;
+    const auto run = [&](int64_t head, const kernels::Threads& threads) {
+      const at::Tensor memory =
+          empty_large({static_cast<int64_t>(size)}, c10::CppTypeToScalarType<Sum>::value);
+      const std::span workspace(mutable_data_of<Sum>(memory), size);
+      const bool done = kernel.template operator()<Scalar>(a.view, head, workspace, threads);
+      return done ? kernels::Status::done : kernels::Status::bad_index;
+    };
+    return run_heads(heads, run, /*in_turn=*/by_rows.chunks > 1) == kernels::Status::done;
   });
 }
 
@@ -174,12 +175,13 @@ struct Cpu {
     const std::optional<ByRows> rows = by_rows(structure, grad);
     std::optional<GroupedByColumn> grouped;
     if (!rows) grouped = with_positions(group_by_column(structure));
-    if (!rows && !grouped) {
+    const auto two_products = [&]() -> std::tuple<at::Tensor, at::Tensor> {
       return {
           sum_to_size(run(Sddmm(), keys, structure, grad, B.conj_physical()), values.sym_sizes()),
           sum_to_size(run(MmTransposed(), keys, structure, values.conj_physical(), grad),
                       B.sym_sizes())};
-    }
+    };
+    if (!rows && !grouped) return two_products();
     const int64_t dims = dense_dims(structure);
     const Size heads = broadcast(product_heads(structure, values, B), leading(grad, dims));
     const at::Tensor v = contiguous_values(values, values_dims(structure), heads);
@@ -215,6 +217,7 @@ struct Cpu {
           });
       if (done) return results();
       grouped = with_positions(group_by_column(structure));
+      if (!grouped) return two_products();
     }
     run_kernel(structure, *grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
       return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {

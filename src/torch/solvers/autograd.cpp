@@ -89,7 +89,8 @@ class PinvMmBackward final : public Node {
     Tensor w;
     Tensor z;
     Tensor of_gradient;
-    if (needs_z && !all_terms && has_numbers(g) && has_numbers(values) && s.rows() >= s.columns()) {
+    if (needs_z && !all_terms && has_numbers(g) && has_numbers(values) && s.rows() >= s.columns() &&
+        of_adjoint.gram != kGramOfColumns) {
       std::tie(w, z, of_gradient) = solve_for_both(transposed, conjugate, g, of_adjoint);
     }
     if (!w.defined()) {

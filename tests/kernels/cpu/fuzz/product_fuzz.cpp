@@ -4,7 +4,7 @@
 #include <optional>
 #include <set>
 
-#include "../products.h"
+#include "../gradients.h"
 #include "spoil.h"
 
 namespace spgrad::kernels::test {
@@ -147,6 +147,30 @@ void run_product(FuzzedDataProvider& data) {
   }
 }
 
+template <class T>
+void run_by_rows(FuzzedDataProvider& data) {
+  std::mt19937_64 random(data.ConsumeIntegral<uint16_t>());
+  constexpr int64_t most = kMostBytesByRows / sizeof(Accumulator<typename T::Scalar>);
+  const auto p = data.ConsumeIntegralInRange<int64_t>(1, most);
+  auto a = any_sparse<typename T::Index, typename T::Index>(data, p, random);
+  Layout read = any_layout(data);
+  read.expanded_rows = data.ConsumeBool();
+  read.expanded_items = data.ConsumeBool();
+  Gradients<T> gradients(a, p, random, read, any_layout(data));
+  const auto elements = read_rows(a.view, 0, a.all_rows());
+  const bool enough = data.ConsumeBool();
+  if (!enough) gradients.workspace.resize(data.ConsumeIntegralInRange<size_t>(0, 40));
+  gradients.workspace.shrink_to_fit();
+  const bool done = gradients.run(data.ConsumeIntegralInRange<int64_t>(1, 8));
+  if (!elements) ASSERT_FALSE(done);
+  if (!elements || !done) {
+    ASSERT_FALSE(elements && enough);
+    return;
+  }
+  a.elements = *elements;
+  gradients.expect_right();
+}
+
 using Run = void (*)(FuzzedDataProvider&);
 
 template <class Scalar, class Index>
@@ -154,7 +178,8 @@ constexpr Run kProducts[] = {&run_product<Spmm<Types<Scalar, Index, Index>>>,
                              &run_product<Spmm<Types<Scalar, Index, MovedEntry<Index>>>>,
                              &run_product<Sddmm<Types<Scalar, Index, Index>>>,
                              &run_product<Sddmm<Types<Scalar, Index, MovedEntry<Index>>>>,
-                             &run_product<Backward<Types<Scalar, Index, MovedEntry<Index>>>>};
+                             &run_product<Backward<Types<Scalar, Index, MovedEntry<Index>>>>,
+                             &run_by_rows<Types<Scalar, Index, Index>>};
 
 template <class Scalar>
 void run_any_product(FuzzedDataProvider& data) {
