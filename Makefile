@@ -189,7 +189,7 @@ test-wheel: $(stamp)-wheel
 
 test-sdist: install sdist
 	$(with_tools) $(bin)/python -m pip install --no-index --no-deps --no-build-isolation --upgrade \
-	  --no-binary spgrad --find-links dist --target build/sdist spgrad
+	  --no-cache-dir --no-binary spgrad --find-links dist --target build/sdist spgrad
 	PYTHONPATH=build/sdist $(bin)/python tests/wheel/program.py
 
 lint: $(stamp)-environment

@@ -45,7 +45,7 @@ def _digest(name: str) -> str:
     """Hash what the run depends on: the example, what examples share, spgrad, and all packages."""
     found = hashlib.sha256()
     package = Path(spgrad.__file__).parent
-    installed = [*package.rglob("*.py"), *(package / "lib").glob("*.so")]
+    installed = [*package.rglob("*.py"), *package.glob("*.*/lib/*.so")]
     for path in [*_sources(name), *sorted(EXAMPLES.glob("*.py")), *sorted(installed)]:
         found.update(path.read_bytes())
     packages = sorted(

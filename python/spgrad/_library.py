@@ -31,7 +31,7 @@ def library_path() -> Path:
         message = (
             f"this installation of spgrad was built for PyTorch {', '.join(supported)}, but found "
             f"PyTorch {torch.__version__}; pip uninstall spgrad, then "
-            "pip install --no-binary spgrad spgrad builds it for this one"
+            "pip install --no-cache-dir --no-binary spgrad spgrad builds it for this one"
         )
         raise ImportError(message)
     return _FOLDER / series / "lib" / "libspgrad.so"
