@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import torch
@@ -13,7 +14,7 @@ from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Unpack
 
@@ -196,6 +197,17 @@ def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
     return torch.tensor(number, dtype=torch.float64, device=B.device) if number > 0 else None
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt where an operator was ended by a signal."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error).startswith("interrupted"):
+            raise KeyboardInterrupt from None
+        raise
+
+
 def solved(  # noqa: PLR0913 - the options
     operator: Callable[..., tuple[Tensor, Tensor]],
     problem: Sequence[object],
@@ -216,13 +228,9 @@ def solved(  # noqa: PLR0913 - the options
         raise ValueError(message)
     if x0 is not None:
         refuse_others_than_tensors(x0=x0)
-    try:
-        options = (_damp_tensor(damp, B), x0, tol, maxiter, scale, method)
+    options = (_damp_tensor(damp, B), x0, tol, maxiter, scale, method)
+    with interruptible():
         x, solves = operator(*problem, *options)
-    except RuntimeError as error:
-        if str(error).startswith("interrupted"):
-            raise KeyboardInterrupt from None
-        raise
     report = LstsqReport._of(solves, x.dim())  # noqa: SLF001
     if has_numbers(solves):
         _judge(report, on_failure, "least squares", stacklevel=4)

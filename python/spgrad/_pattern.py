@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
-from spgrad._lstsq import has_numbers, solved
+from spgrad._lstsq import has_numbers, interruptible, solved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -415,7 +415,7 @@ class Pattern:
         n, m = self._shape[-2:]
         gram = 1 if n >= m or isinstance(damp, Tensor) or damp else 2
         if gram not in self._analyses:
-            with torch.inference_mode(mode=False):
+            with torch.inference_mode(mode=False), interruptible():
                 self._analyses[gram] = _pattern_gram_analysis(*self._tensors, self._shape, gram)
         return self._analyses[gram]
 

@@ -18,6 +18,7 @@ from least_squares import (
 from pairs import pairwise
 
 import spgrad
+from spgrad import _pattern
 
 # By PyTorch, where it makes forward mode of its own operators.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
@@ -234,6 +235,17 @@ def test_bad_numbers_and_factors_are_refused():
         solve(order, offsets, rows)
     with pytest.raises(ValueError, match="gram must be 1, of the columns, or 2"):
         ops.pattern_gram_analysis(*structure, 3)
+
+
+def test_ctrl_c_ends_the_analysis_of_a_pattern(monkeypatch):
+    def interrupted(*_):
+        message = "interrupted: a signal ended the iteration"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(_pattern, "_pattern_gram_analysis", interrupted)
+    pattern = spgrad.Pattern(torch.eye(2).to_sparse_csr())
+    with pytest.raises(KeyboardInterrupt):
+        pattern.lstsq(torch.ones(2), torch.ones(2), method="direct")
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
