@@ -93,6 +93,7 @@ def loader(name: str) -> tuple[Stage, ...]:
 # files, so that no object file of the library shows a mutant.
 STAGES = {
     "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/by_rows.cpp": (Stage(("/spgrad_kernels.dir/by_rows.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/dispatch.cpp": (Stage(("/dispatch.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/extremum.cpp": (Stage(("/spgrad_kernels.dir/extremum.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/number.h": (COMPLEX, *HALVES),
@@ -101,6 +102,7 @@ STAGES = {
     ),
     "src/kernels/cpu/products.cpp": (Stage(("/spgrad_kernels.dir/products.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/rows.h": (COMPLEX, FLOAT),
+    "src/kernels/cpu/scatter.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/sddmm.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/selected.cpp": (Stage(("/spgrad_kernels.dir/selected.cpp.o",), KERNEL_TESTS),),
     "src/kernels/cpu/spmm.h": (COMPLEX, FLOAT),

@@ -179,7 +179,8 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
 
         Args:
             layer: The layer, on rank ``src``; None on the others.
-            src: The rank in the mesh that has it.
+            src: The rank in the mesh that has it; where the mesh has two dimensions, the first of
+                these ranks, ``(src, 0)``.
             mesh: As :meth:`RowSharded.from_local` takes it. Features are shared out as
                 ``torch.chunk`` has it.
 

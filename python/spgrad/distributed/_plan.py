@@ -27,7 +27,7 @@ class Interior(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Places of the other rows, and the rows of B that they need, in one matrix.
+    """Entries of the other rows, and the rows of B that they need, in one matrix.
 
     Its columns are `own_rows` of this rank's B, then what `exchange` receives.
     """
@@ -181,7 +181,7 @@ class Plan:
 
 
 class _Boundary(NamedTuple):
-    """Places of rows that need halo, in order: which, their rows, their columns.
+    """Entries of rows that need halo, in order: which, their rows, their columns.
 
     Columns below the number of own columns are own ones, the others count the halo.
     """
