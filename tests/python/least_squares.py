@@ -72,3 +72,47 @@ def gradients(D, B, G, rtol=1e-5):
 def assert_close(result, expected, tolerance):
     wide = result.detach().to(expected.dtype)
     assert (wide - expected).norm() <= tolerance * expected.norm() + 1e-300
+
+
+def assert_transforms(solve, values, b):
+    """Compare solve(values, b) compiled, exported, differentiated and mapped with plain calls."""
+    expected = solve(values, b)
+    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
+    leaf, same = values.clone().requires_grad_(), values.clone().requires_grad_()
+    compiled(leaf, b).sum().backward()
+    solve(same, b).sum().backward()
+    torch.testing.assert_close(compiled(values, b), expected)
+    torch.testing.assert_close(leaf.grad, same.grad)
+    grad = torch.func.grad(lambda values: solve(values, b).sum())(values)
+    torch.testing.assert_close(grad, same.grad)
+
+    class Solve(torch.nn.Module):
+        def forward(self, values, b):
+            return solve(values, b)
+
+    exported = torch.export.export(Solve(), (values, b)).module()
+    torch.testing.assert_close(exported(values, b), expected)
+
+    B = right_side(len(b), 3)
+    each = torch.func.vmap(lambda b: solve(values, b), in_dims=1, out_dims=1)(B)
+    torch.testing.assert_close(each, solve(values, B))
+    both = torch.func.vmap(solve, in_dims=(0, None))(torch.stack([values, 2 * values]), b)
+    torch.testing.assert_close(both, torch.stack([solve(values, b), solve(2 * values, b)]))
+
+
+def assert_same_bits_on_threads(solve, A):
+    """Compare solve(A) and the gradient of A on one thread and on several."""
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            leaf = A.detach().requires_grad_()
+            x = solve(leaf)
+            x.square().sum().backward()
+            results.append((x, leaf.grad.values()))
+    finally:
+        torch.set_num_threads(threads)
+    for x, grad in results[1:]:
+        assert x.equal(results[0][0])
+        assert grad.equal(results[0][1])

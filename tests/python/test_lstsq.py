@@ -13,6 +13,8 @@ from least_squares import (
     SHAPES,
     WIDE,
     assert_close,
+    assert_same_bits_on_threads,
+    assert_transforms,
     gradients,
     matrix,
     right_side,
@@ -239,20 +241,7 @@ def test_same_bits_on_any_number_of_threads():
     values = torch.randn(40000, generator=make, dtype=torch.float64)
     A = torch.sparse_coo_tensor(torch.stack([row, column]), values, (9000, 3000)).to_sparse_csr()
     B = right_side(9000, 5)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            leaf = A.detach().requires_grad_()
-            x = spgrad.sparse_lstsq(leaf, B, damp=0.1, tol=1e-10)
-            x.square().sum().backward()
-            results.append((x, leaf.grad.values()))
-    finally:
-        torch.set_num_threads(threads)
-    for x, grad in results[1:]:
-        assert x.equal(results[0][0])
-        assert grad.equal(results[0][1])
+    assert_same_bits_on_threads(lambda A: spgrad.sparse_lstsq(A, B, damp=0.1, tol=1e-10), A)
 
 
 def test_reports_forward_and_backward():
@@ -326,28 +315,7 @@ def test_compile_export_and_transforms():
     def solve(values, b):
         return spgrad.csr_lstsq(*structure, values, b, 4, damp=0.1, scale="columns")
 
-    expected = solve(values, b)
-    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
-    leaf, same = values.clone().requires_grad_(), values.clone().requires_grad_()
-    compiled(leaf, b).sum().backward()
-    solve(same, b).sum().backward()
-    torch.testing.assert_close(compiled(values, b), expected)
-    torch.testing.assert_close(leaf.grad, same.grad)
-    grad = torch.func.grad(lambda values: solve(values, b).sum())(values)
-    torch.testing.assert_close(grad, same.grad)
-
-    class Solve(torch.nn.Module):
-        def forward(self, values, b):
-            return solve(values, b)
-
-    exported = torch.export.export(Solve(), (values, b)).module()
-    torch.testing.assert_close(exported(values, b), expected)
-
-    B = right_side(9, 3)
-    each = torch.func.vmap(lambda b: solve(values, b), in_dims=1, out_dims=1)(B)
-    torch.testing.assert_close(each, solve(values, B))
-    both = torch.func.vmap(solve, in_dims=(0, None))(torch.stack([values, 2 * values]), b)
-    torch.testing.assert_close(both, torch.stack([solve(values, b), solve(2 * values, b)]))
+    assert_transforms(solve, values, b)
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (3, 6, 4)])

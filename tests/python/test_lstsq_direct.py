@@ -10,6 +10,8 @@ from least_squares import (
     FORMS,
     WIDE,
     assert_close,
+    assert_same_bits_on_threads,
+    assert_transforms,
     gradients,
     matrix,
     right_side,
@@ -259,46 +261,23 @@ def test_compile_export_and_transforms(shape):
     def solve(values, b):
         return spgrad.csr_lstsq(*structure, values, b, m, method="direct")
 
+    assert_transforms(solve, values, b)
+
+    compiled = torch.compile(
+        lambda values, b: pattern.lstsq(values, b, method="direct"),
+        fullgraph=True,
+        backend="aot_eager",
+    )
     leaf, same = values.clone().requires_grad_(), values.clone().requires_grad_()
+    compiled(leaf, b).sum().backward()
     solve(same, b).sum().backward()
-    for function in (solve, lambda values, b: pattern.lstsq(values, b, method="direct")):
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-        leaf.grad = None
-        compiled(leaf, b).sum().backward()
-        torch.testing.assert_close(leaf.grad, same.grad)
-    grad = torch.func.grad(lambda values: solve(values, b).sum())(values)
-    torch.testing.assert_close(grad, same.grad)
-
-    class Solve(torch.nn.Module):
-        def forward(self, values, b):
-            return solve(values, b)
-
-    exported = torch.export.export(Solve(), (values, b)).module()
-    torch.testing.assert_close(exported(values, b), solve(values, b))
-    B = right_side(n, 3)
-    each = torch.func.vmap(lambda b: solve(values, b), in_dims=1, out_dims=1)(B)
-    torch.testing.assert_close(each, solve(values, B))
-    both = torch.func.vmap(solve, in_dims=(0, None))(torch.stack([values, 2 * values]), b)
-    torch.testing.assert_close(both, torch.stack([solve(values, b), solve(2 * values, b)]))
+    torch.testing.assert_close(leaf.grad, same.grad)
 
 
 def test_same_bits_on_any_number_of_threads():
     A = grid(60)
     B = right_side(A.shape[0], 20)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            leaf = A.detach().requires_grad_()
-            x = spgrad.sparse_lstsq(leaf, B, method="direct")
-            x.square().sum().backward()
-            results.append((x, leaf.grad.values()))
-    finally:
-        torch.set_num_threads(threads)
-    for x, grad in results[1:]:
-        assert x.equal(results[0][0])
-        assert grad.equal(results[0][1])
+    assert_same_bits_on_threads(lambda A: spgrad.sparse_lstsq(A, B, method="direct"), A)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(0, 3, 2), (5, 3, 0), (0, 0, 0)])

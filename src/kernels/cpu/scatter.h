@@ -56,9 +56,9 @@ template <class TileType>
   }
 }
 
-// Where the entries of an item add to. Sums of a column are padded to a power of two: a row of p =
-// 3 or 5 would share vectors with the next one, and the CPU waits where a vector is read soon after
-// only a part of it was written.
+// Where the entries of an item add to. Sums of a column are padded to a power of two: those of
+// three or five columns would share vectors with the next ones, and the CPU waits where a vector is
+// read soon after only a part of it was written.
 template <class Scalar>
 struct ItemSums {
   ColumnRange columns;  // of the item

@@ -96,8 +96,8 @@ class TileRows {
 };
 
 // For sums over the columns of a tile: clears the lanes of its last vector that the vector before
-// has too, or those behind a partial tile. It clears bits instead of multiplying by zero, since 0 *
-// Inf is not 0.
+// has too, or those behind a partial tile. It clears bits instead of multiplying by zero: Inf times
+// zero is NaN.
 //
 // Make it once for many rows: it is written lane by lane to memory, and to read that back as a
 // vector stalls for as long as several entries take.
@@ -140,8 +140,8 @@ inline auto with_tile(int64_t vectors, int64_t first, int64_t last, Function&& f
   return function(Tile<Element, width, count>{first, last});
 }
 
-// Most vectors of this width in a tile, of which the full width has so many: below it, p < 2 *
-// width.
+// Most vectors of this width in a tile, of which the full width has so many. Below the full width,
+// p < 2 * width.
 template <class Scalar, int width, int of_full_width>
 inline constexpr int kMostVectors = width == kWidth<Element<Scalar>> ? of_full_width
                                     : width > kParts<Scalar>         ? 2
