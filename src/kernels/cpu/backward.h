@@ -43,9 +43,10 @@ template <class TileType, class EntriesType, class Scalar>
     const typename TileType::Element* y_row, const RowOfResults<typename TileType::Element>& out,
     Accumulator<Scalar>* out_values) {
   using V = typename TileType::V;
-  // At least as many as there are sums, so that all take turns, as in spmm. Complex numbers have
-  // fewer products at once.
-  constexpr int at_once = kProductsAtOnce<TileType, Scalar> < kSums<TileType>
+  // At least as many as there are sums, so that all take turns, as in spmm: complex numbers have
+  // fewer products at once. One at a time from three vectors on: the sums of dB need the registers.
+  constexpr int at_once = TileType::count > 2 ? 1
+                          : kProductsAtOnce<TileType, Scalar> < kSums<TileType>
                               ? kSums<TileType>
                               : kProductsAtOnce<TileType, Scalar>;
   V sum[kSums<TileType>][TileType::count] = {};

@@ -13,10 +13,12 @@ namespace spgrad::kernels::SPGRAD_TARGET {
 // instructions would cost more.
 inline constexpr int64_t kLeastPrefetch = 32;
 // How many entries ahead the row of the dense operand is prefetched. A row takes longer to arrive
-// from memory than to add, so several must be under way: 64 cache lines, or 32 of short rows.
+// from memory than to add, so many must be under way: so many cache lines, a third of the smallest
+// first cache.
+inline constexpr int64_t kLinesAhead = 192;
 template <class TileType>
 inline constexpr int64_t kLines = (TileType::bytes + kCacheLine - 1) / kCacheLine;
-constexpr int64_t prefetch_distance(int64_t lines) { return (lines < 4 ? 32 : 64) / lines; }
+constexpr int64_t prefetch_distance(int64_t lines) { return kLinesAhead / lines; }
 template <class TileType>
 inline constexpr int64_t kPrefetchDistance = prefetch_distance(kLines<TileType>);
 
@@ -283,7 +285,7 @@ inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int
 // How many rows ahead a dense operand is prefetched that is read once for each row with entries.
 // Rows without entries are too, unless so many in succession have none: the hardware follows a
 // stream without holes.
-inline constexpr int64_t kRowsAhead = 16;
+inline constexpr int64_t kRowsAhead = 24;
 inline constexpr int64_t kRowsInSuccession = 8;
 
 // Out of line, so that the walk over rows keeps no register for the status.

@@ -87,43 +87,60 @@ template <int count, int i = 0, class Function>
   }
 }
 
-// Adds the two halves of every group of `group` lanes of a, and of b: lane i to lane i + group / 2.
-// The result has the sums of a, then those of b, in groups of half the size. The order of additions
-// depends on the width alone, so a sum has the same bits alone and beside others.
+// Lanes of 16 bytes, or of a vector that is shorter. Within so many, two vectors are shuffled by
+// one instruction, which takes a cycle; across them, by one that takes three and reads its order.
+template <class Scalar, int width>
+inline constexpr int kNearLanes =
+    width < 16 / int{sizeof(Scalar)} ? width : 16 / int{sizeof(Scalar)};
+
+// Adds the two halves of every `group` lanes of a, and of b. Of each kNearLanes lanes, the first
+// half are the sums of a, the second those of b.
 template <class Scalar, int width, int group, int... lane>
-inline auto fold_lanes(const Vector<Scalar, width>& a, const Vector<Scalar, width>& b,
-                       std::integer_sequence<int, lane...>) {
-  constexpr int half = group / 2;
-  return __builtin_shufflevector(a, b, (lane / half * group + lane % half)...) +
-         __builtin_shufflevector(a, b, (lane / half * group + half + lane % half)...);
-}
-template <class Scalar, int width, int group = width>
 inline Vector<Scalar, width> fold_lanes(const Vector<Scalar, width>& a,
-                                        const Vector<Scalar, width>& b) {
-  return fold_lanes<Scalar, width, group>(a, b, std::make_integer_sequence<int, width>{});
+                                        const Vector<Scalar, width>& b,
+                                        std::integer_sequence<int, lane...>) {
+  constexpr int near = kNearLanes<Scalar, width>;
+  constexpr int half = group / 2;
+  // Where the summand of a lane stands, in a and b together.
+  constexpr auto place = [](int l) {
+    const int sum = l % (near / 2);
+    return (l % near < near / 2 ? 0 : width) + l / near * near + sum / half * group + sum % half;
+  };
+  return __builtin_shufflevector(a, b, place(lane)...) +
+         __builtin_shufflevector(a, b, (place(lane) + half)...);
 }
 
-// Writes the sums over every `group` lanes of `count` vectors (a power of two) one after the other.
-// Four vectors at once take half the instructions of one at a time, which leaves lanes unused.
-template <class Scalar, int width, int group = width, int count>
-inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar* sums) {
-  if constexpr (group == 1) {
-    __builtin_memcpy(sums, v, sizeof v);
-  } else if constexpr (count > 1) {
-    Vector<Scalar, width> folded[count / 2];
-    unroll<count / 2>(
-        [&](auto i) { folded[i] = fold_lanes<Scalar, width, group>(v[2 * i], v[2 * i + 1]); });
-    sum_lanes<Scalar, width, group / 2>(folded, sums);
-  } else if constexpr (group == width) {
-    Vector<Scalar, width / 2> halves[2];
-    __builtin_memcpy(halves, v, sizeof halves);
-    const Vector<Scalar, width / 2> folded[1] = {halves[0] + halves[1]};
-    sum_lanes<Scalar, width / 2>(folded, sums);
+// Adds the halves of a vector, until kNearLanes lanes are left.
+template <class Scalar, int width, int near>
+inline Vector<Scalar, near> add_halves(const Vector<Scalar, width>& v) {
+  if constexpr (width == near) {
+    return v;
   } else {
-    const Vector<Scalar, width> folded = fold_lanes<Scalar, width, group>(v[0], v[0]);
-    Vector<Scalar, width / 2> lower[1];
-    __builtin_memcpy(lower, &folded, sizeof lower);
-    sum_lanes<Scalar, width / 2, group / 2>(lower, sums);
+    Vector<Scalar, width / 2> halves[2];
+    __builtin_memcpy(halves, &v, sizeof halves);
+    return add_halves<Scalar, width / 2, near>(halves[0] + halves[1]);
+  }
+}
+
+// Writes the sums over the lanes of vectors, a power of two, one after the other. Lanes near each
+// other are added first, two vectors at once: four take half the instructions of one at a time. The
+// order of additions depends on the width alone, so a sum has the same bits alone and beside
+// others.
+template <class Scalar, int width, int group = kNearLanes<Scalar, width>, int count, int sum_count>
+inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar (&sums)[sum_count]) {
+  constexpr int near = kNearLanes<Scalar, width>;
+  if constexpr (group == 1) {
+    Vector<Scalar, near> all[count];
+    unroll<count>([&](auto i) { all[i] = add_halves<Scalar, width, near>(v[i]); });
+    __builtin_memcpy(sums, all, sizeof sums);
+  } else {
+    constexpr auto lanes = std::make_integer_sequence<int, width>{};
+    constexpr int folded_count = count > 1 ? count / 2 : 1;
+    Vector<Scalar, width> folded[folded_count];
+    unroll<folded_count>([&](auto i) {
+      folded[i] = fold_lanes<Scalar, width, group>(v[2 * i], v[count > 1 ? 2 * i + 1 : 0], lanes);
+    });
+    sum_lanes<Scalar, width, group / 2>(folded, sums);
   }
 }
 
