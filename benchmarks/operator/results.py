@@ -1,7 +1,9 @@
 """Everything that a run measures, and the text file that keeps it.
 
 The file has tables of cells with tabs between them, each under a heading in brackets, so that two
-runs can be compared line by line. Times are rounded to three digits, which is less than they vary.
+runs can be compared line by line. Medians are rounded to three digits, which is less than they
+vary, and quartiles to per cent of them. A workload and what follows it are left out where they are
+those of the row above.
 """
 
 from __future__ import annotations
@@ -170,7 +172,7 @@ class Results:
 MACHINE = "machine"
 WORKLOADS = "workloads: name, description, items, n, m, p, entries"
 REASONS = "reasons for cells without figures"
-TIMES = "times in µs: median, lower quartile, upper quartile"
+TIMES = "times in µs: median, how many per cent the lower quartile is below it, and the upper above"
 PEAKS = "peak memory in bytes, above operands, results and gradients"
 LIMITS = (
     "limits of the forward product: bytes of A, B and C, bytes per second, "
@@ -194,11 +196,15 @@ def _text(cell: object) -> str:
 
 
 def _write_times(times: Times) -> str:
-    return " ".join(map(_microseconds, astuple(times)))
+    below = 1 - times.lower_quartile / times.median
+    above = times.upper_quartile / times.median - 1
+    return f"{_microseconds(times.median)} {100 * below:.0f} {100 * above:.0f}"
 
 
 def _read_times(cell: str) -> Times:
-    return Times(*(float(number) / 1e6 for number in cell.split()))
+    number, below, above = map(float, cell.split())
+    median = number / 1e6
+    return Times(median, median * (1 - below / 100), median * (1 + above / 100))
 
 
 def _cells(
@@ -217,7 +223,13 @@ def _cells(
             return f"({reasons.setdefault(measured, len(reasons) + 1)})"
         return write(measured)
 
-    rows = [[*astuple(s), *(text(row.get(name)) for name in names)] for s, row in table.items()]
+    rows: list[list[object]] = []
+    above: tuple[object, ...] = ()
+    for setting, row in table.items():
+        now = astuple(setting)
+        same = next((i for i, cell in enumerate(now) if now[: i + 1] != above[: i + 1]), 0)
+        rows.append([*[""] * same, *now[same:], *(text(row.get(name)) for name in names)])
+        above = now
     return [[*SETTING, *names], *rows] if rows else []
 
 
@@ -234,14 +246,14 @@ def _setting(row: list[str]) -> Setting:
 def _table(
     rows: list[list[str]], read: Callable[[str], Kind], reasons: dict[str, str]
 ) -> Table[Kind]:
-    if not rows:
-        return {}
-    names = rows[0][len(SETTING) :]
-    return {
-        _setting(row): {
+    names = rows[0][len(SETTING) :] if rows else []
+    table: Table[Kind] = {}
+    above: list[str] = []
+    for row in rows[1:]:
+        above = [cell or above[i] for i, cell in enumerate(row[: len(SETTING)])]
+        table[_setting(above)] = {
             name: reasons[cell] if cell in reasons else read(cell)
             for name, cell in zip(names, row[len(SETTING) :], strict=True)
             if cell
         }
-        for row in rows[1:]
-    }
+    return table
