@@ -183,13 +183,10 @@ def mutants_of(file: str) -> list[Mutant]:
 
 
 def is_explained(mutant: Mutant) -> bool:
-    """Whether equivalent.json has the mutant, or all mutants of its line."""
-    return any(
-        entry["file"] == mutant.file
-        and entry["line"] == mutant.before.strip()
-        and entry.get("mutant", mutant.after.strip()) == mutant.after.strip()
-        for entry in json.loads((HERE / "equivalent.json").read_text())
-    )
+    """Whether equivalent.json has the mutant, or all mutants of its line, under a reason."""
+    before, after = mutant.before.strip(), mutant.after.strip()
+    reasons = json.loads((HERE / "equivalent.json").read_text()).get(mutant.file, {})
+    return any(before in found or [before, after] in found for found in reasons.values())
 
 
 def limit_memory() -> None:
