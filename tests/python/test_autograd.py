@@ -33,26 +33,6 @@ from torch.autograd import gradcheck, gradgradcheck
 import spgrad
 
 
-@SIZES
-@ALL_KINDS
-def test_plain_products_pass_gradcheck_twice_and_forward(kind, size):
-    A = make_sparse(kind, size)
-    f, inputs = function_of(A), plain_leaves(A)
-    # Forward mode in gradcheck runs on a decomposition that PyTorch scripts, with a warning.
-    assert gradcheck(f, inputs)
-    assert gradgradcheck(f, inputs)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
-@SIZES
-@ALL_KINDS
-def test_plain_products_have_forward_derivatives(kind, size):
-    A = make_sparse(kind, size)
-    assert gradcheck(
-        function_of(A), plain_leaves(A), check_forward_ad=True, check_backward_ad=False
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
@@ -341,30 +321,6 @@ def test_a_step_between_forward_and_backward_is_found():
     with torch.no_grad():
         A.values().sub_(A.grad.values())
     is_refused(C)
-
-
-def test_saved_tensors_pass_through_hooks():
-    A = make_sparse("csr64", PLAIN)
-    values, B = plain_leaves(A)
-    G, packed = output_gradient_for(A), []
-
-    def pack(tensor):
-        packed.append(tensor)
-        return tensor.clone()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        C = function_of(A)(values, B)
-    C.backward(G)
-    assert len(packed) >= 2
-    assert_dense(values.grad, gradient_of_values(A, B, G))
-    assert_dense(B.grad, gradient_of_B(A, G))
-
-
-def test_backward_through_checkpoint_is_the_same():
-    A, B, G = leaves("csr64", PLAIN)
-    torch.utils.checkpoint.checkpoint(spgrad.sparse_mm, A, B, use_reentrant=False).backward(G)
-    assert_sparse(A.grad, A, gradient_of_values(A, B, G))
-    assert_dense(B.grad, gradient_of_B(A, G))
 
 
 @ALL_KINDS

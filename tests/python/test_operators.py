@@ -5,6 +5,7 @@ import torch
 from cases import BOTH_FORMS, BOTH_SIZES
 from forms import PRODUCTS, Operators, operands_for
 from oracle import (
+    KINDS,
     PLAIN,
     assert_dense,
     dense_for,
@@ -53,7 +54,12 @@ def test_operators_are_the_products_that_they_say(kind, size):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
-@cases_with(torch.float64, torch.complex128)
+@pairwise(
+    kind=KINDS,
+    size=BOTH_SIZES.values(),
+    name=PRODUCTS,
+    dtype=(torch.float64, torch.complex128),
+)
 def test_operators_pass_gradcheck_twice_and_forward(kind, size, name, dtype):
     operator, arguments = Operators(make_sparse(kind, size, dtype=dtype)).with_leaves(name)
     assert gradcheck(operator, arguments, check_forward_ad=True)

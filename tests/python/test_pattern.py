@@ -29,7 +29,6 @@ from forms import (
     fill,
     function_of,
     operands_for,
-    writer_of,
 )
 from oracle import (
     BATCHED,
@@ -39,14 +38,11 @@ from oracle import (
     assert_dense,
     dense_for,
     exact,
-    gradient_of_B,
-    gradient_of_values,
     integers,
     is_csr,
     make_sparse,
     output_gradient_for,
     positions_of,
-    product,
     to_dense,
     values_of,
 )
@@ -54,7 +50,6 @@ from pairs import pairwise
 from profiles import allocated
 from torch import ones
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import grad, jvp, vmap
 from torch.library import opcheck
 
 import spgrad
@@ -201,32 +196,6 @@ def test_threads_may_use_a_pattern_at_the_same_time(kind):
         task.result()
 
 
-@SIZES
-@BOTH_FORMS
-def test_grad_and_jvp_are_those_of_the_dense_product(kind, size):
-    A = make_sparse(kind, size)
-    f, (values, B, G) = spgrad.Pattern(A).mm, operands_for(A)
-    gradients = grad(lambda v, B: (f(v, B) * G).sum(), argnums=(0, 1))(values, B)
-    assert_dense(gradients[0], gradient_of_values(A, B, G))
-    assert_dense(gradients[1], gradient_of_B(A, G))
-    dv, dB = integers(*values.shape, seed=20), integers(*B.shape, seed=21)
-    C, change = jvp(f, (values, B), (dv, dB))
-    assert_dense(C, product(A, B))
-    assert_dense(change, writer_of(A)(dv) @ B + product(A, dB))
-
-
-@pairwise(kind=FORMS, size=BOTH_SIZES.values(), dims=((0, None), (None, 0), (0, 0)))
-def test_vmap_multiplies_item_by_item(kind, size, dims):
-    A = make_sparse(kind, size)
-    values = torch.stack([values_of(A) * factor for factor in (1, 2, 3)])
-    Bs = torch.stack([dense_for(A, seed=seed) for seed in (1, 2, 3)])
-    operands = [x[0] if dim is None else x for x, dim in zip((values, Bs), dims, strict=True)]
-    C = vmap(spgrad.Pattern(A).mm, dims)(*operands)
-    for i in range(3):
-        v, B = values[0 if dims[0] is None else i], Bs[0 if dims[1] is None else i]
-        assert_dense(C[i], writer_of(A)(v) @ B)
-
-
 @pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
 def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(kind, size, dynamic):
     torch.compiler.reset()
@@ -239,15 +208,6 @@ def test_compiled_without_graph_breaks_the_product_and_gradients_are_the_same(ki
 
     for p in (3, 4):
         assert_right(compiled, A, operands_for(A, p))
-
-
-@SIZES
-@ALL_KINDS
-def test_the_product_passes_gradcheck_twice_and_forward(kind, size):
-    A = make_sparse(kind, size)
-    f, inputs = spgrad.Pattern(A).mm, [x.requires_grad_() for x in operands_for(A)[:2]]
-    assert gradcheck(f, inputs, check_forward_ad=True)
-    assert gradgradcheck(f, inputs)
 
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
@@ -273,17 +233,6 @@ def test_results_have_the_bits_of_the_plain_products(set_threads, kind, shape, d
         set_threads(threads)
         results = all_results(spgrad.Pattern(A).mm, *operands)
         assert all(map(torch.equal, results, expected))
-
-
-@pytest.mark.of_kernels
-@pairwise(instruction_set=spgrad.instruction_sets(), kind=KINDS, dtype=DTYPES)
-def test_every_instruction_set_gives_the_right_numbers(
-    use_instruction_set, instruction_set, kind, dtype
-):
-    use_instruction_set(instruction_set)
-    for p in (1, 4, 13, 37, 131):
-        A = make_sparse(kind, (7, 11), dtype=dtype, seed=p)
-        assert_right(spgrad.Pattern(A).mm, A, operands_for(A, p))
 
 
 def bytes_made_by_backward(multiply, values, B, G):

@@ -106,42 +106,6 @@ def test_sparse_adam_takes_the_gradient_for_a_dense_parameter(kind):
     assert (W[moved] != start[moved]).all()
 
 
-def test_sparse_adam_itself_refuses_sparse_parameters():
-    with pytest.raises(ValueError, match="SparseAdam requires dense parameter tensors"):
-        SparseAdam([make_sparse("coalesced", PLAIN).requires_grad_()])
-
-
-@pytest.mark.parametrize("optimizer_class", [SGD, Adam])
-def test_values_of_plain_tensors_fit_any_optimiser(optimizer_class):
-    A = make_sparse("csr32", (6, 6))
-    crow, col = A.crow_indices(), A.col_indices()
-    goal = make_sparse("csr32", (6, 6), seed=0).values() + 1
-    B = torch.eye(6, dtype=torch.float64)
-    target = spgrad.csr_mm(crow, col, goal, B)
-    values = A.values().clone().requires_grad_()
-    optimizer = optimizer_class([values], lr=0.1)
-    for _ in range(300):
-        optimizer.zero_grad()
-        (spgrad.csr_mm(crow, col, values, B) - target).pow(2).sum().backward()
-        optimizer.step()
-    torch.testing.assert_close(values.detach(), goal, atol=1e-3, rtol=0)
-
-
-@ALL_KINDS
-def test_sgd_fits_a_sparse_matrix_to_a_target(kind):
-    goal = make_sparse(kind, (8, 8), seed=4)
-    A = make_sparse(kind, (8, 8), seed=4)
-    values_of(A).zero_()
-    A.requires_grad_()
-    B = torch.eye(8, dtype=torch.float64)
-    optimizer = SGD([A], lr=0.1)
-    for _ in range(100):
-        optimizer.zero_grad()
-        (spgrad.sparse_mm(A, B) - goal.to_dense()).pow(2).sum().backward()
-        optimizer.step()
-    torch.testing.assert_close(A.detach().to_dense(), goal.to_dense(), atol=1e-6, rtol=0)
-
-
 @SIZES
 @ALL_KINDS
 def test_a_gradient_set_to_zero_in_place_leaves_the_matrix_as_it_is(kind, size):

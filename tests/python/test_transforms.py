@@ -19,7 +19,7 @@ from oracle import (
     values_of,
 )
 from pairs import pairwise
-from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import jacfwd, jacrev, jvp, vjp
 
 import spgrad
 
@@ -27,17 +27,6 @@ pytestmark = [
     # PyTorch's own forward mode is made with it.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
-
-
-@SIZES
-@BOTH_FORMS
-def test_grad_gives_both_gradients(kind, size):
-    A = make_sparse(kind, size)
-    B, G = dense_for(A), output_gradient_for(A)
-    f = function_of(A)
-    gradients = grad(lambda v, B: (f(v, B) * G).sum(), argnums=(0, 1))(values_of(A), B)
-    assert_dense(gradients[0], gradient_of_values(A, B, G))
-    assert_dense(gradients[1], gradient_of_B(A, G))
 
 
 @SIZES
@@ -83,33 +72,6 @@ def test_a_hessian_is_that_of_the_dense_product(kind):
     write = writer_of(A)
     expected = jacfwd(jacrev(lambda v: (write(v) @ B).pow(2).sum()))(values_of(A))
     assert_dense(actual, expected)
-
-
-@pytest.mark.parametrize(
-    ("value_dim", "B_dim"), [(0, None), (None, 0), (0, 0), (1, 2), (None, 1)], ids=str
-)
-@BOTH_FORMS
-def test_vmap_multiplies_item_by_item(kind, value_dim, B_dim):
-    A = make_sparse(kind, PLAIN)
-    values = torch.stack([values_of(A) * factor for factor in (1, 2, 3)])
-    Bs = torch.stack([dense_for(A, seed=seed) for seed in (1, 2, 3)])
-    C = vmap(function_of(A), (value_dim, B_dim))(
-        values[0] if value_dim is None else values.movedim(0, value_dim),
-        Bs[0] if B_dim is None else Bs.movedim(0, B_dim),
-    )
-    for i in range(3):
-        v, B = values[0 if value_dim is None else i], Bs[0 if B_dim is None else i]
-        assert_dense(C[i], writer_of(A)(v) @ B)
-
-
-@BOTH_FORMS
-def test_vmap_of_grad_gives_a_gradient_for_each_item(kind):
-    A = make_sparse(kind, PLAIN)
-    f, G = function_of(A), output_gradient_for(A)
-    Bs = torch.stack([dense_for(A, seed=seed) for seed in (1, 2, 3)])
-    gradients = vmap(grad(lambda v, B: (f(v, B) * G).sum()), (None, 0))(values_of(A), Bs)
-    for gradient, B in zip(gradients, Bs, strict=True):
-        assert_dense(gradient, gradient_of_values(A, B, G))
 
 
 @pairwise(kind=FORMS, size=BOTH_SIZES.values(), dynamic=(False, True))
