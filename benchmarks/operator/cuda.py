@@ -25,6 +25,7 @@ from benchmarks.operator.bandwidth import compulsory_bytes
 from benchmarks.operator.check import Checker
 from benchmarks.operator.contenders import ON_DEVICES, Limits, is_ours, silence_warnings
 from benchmarks.operator.device import DEVICES, Host
+from benchmarks.operator.memory import result_bytes
 from benchmarks.operator.modes import Call, Mode
 from benchmarks.operator.results import Results, Setting
 from benchmarks.operator.session import Plan, Session, name_of
@@ -109,13 +110,6 @@ class Report:
         scratch = path.with_suffix(".part")
         scratch.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
         scratch.replace(path)
-
-
-def _results_of(problem: Problem, mode: Mode) -> int:
-    """Count the bytes of the results of a call: C, values of dA, dB."""
-    count = problem.G.nbytes if mode in {Mode.FORWARD, Mode.BOTH, Mode.STEP} else 0
-    count += problem.values.nbytes if mode.wants_a else 0
-    return count + (problem.B.nbytes if mode.wants_b else 0)
 
 
 class Run:
@@ -221,7 +215,7 @@ class Run:
                 found[contender.name] = {"reason": answer}
                 continue
             peak = self._device.peak(answer)
-            above = None if peak is None else max(0, peak - _results_of(problem, mode))
+            above = None if peak is None else max(0, peak - result_bytes(problem, mode))
             calls[contender.name] = answer
             found[contender.name] = {"bytes_above_results": above}
         times = time_rounds(calls, self._pace, self._device.sample)

@@ -50,7 +50,7 @@ def _status(field: str) -> int:
     raise OSError(message)
 
 
-def _results(problem: Problem, mode: Mode) -> int:
+def result_bytes(problem: Problem, mode: Mode) -> int:
     """Count the bytes of the results that a call makes: C, values of dA, dB."""
     count = problem.G.nbytes if mode in {Mode.FORWARD, Mode.BOTH, Mode.STEP} else 0
     count += problem.values.nbytes if mode.wants_a else 0
@@ -72,7 +72,7 @@ def measure_here(problem: Problem, contender: str, mode: Mode) -> int:
     outcome = call()
     peak = _status("VmHWM")
     del outcome
-    return max(0, peak - before - _results(problem, mode))
+    return max(0, peak - before - result_bytes(problem, mode))
 
 
 def time_mapped_here(problem: Problem, contender: str) -> float:

@@ -114,12 +114,6 @@ def test_an_optimiser_that_took_no_step_keeps_no_state():
     assert not optimizer.state
 
 
-def of_parametrised(change):
-    layer = layer_of()
-    change(layer)
-    layer.change_pattern_(OTHER)
-
-
 REFUSED = {
     "shape": (lambda layer: layer.change_pattern_(OTHER.T), ValueError, "mask must be a dense te"),
     "numbers": (lambda layer: layer.change_pattern_(OTHER * 2), ValueError, "mask must be bool or"),

@@ -26,6 +26,7 @@ from oracle import (
     is_csr,
     make_sparse,
     output_gradient_for,
+    product,
     values_of,
 )
 
@@ -66,7 +67,9 @@ def test_only_the_gradient_of_B_is_computed_where_A_needs_none(kind, size):
 def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype):
     for p in WIDTHS:
         A, B, G = leaves(kind, (6, 9), p=p, dtype=dtype)
-        spgrad.sparse_mm(A, B).backward(G)
+        C = spgrad.sparse_mm(A, B)
+        assert_dense(C, product(A, B))
+        C.backward(G)
         assert_gradients(A, B, G)
         alone = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)[0]
         assert_sparse(alone, A, gradient_of_values(A, B, G))
@@ -74,9 +77,11 @@ def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype):
 
 @pytest.mark.parametrize(("size", "entries", "p"), EMPTY.values(), ids=EMPTY)
 @ALL_KINDS
-def test_empty_matrices_have_gradients(kind, size, entries, p):
+def test_empty_matrices_have_a_product_and_gradients(kind, size, entries, p):
     A, B, G = leaves(kind, size, entries, p=p)
-    spgrad.sparse_mm(A, B).backward(G)
+    C = spgrad.sparse_mm(A, B)
+    assert_dense(C, product(A, B))
+    C.backward(G)
     assert_gradients(A, B, G)
     for X, Y, leaf in ((A, B.detach(), A), (A.detach(), B, B)):
         (alone,) = torch.autograd.grad(spgrad.sparse_mm(X, Y), leaf, G)
@@ -127,7 +132,9 @@ def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
     A = torch.stack(items).detach().requires_grad_()
     B = dense_for(A).requires_grad_()
     G = output_gradient_for(A)
-    spgrad.sparse_mm(A, B).backward(G)
+    C = spgrad.sparse_mm(A, B)
+    assert_dense(C, product(A, B))
+    C.backward(G)
     assert_gradients(A, B, G)
 
 
@@ -143,7 +150,9 @@ def test_unsorted_and_repeated_columns_of_a_csr_row_keep_their_order():
 @ALL_LAYOUTS
 def test_rows_and_columns_of_thousands_of_entries_are_right(kind, size):
     A, B, G = leaves(kind, size, 25_000, p=5)
-    spgrad.sparse_mm(A, B).backward(G)
+    C = spgrad.sparse_mm(A, B)
+    assert_dense(C, product(A, B))
+    C.backward(G)
     assert_gradients(A, B, G)
     (alone,) = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)
     assert_sparse(alone, A, gradient_of_values(A, B, G))
