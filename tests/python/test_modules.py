@@ -219,18 +219,6 @@ def test_a_functional_call_takes_other_parameters(module_class, kind):
     assert module.weight.grad is None
 
 
-@BOTH_FORMS
-def test_grad_of_a_functional_call_is_the_gradient_of_the_values(kind):
-    A = make_sparse(kind, PLAIN)
-    module, B, G = ByPattern(A), dense_for(A), output_gradient_for(A)
-
-    def loss(parameters):
-        return (torch.func.functional_call(module, parameters, (B,)) * G).sum()
-
-    gradients = torch.func.grad(loss)(dict(module.named_parameters()))
-    assert_dense(gradients["weight"], gradient_of_values(A, B, G))
-
-
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 @BOTH_FORMS
 def test_anomaly_mode_finds_nothing_in_a_sound_pass_of_plain_tensors(kind):
