@@ -65,7 +65,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     threads = {"full": [every, 1], "quick": [every], "tiny": [1]}[arguments.size]
     chosen = workloads(arguments.size, arguments.matrix)
     dense = arguments.dense_limit or (2e9 if arguments.size == "full" else 3e8)
-    memory = (Mode.BOTH,) if arguments.size != "full" else (Mode.FORWARD, Mode.BOTH)
     elements = ELEMENTS if arguments.size != "tiny" else 1 << 16
     return Plan(
         workloads=[workload for workload in chosen if workload.group in arguments.workloads],
@@ -77,7 +76,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         threads=list(dict.fromkeys(arguments.threads or threads)),
         pace=PACES[arguments.size],
         limits=Limits(dense=dense, temporary=available_memory() / 2),
-        memory=() if arguments.no_memory else memory,
+        memory=() if arguments.no_memory else (Mode.BOTH,),
         bandwidth_elements=None if arguments.no_memory else elements,
     )
 

@@ -84,7 +84,6 @@ class Layout:
 CSR32 = Layout("CSR int32", lambda problem: csr_tensor(problem, torch.int32))
 CSR64 = Layout("CSR int64", lambda problem: csr_tensor(problem, torch.int64))
 COO = Layout("COO", lambda problem: coo_tensor(problem, coalesced=True))
-UNFLAGGED = Layout("COO unflagged", lambda problem: coo_tensor(problem, coalesced=False))
 
 
 class Spgrad(Contender):
@@ -323,7 +322,6 @@ CONTENDERS: tuple[Contender, ...] = (
     Spgrad(CSR32),
     Spgrad(CSR64),
     Spgrad(COO),
-    Spgrad(UNFLAGGED),
     SpgradValues(),
     SpgradPattern(),
     TorchSparse(CSR32),

@@ -132,7 +132,7 @@ def test_a_run_with_a_wrong_result_fails(tmp_path, monkeypatch, capsys):
     assert "WRONG RESULT" in capsys.readouterr().err
     results = Results.read(tmp_path / "results.tsv")
     assert all("WRONG RESULT" in row["spgrad CSR int32"] for row in results.times.values())
-    assert len(results.errors) == 4 * 4  # forms of sparse_mm × modes
+    assert len(results.errors) == 3 * 4  # forms of sparse_mm × modes
     assert "WRONG RESULT" in (tmp_path / "results.md").read_text()
 
 
