@@ -114,7 +114,7 @@ def files_of(*names: str) -> tuple[str, ...]:
 
 # The quick ones of the tests that every backend must pass.
 OF_COMPOSITE = files_of(
-    "product", "gradients", "layouts_and_strides", "errors", "malformed", "memory"
+    "product", "gradients", "layouts_and_strides", "errors", "malformed", "memory", "lstsq"
 )
 # What sees most mistakes in a minute.
 QUICK = files_of("product", "gradients", "layouts_and_strides", "errors", "malformed", "operators")

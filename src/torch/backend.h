@@ -49,6 +49,13 @@ void register_pinv(torch::Library& m) {
   register_operation<Backend, PinvMm>(m, Types<PatternStructure>());
 }
 
+// For devices, which also have the solve that the gradient takes.
+template <class Backend>
+void register_pinv_of_device(torch::Library& m) {
+  register_pinv<Backend>(m);
+  register_operation<Backend, PinvWithMultipliers>(m, Types<PatternStructure>());
+}
+
 // For backends that tell the indices of patterns.
 template <class Backend>
 void register_indices(torch::Library& m) {

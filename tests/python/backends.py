@@ -20,6 +20,8 @@ EXTREMA = ("mm_extremum", "selected_mm", "selected_mm_transposed", "selected_sdd
 OPERATORS = (
     "csr_pattern",
     "coo_pattern",
+    "pattern_pinv_mm",
+    "pattern_pinv_with_multipliers",
     *("_".join(pair) for pair in product(("csr", "coo", "pattern"), PRODUCTS + EXTREMA)),
 )
 

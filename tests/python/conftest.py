@@ -27,6 +27,7 @@ OF_EVERY_BACKEND = {
     "test_hostile",
     "test_index_dtypes",
     "test_layouts_and_strides",
+    "test_lstsq",
     "test_made_from_values",
     "test_malformed",
     "test_matmul",

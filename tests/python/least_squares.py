@@ -11,28 +11,32 @@ SHAPES = ((30, 10, 10), (12, 12, 12), (8, 20, 8), (12, 7, 4), (7, 12, 4))
 FORMS = ("csr", "coo", "uncoalesced", "csr_lstsq", "coo_lstsq", "pattern")
 
 
+def drawn(*size, dtype=torch.float64, seed=0):
+    """Draw the same numbers on every device."""
+    make = torch.Generator("cpu").manual_seed(seed)
+    numbers = torch.randn(size, generator=make, dtype=dtype, device="cpu")
+    return numbers.to(torch.get_default_device())
+
+
 def matrix(n, m, rank=None, dtype=torch.float64, seed=0):
     """Make a dense matrix with zeros; of a lower rank it has none."""
-    make = torch.Generator().manual_seed(seed)
     if rank is not None and rank < min(n, m):
-        left, right = (
-            torch.randn(size, generator=make, dtype=dtype) for size in ((n, rank), (rank, m))
-        )
-        return left @ right
-    D = torch.randn(n, m, generator=make, dtype=dtype) * (torch.rand(n, m, generator=make) < 0.6)
+        both = drawn(n + m, rank, dtype=dtype, seed=seed)
+        return both[:n] @ both[n:].T
+    D = drawn(n, m, dtype=dtype, seed=seed) * (drawn(n, m, seed=seed + 1000) < 0.25)
     D.diagonal().add_(4)
     return D
 
 
 def right_side(*size, dtype=torch.float64, seed=1):
     """Make a right-hand side, or a gradient."""
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return drawn(*size, dtype=dtype, seed=seed)
 
 
 def uncoalesced(A):
     """Split each entry in two, and put the entries in another order."""
     indices, values = A.indices(), A.values()
-    order = torch.randperm(2 * len(values), generator=torch.Generator().manual_seed(2))
+    order = drawn(2 * len(values), seed=2).argsort()
     doubled = torch.cat([values * 0.25, values * 0.75])
     return torch.sparse_coo_tensor(
         torch.cat([indices, indices], 1)[:, order], doubled[order], A.shape

@@ -15,6 +15,7 @@ from least_squares import (
     assert_close,
     assert_same_bits_on_threads,
     assert_transforms,
+    drawn,
     gradients,
     matrix,
     right_side,
@@ -23,8 +24,12 @@ from least_squares import (
 )
 from pairs import pairwise
 from programs import output_of
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import spgrad
+
+COMPOSITE = torch._C.DispatchKey.CompositeExplicitAutograd
 
 # By PyTorch, where it makes forward mode of its own operators.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
@@ -202,11 +207,7 @@ def test_scales_at_the_edge(scale):
 
 def test_condition_numbers():
     for condition in (1e1, 1e3, 1e6):
-        make = torch.Generator().manual_seed(0)
-        U, V = (
-            torch.linalg.qr(torch.randn(size, generator=make, dtype=torch.float64)).Q
-            for size in ((60, 25), (25, 25))
-        )
+        U, V = (torch.linalg.qr(drawn(size, 25)).Q for size in (60, 25))
         D = U * torch.logspace(0, -math.log10(condition), 25, dtype=torch.float64) @ V.T
         B, G = right_side(60, 1), right_side(25, 1, seed=6)
         X, dA, _ = gradients(D, B, G, rtol=1e-12)
@@ -232,6 +233,7 @@ def test_columns_end_on_their_own():
     assert abs(alone[1].iterations - report.iterations[3]) < 25
 
 
+@pytest.mark.of_kernels
 def test_same_bits_on_any_number_of_threads():
     make = torch.Generator().manual_seed(0)
     row, column = (
@@ -319,9 +321,15 @@ def test_compile_export_and_transforms():
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (3, 6, 4)])
-@pytest.mark.parametrize("options", [{}, {"damp": 0.1, "scale": "columns"}, {"method": "direct"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"damp": 0.1, "scale": "columns"},
+        pytest.param({"method": "direct"}, marks=pytest.mark.of_kernels),
+    ],
+)
 def test_coordinates_are_compiled_and_exported_in_any_order(shape, options):
-    make = torch.Generator().manual_seed(0)
     D = torch.stack([matrix(*shape[-2:], seed=seed) for seed in range(3)])
     D = D if len(shape) == 3 else D[0]
     indices = D.nonzero().T.contiguous()
@@ -338,7 +346,7 @@ def test_coordinates_are_compiled_and_exported_in_any_order(shape, options):
     compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
     exported = torch.export.export(Solve(), (indices, values, B)).module()
     expected = solve(indices, values, B)
-    for order in (torch.arange(values.numel()), torch.randperm(values.numel(), generator=make)):
+    for order in (torch.arange(values.numel()), drawn(values.numel()).argsort()):
         moved = indices[:, order].contiguous()
         leaf, same = (values[order].clone().requires_grad_() for _ in range(2))
         result = compiled(moved, leaf, B)
@@ -357,7 +365,7 @@ def test_normal_equations_hold_and_the_order_of_rows_does_not_matter(n, m, k, se
     D, B = matrix(n, m, seed=seed), right_side(n, k, seed=seed)
     x = spgrad.sparse_lstsq(D.to_sparse_coo(), B, on_failure="raise")
     assert (D.mH @ (B - D @ x)).norm() <= 1e-11 * D.norm() * max(B.norm(), 1)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = drawn(n, seed=seed).argsort()
     again = spgrad.sparse_lstsq(D[order].to_sparse_coo(), B[order])
     condition = torch.linalg.cond(D)
     assert (x - again).norm() <= 1e-13 * condition**2 * (1 + x.norm())
@@ -493,6 +501,54 @@ def test_a_gradient_that_is_not_finite_is_refused():
         x.backward(torch.full_like(x, math.nan))
 
 
+class Waits(TorchDispatchMode):
+    """Counts the numbers that the host waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        device = arguments[0].device if arguments and isinstance(arguments[0], Tensor) else None
+        copied = isinstance(result, Tensor) and device not in {None, result.device}
+        self.count += function is torch.ops.aten._local_scalar_dense.default or copied
+        return result
+
+
+@pytest.mark.parametrize("operator", ["pattern_pinv_mm", "pattern_pinv_with_multipliers"])
+def test_other_devices_wait_at_every_eighth_iteration(operator, backend):
+    key = torch._C.DispatchKey.CUDA if backend == "cuda" else COMPOSITE
+    values = torch.logspace(0, -6, 200, dtype=torch.float64)
+    pattern = spgrad.Pattern(torch.eye(200).to_sparse_csr())
+    B = right_side(200, 2)
+
+    def waits(most_iterations):
+        with Waits() as mode:
+            *_, reports = getattr(torch.ops.spgrad, operator).default._op_dk(
+                key, *pattern._tensors, list(pattern.shape), values, B, 0.0, most_iterations, 0, []
+            )
+        assert reports[0, ..., 0].eq(most_iterations).all()
+        return mode.count
+
+    few, more = waits(40), waits(80)
+    assert few <= 8 + 40 / 8
+    assert 0 < more - few <= 40 / 8
+
+
+@pytest.mark.of_kernels  # of which the composite is told apart
+def test_devices_without_a_factor_say_so():
+    pattern = spgrad.Pattern(torch.eye(2).to_sparse_csr())
+    arguments = (*pattern._tensors, list(pattern.shape))
+    with pytest.raises(NotImplementedError, match='method="direct" solves on the CPU only'):
+        torch.ops.spgrad.pattern_gram_analysis.default._op_dk(COMPOSITE, *arguments, 1)
+    with pytest.raises(NotImplementedError, match='method="direct" solves on the CPU only'):
+        torch.ops.spgrad.pattern_pinv_mm.default._op_dk(
+            COMPOSITE, *arguments, torch.ones(2), torch.ones(2, 1), 0.0, 9, 1, []
+        )
+
+
+@pytest.mark.of_kernels
 def test_ctrl_c_ends_the_iteration():
     (seconds,) = output_of(
         """

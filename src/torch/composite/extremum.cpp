@@ -26,12 +26,6 @@ using at::Tensor;
 
 constexpr int64_t kNobody = std::numeric_limits<int32_t>::max();
 
-// The values in the order of the matrix's entries, and the places of a winner's value.
-Tensor values_by_row(const Matrix& a, const Tensor& values) {
-  const Tensor v = widened(values).reshape(-1);
-  return a.positions.defined() ? v.index_select(0, a.positions) : v;
-}
-
 // The winners of all rows and of columns that were multiplied out: numbers in the row.
 Tensor find_winners(const Matrix& a, const Tensor& rows, const Tensor& messages, bool greatest) {
   const int64_t columns = messages.size(1);

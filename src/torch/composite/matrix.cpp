@@ -3,6 +3,8 @@
 #include <ATen/OpMathType.h>
 #include <ATen/ceil_div.h>
 #include <ATen/ops/_convert_indices_from_coo_to_csr.h>
+#include <ATen/ops/_sparse_csr_tensor_unsafe.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -153,6 +155,26 @@ Matrix by_column(const PatternStructure& s) {
 
 Tensor widened(const Tensor& tensor) {
   return tensor.to(at::toOpMathType(tensor.scalar_type())).resolve_conj();
+}
+
+Tensor values_by_row(const Matrix& a, const Tensor& values) {
+  const Tensor v = widened(values).reshape(-1);
+  return a.positions.defined() ? v.index_select(0, a.positions) : v;
+}
+
+// They are made contiguous here, since PyTorch would do it in a temporary tensor that is freed
+// before cuSPARSE reads it (2.11).
+Tensor csr_tensor(const Matrix& a, const Tensor& values) {
+  const Extent& extent = a.extent;
+  return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
+                                       {extent.items * extent.rows, width_of(extent)},
+                                       values.options().layout(at::kSparseCsr));
+}
+
+Tensor product_of(const Tensor& csr, const Tensor& dense) {
+  // Zeros, since not all devices promise to ignore the output for beta = 0.
+  Tensor out = at::zeros({csr.size(0), dense.size(1)}, dense.options());
+  return at::addmm_out(out, out, csr, dense, /*beta=*/0, /*alpha=*/1);
 }
 
 Tensor stacked(const Tensor& dense) {

@@ -49,6 +49,15 @@ Matrix transposed(const Matrix& matrix);
 // matrices have them.
 at::Tensor widened(const at::Tensor& tensor);
 
+// The values in the order of the matrix's entries.
+at::Tensor values_by_row(const Matrix& matrix, const at::Tensor& values);
+
+// The matrix with values in this order.
+at::Tensor csr_tensor(const Matrix& matrix, const at::Tensor& values);
+
+// That matrix times stacked_for().
+at::Tensor product_of(const at::Tensor& csr, const at::Tensor& dense);
+
 // The items of a batch below each other.
 at::Tensor stacked(const at::Tensor& dense);
 

@@ -6,8 +6,6 @@
 // entries. None makes anything of size nnz × p.
 #include "composite/products.h"
 
-#include <ATen/ops/_sparse_csr_tensor_unsafe.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/sparse_sampled_addmm.h>
@@ -27,31 +25,16 @@ namespace {
 
 using at::Tensor;
 
-// The matrix with these values, in the order of its entries. They are made contiguous here, since
-// PyTorch would do it in a temporary tensor that is freed before cuSPARSE reads it (2.11).
-Tensor csr_tensor(const Matrix& a, const Tensor& values) {
-  const Extent& extent = a.extent;
-  return at::_sparse_csr_tensor_unsafe(a.offsets, a.indices, values.contiguous(),
-                                       {extent.items * extent.rows, width_of(extent)},
-                                       values.options().layout(at::kSparseCsr));
-}
-
 template <class Structure>
 Tensor multiply_head(const Structure& s, const Matrix& a, const Tensor& values, const Tensor& B) {
   const WithoutAutocast guard;
   const Extent& extent = a.extent;
   const int64_t p = B.size(-1);
-  const int64_t rows = extent.items * extent.rows;
   const std::vector<c10::SymInt> size = dense_size(s, extent.rows, p);
   if (extent.entries == 0 || p == 0) {
     return at::zeros(C10_AS_INTARRAYREF_SLOW(size), B.options());
   }
-  Tensor v = widened(values).reshape(-1);
-  if (a.positions.defined()) v = v.index_select(0, a.positions);
-  const Tensor x = stacked_for(extent, B);
-  // Zeros, since not all devices promise to ignore the output for beta = 0.
-  Tensor out = at::zeros({rows, p}, x.options());
-  at::addmm_out(out, out, csr_tensor(a, v), x, /*beta=*/0, /*alpha=*/1);
+  const Tensor out = product_of(csr_tensor(a, values_by_row(a, values)), stacked_for(extent, B));
   return out.to(B.scalar_type()).view(C10_AS_INTARRAYREF_SLOW(size));
 }
 

@@ -258,10 +258,7 @@ struct PinvOnCpu {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
-  register_pinv<PinvOnCpu>(m);
-  register_operation<PinvOnCpu, PinvWithMultipliers>(m, Types<PatternStructure>());
-}
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_pinv_of_device<PinvOnCpu>(m); }
 
 }  // namespace
 }  // namespace spgrad

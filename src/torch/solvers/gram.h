@@ -44,7 +44,7 @@ inline bool is_traced(const at::Tensor& tensor) {
 
 // Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
 inline bool has_numbers(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.device().is_cpu() && !is_traced(tensor) &&
+  return tensor.defined() && !is_traced(tensor) &&
          !tensor.key_set().has_any(c10::DispatchKeySet(
              {c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched}));
 }

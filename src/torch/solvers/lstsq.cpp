@@ -269,17 +269,6 @@ TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) { register_lstsq(m); }
 // Under vmap they are taken apart as well, and A⁺ B has a rule.
 TORCH_LIBRARY_IMPL(spgrad, FuncTorchBatchedDecomposition, m) { register_lstsq(m); }
 
-// Devices without an iteration of their own.
-struct NotThere {
-  static Solved run(PinvMm, c10::DispatchKeySet, const PatternStructure& s, const Tensor&,
-                    const Tensor&, double, int64_t, int64_t, at::TensorList) {
-    TORCH_CHECK_NOT_IMPLEMENTED(false,
-                                "least squares are solved on the CPU only, but received "
-                                "tensors on ",
-                                s.device());
-  }
-};
-
 // On any device: positions where the entries were in order.
 struct Moved {
   static PatternTensors run(MakeMovedPattern, c10::DispatchKeySet, const CooStructure& s) {
@@ -294,7 +283,6 @@ struct Moved {
 };
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
-  register_pinv<NotThere>(m);
   register_operation<Moved, MakeMovedPattern>(m, Types<CooStructure>());
 }
 
