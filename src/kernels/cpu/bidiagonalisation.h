@@ -120,13 +120,13 @@ class Bidiagonalisation {
   double to_unit(size_t column) const { return reciprocal(a_.largest[item_of(column)]); }
 
   // number(i) for column i of all items, for each lane of each item.
-  template <class Number>
-  std::vector<Real> coefficients(const Number& number) const {
-    std::vector<Real> result(static_cast<size_t>(a_.items * width()));
+  template <class Coefficient = Real, class Number>
+  std::vector<Coefficient> coefficients(const Number& number) const {
+    std::vector<Coefficient> result(static_cast<size_t>(a_.items * width()));
     for (size_t lane = 0; lane < result.size(); ++lane) {
       const int64_t item = static_cast<int64_t>(lane) / width();
       const int64_t j = static_cast<int64_t>(lane) % lanes() / a_.parts;
-      result[lane] = static_cast<Real>(number(static_cast<size_t>(item * active_ + j)));
+      result[lane] = static_cast<Coefficient>(number(static_cast<size_t>(item * active_ + j)));
     }
     return result;
   }
@@ -353,11 +353,23 @@ class Bidiagonalisation {
   // The Frobenius norm.
   double norm_a(size_t column) const { return a_.norm[item_of(column)] * to_unit(column); }
 
-  // x = factor x, by way of another vector.
-  std::vector<double> rescale(int64_t rows, Real* x, Real* other,
-                              const std::vector<Real>& factor) const {
-    std::copy_n(x, a_.items * rows * lanes(), other);
-    return scaled(rows, other, x, factor);
+  // to = factor from, which may be the same, by factors that Real may be too small for.
+  template <class Number>
+  void rescale(int64_t rows, const Real* from, Real* to, const Number& number) const {
+    const std::vector<double> factor = coefficients<double>(number);
+    for_blocks(
+        rows,
+        [&](int64_t first, int64_t count, int64_t item, Real*) {
+          for (int64_t i = 0; i < count; i += width()) {
+            const int64_t lanes = std::min(width(), count - i);
+            for (int64_t j = 0; j < lanes; ++j) {
+              const auto number_of = static_cast<double>(from[first + i + j]);
+              to[first + i + j] =
+                  static_cast<Real>(factor[static_cast<size_t>(item + j)] * number_of);
+            }
+          }
+        },
+        std::plus<>());
   }
 
   static constexpr double kEpsilon = std::numeric_limits<Real>::epsilon();

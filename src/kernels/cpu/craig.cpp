@@ -184,9 +184,8 @@ class Craig : Bidiagonalisation<Real, Column> {
                     ratio(gradient[i], this->norm_a(i) * residual[i])};
     }
     const auto scale_of_x = [&](size_t i) { return columns_[i].norm_b * to_unit(i); };
-    this->rescale(a_.columns, x, v_.get(), coefficients(scale_of_x));
-    this->rescale(a_.rows, y, e_.get(),
-                  coefficients([&](size_t i) { return scale_of_x(i) * to_unit(i); }));
+    this->rescale(a_.columns, x, x, scale_of_x);
+    this->rescale(a_.rows, y, y, [&](size_t i) { return scale_of_x(i) * to_unit(i); });
     return Status::done;
   }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <random>
@@ -266,6 +267,44 @@ TEST(Lsmr, ReturnsTheErrorOfAProduct) {
   EXPECT_EQ(
       lsmr<double>(map, problem.b.data(), problem.x.data(), 1, {1e-10, 10, {}}, problem.reports),
       Status::bad_index);
+}
+
+// The matrix with these numbers on its diagonal.
+LinearMap<float> diagonal(const std::vector<float>& numbers) {
+  LinearMap<float> map;
+  map.rows = map.columns = std::ssize(numbers);
+  map.largest = {*std::ranges::max_element(numbers)};
+  map.norm = map.largest;
+  map.multiply = map.multiply_adjoint = [numbers](const float* in, float* out, int64_t) {
+    for (size_t i = 0; i < numbers.size(); ++i) out[i] = numbers[i] * in[i];
+    return Status::done;
+  };
+  return map;
+}
+
+TEST(Lsmr, ResidualsWhereScalesDifferByMoreThanAFloatHas) {
+  const std::vector<float> b = {1e-18F};
+  const std::vector<float> x = {1e-38F};
+  std::vector<LsmrReport> reports(1);
+  EXPECT_EQ(measure<float>(diagonal({1e20F}), b.data(), x.data(), 1, reports), Status::done);
+  EXPECT_LT(reports[0].residual_norm, 1e-23);
+  const std::vector<float> tenth = {1e-21F};
+  EXPECT_EQ(measure<float>(diagonal({1e20F}), tenth.data(), x.data(), 1, reports), Status::done);
+  EXPECT_NEAR(reports[0].residual_norm, 1e-18 - 1e-21, 1e-23);
+}
+
+TEST(Lsmr, SolutionsWhereScalesDifferByMoreThanAFloatHas) {
+  const std::vector<float> b = {0, 1e-33F};
+  std::vector<float> x(2);
+  std::vector<float> y(2);
+  std::vector<LsmrReport> reports(1);
+  std::vector<LsmrReport> of_y(1);
+  const LinearMap<float> map = diagonal({1e10F, 1e4F});
+  EXPECT_EQ(lsmr<float>(map, b.data(), x.data(), 1, {1e-6, 10, {}}, reports), Status::done);
+  EXPECT_NEAR(x[1], 1e-37, 1e-42);
+  EXPECT_EQ(craig<float>(map, b.data(), x.data(), y.data(), 1, {1e-6, 10, {}}, reports, of_y),
+            Status::done);
+  EXPECT_NEAR(x[1], 1e-37, 1e-42);
 }
 
 }  // namespace
