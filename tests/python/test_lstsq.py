@@ -233,6 +233,24 @@ def test_columns_end_on_their_own():
     assert abs(alone[1].iterations - report.iterations[3]) < 25
 
 
+def test_columns_are_dropped_one_after_the_other():
+    # With as many singular values to find as a column has numbers: the columns end far apart.
+    singular = torch.logspace(0, -2, 60, dtype=torch.float64)
+    B = torch.stack([torch.arange(60) < count for count in (40, 1, 12, 24)], 1).double()
+    values, b = singular.clone().requires_grad_(), B.clone().requires_grad_()
+    pattern = spgrad.Pattern(torch.eye(60).to_sparse_csr())
+    x, report = pattern.lstsq(values, b, return_report=True)
+    assert report.iterations.argsort().tolist() == [1, 2, 3, 0]
+    assert report.iterations.unique().diff().min() >= 8
+    expected = B / singular.unsqueeze(1)
+    assert_close(x, expected, 1e-12)
+    x.backward(B)
+    assert_close(b.grad, expected, 1e-12)
+    assert_close(values.grad, -(expected**2 * singular.unsqueeze(1)).sum(1) / singular, 1e-11)
+    again = report.backward[0]
+    assert again.iterations.unique().diff().min() >= 8
+
+
 @pytest.mark.of_kernels
 def test_same_bits_on_any_number_of_threads():
     make = torch.Generator().manual_seed(0)
