@@ -96,6 +96,9 @@ bool visit_keys(const CompressedView<Index, Index>& a, int64_t first, int64_t la
 // and stops where a key is out of bounds or visit returns false. Before each, it calls
 // look_ahead(key) for the entry kLookAhead entries later, if its key is within bounds.
 constexpr int64_t kLookAhead = 96;
+// How many places of a key entries take meanwhile: up to three where neighbouring rows have entries
+// in the same columns.
+constexpr int64_t kPlacesAhead = 4;
 
 template <class Index, class Visit, class LookAhead>
 bool visit_entries(const CoordinateView<Index>& a, int64_t first, int64_t last, Visit&& visit,
@@ -401,9 +404,12 @@ bool move_entries(const Source& source, int64_t first_entry, int64_t last_entry,
     entries[place] = {static_cast<Counter>(index), static_cast<Counter>(position)};
     return true;
   };
-  // Prefetched, since an entry would wait for the cache line that it is written to.
+  // Prefetched, since an entry would wait for the cache line that it is written to: that of the
+  // next place of its key, and that of the place behind those that entries take until then.
   return visit_entries(source, first_entry, last_entry, move, [&](int64_t key) {
-    prefetch_element(entries, static_cast<int64_t>(next[key]));
+    const auto place = static_cast<int64_t>(next[key]);
+    prefetch_element(entries, place);
+    prefetch_element(entries, place + kPlacesAhead);
   });
 }
 
