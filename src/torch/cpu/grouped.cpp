@@ -163,11 +163,16 @@ std::optional<GroupedInOrder> group_in_order(const CsrStructure& s) {
 
 GroupedByRow group_by_row(const CsrStructure& s) { return as_group(*group_in_order(s)); }
 
+GroupedByColumn group_by_column(const CsrStructure& s, const GroupedInOrder& rows) {
+  return std::visit(
+      [&](const auto& by_row) {
+        return sort<GroupedByColumn>(by_row.view, Extent(s).transposed(), s);
+      },
+      rows);
+}
+
 GroupedByColumn group_by_column(const CsrStructure& s) {
-  const Extent extent(s);
-  return with_csr(s, extent, [&](const auto& by_row) {
-    return sort<GroupedByColumn>(by_row.view, extent.transposed(), s);
-  });
+  return group_by_column(s, *group_in_order(s));
 }
 
 std::optional<GroupedInOrder> group_in_order(const CooStructure& s) {
@@ -208,6 +213,17 @@ GroupedByColumn group_by_column(const CooStructure& s) {
   });
 }
 
+GroupedByColumn group_by_column(const CooStructure& s, const GroupedInOrder& rows) {
+  const Extent extent(s);
+  // The sort of a compressed batch wants offsets that begin anew for each item.
+  if (extent.items != 1) return group_by_column(s);
+  return std::visit(
+      [&](const auto& by_row) {
+        return sort<GroupedByColumn>(by_row.view, extent.transposed(), s);
+      },
+      rows);
+}
+
 std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
   if (s.row_entries.dim() != 1) return std::nullopt;
   return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedInOrder {
@@ -225,5 +241,9 @@ GroupedByRow group_by_row(const PatternStructure& s) {
 }
 
 GroupedByRow group_by_column(const PatternStructure& s) { return group_by_row(s.transposed()); }
+
+GroupedByRow group_by_column(const PatternStructure& s, const GroupedInOrder&) {
+  return group_by_column(s);
+}
 
 }  // namespace spgrad

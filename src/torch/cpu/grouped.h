@@ -50,5 +50,9 @@ std::optional<GroupedInOrder> group_in_order(const PatternStructure& structure);
 GroupedByColumn group_by_column(const CsrStructure& structure);
 GroupedByColumn group_by_column(const CooStructure& structure);
 GroupedByRow group_by_column(const PatternStructure& structure);
+// The same where group_in_order gave `rows`: COO is not looked through again.
+GroupedByColumn group_by_column(const CsrStructure& structure, const GroupedInOrder& rows);
+GroupedByColumn group_by_column(const CooStructure& structure, const GroupedInOrder& rows);
+GroupedByRow group_by_column(const PatternStructure& structure, const GroupedInOrder& rows);
 
 }  // namespace spgrad

@@ -24,38 +24,45 @@ std::optional<GroupedByColumn> with_positions(GroupedByRow grouped) {
       std::move(grouped));
 }
 
-// Where products with Aᵀ are made by the rows of A: its entries, and into how many chunks of rows
-// they are cut.
-struct ByRows {
-  GroupedInOrder entries;
-  int64_t chunks;
-  bool has_transpose;
+template <class Structure>
+constexpr bool kHasTranspose = std::is_same_v<Structure, PatternStructure>;
+
+// How products with Aᵀ are made: by the rows of A, in so many chunks of them, or, where that is 0,
+// by its columns. Depends on the structure, the dtype and p alone, so that dB has the same bits
+// with dA and without.
+struct Transposition {
+  std::optional<GroupedInOrder> rows;  // where they were looked at
+  int64_t chunks = 0;
 };
 
-// Nothing where the transpose is faster. Depends on the structure, the dtype and p alone, so that
-// dB has the same bits with dA and without.
 template <class Structure>
-std::optional<ByRows> by_rows(const Structure& structure, const at::Tensor& dense) {
-  constexpr bool has_transpose = std::is_same_v<Structure, PatternStructure>;
+Transposition transposition(const Structure& structure, const at::Tensor& dense) {
   const int64_t p = dense.size(-1);
   const auto size = static_cast<int64_t>(at::elementSize(at::toOpMathType(dense.scalar_type())));
-  if (p > kernels::kMostBytesByRows / size) return std::nullopt;
-  std::optional<GroupedInOrder> entries = group_in_order(structure);
-  if (!entries) return std::nullopt;
-  const int64_t chunks = dispatch(*entries, dense.scalar_type(), [&]<class Scalar>(const auto& a) {
-    return kernels::chunks_by_rows<typename KernelScalar<Scalar>::type>(a.view, p, has_transpose);
+  if (p > kernels::kMostBytesByRows / size) return {};
+  std::optional<GroupedInOrder> rows = group_in_order(structure);
+  if (!rows) return {};
+  const int64_t chunks = dispatch(*rows, dense.scalar_type(), [&]<class Scalar>(const auto& a) {
+    return kernels::chunks_by_rows<typename KernelScalar<Scalar>::type>(a.view, p,
+                                                                        kHasTranspose<Structure>);
   });
-  if (chunks == 0) return std::nullopt;
-  return ByRows{*std::move(entries), chunks, has_transpose};
+  return {std::move(rows), chunks};
+}
+
+template <class Structure>
+auto group_by_column(const Structure& structure, const Transposition& transposition) {
+  return transposition.rows ? spgrad::group_by_column(structure, *transposition.rows)
+                            : spgrad::group_by_column(structure);
 }
 
 // Calls kernel<Scalar>(view, head, workspace, threads) for each head; whether none returned false.
-template <class Kernel>
-bool run_by_rows(const ByRows& by_rows, at::ScalarType dtype, int64_t heads, const Kernel& kernel) {
-  return dispatch(by_rows.entries, dtype, [&]<class Scalar>(const auto& a) {
+template <class Structure, class Kernel>
+bool run_by_rows(const Structure&, const Transposition& by_rows, at::ScalarType dtype,
+                 int64_t heads, const Kernel& kernel) {
+  return dispatch(*by_rows.rows, dtype, [&]<class Scalar>(const auto& a) {
     using Sum = at::opmath_type<Scalar>;
     const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(
-        a.view, by_rows.has_transpose);
+        a.view, kHasTranspose<Structure>);
     const auto run = [&](int64_t head, const kernels::Threads& threads) {
       const at::Tensor memory =
           empty_large({static_cast<int64_t>(size)}, c10::CppTypeToScalarType<Sum>::value);
@@ -106,11 +113,12 @@ at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at
 
 // The product with Aᵀ by the rows of A, or nothing where that cannot be done.
 template <class Structure>
-std::optional<at::Tensor> multiply_transposed(const Structure& structure, const ByRows& by_rows,
+std::optional<at::Tensor> multiply_transposed(const Structure& structure,
+                                              const Transposition& by_rows,
                                               const at::Tensor& values, const at::Tensor& B) {
   const Product product(structure, values, B, structure.columns());
   const bool done = run_by_rows(
-      by_rows, B.scalar_type(), count(product.heads),
+      structure, by_rows, B.scalar_type(), count(product.heads),
       [&]<class Scalar>(const auto& a, int64_t head, const auto& workspace,
                         const kernels::Threads& threads) {
         const auto numbers =
@@ -134,11 +142,12 @@ struct Cpu {
   static at::Tensor run(MmTransposed, c10::DispatchKeySet, const Structure& structure,
                         const at::Tensor& values, const at::Tensor& B) {
     check_mm_transposed(structure, values, B);
-    if (const std::optional<ByRows> rows = by_rows(structure, B)) {
-      const std::optional<at::Tensor> result = multiply_transposed(structure, *rows, values, B);
+    const Transposition how = transposition(structure, B);
+    if (how.chunks > 0) {
+      const std::optional<at::Tensor> result = multiply_transposed(structure, how, values, B);
       if (result) return *result;
     }
-    return multiply(structure, group_by_column(structure), values, B, structure.columns());
+    return multiply(structure, group_by_column(structure, how), values, B, structure.columns());
   }
 
   template <class Structure>
@@ -172,16 +181,16 @@ struct Cpu {
                                                 const at::Tensor& values, const at::Tensor& B,
                                                 const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
-    const std::optional<ByRows> rows = by_rows(structure, grad);
+    const Transposition how = transposition(structure, grad);
     std::optional<GroupedByColumn> grouped;
-    if (!rows) grouped = with_positions(group_by_column(structure));
+    if (how.chunks == 0) grouped = with_positions(group_by_column(structure, how));
     const auto two_products = [&]() -> std::tuple<at::Tensor, at::Tensor> {
       return {
           sum_to_size(run(Sddmm(), keys, structure, grad, B.conj_physical()), values.sym_sizes()),
           sum_to_size(run(MmTransposed(), keys, structure, values.conj_physical(), grad),
                       B.sym_sizes())};
     };
-    if (!rows && !grouped) return two_products();
+    if (how.chunks == 0 && !grouped) return two_products();
     const int64_t dims = dense_dims(structure);
     const Size heads = broadcast(product_heads(structure, values, B), leading(grad, dims));
     const at::Tensor v = contiguous_values(values, values_dims(structure), heads);
@@ -206,17 +215,17 @@ struct Cpu {
       return {sum_to_size(grad_values, values.sym_sizes()).to(x.scalar_type()),
               sum_to_size(grad_B, B.sym_sizes())};
     };
-    if (rows) {
+    if (how.chunks > 0) {
       const bool done = run_by_rows(
-          *rows, x.scalar_type(), count(heads),
+          structure, how, x.scalar_type(), count(heads),
           [&]<class Scalar>(const auto& a, int64_t head, const auto& workspace,
                             const kernels::Threads& threads) {
             return with_head(std::type_identity<Scalar>(), head, [&](const auto&... operands) {
-              return kernels::backward_by_rows(a, rows->chunks, operands..., p, workspace, threads);
+              return kernels::backward_by_rows(a, how.chunks, operands..., p, workspace, threads);
             });
           });
       if (done) return results();
-      grouped = with_positions(group_by_column(structure));
+      grouped = with_positions(group_by_column(structure, how));
       if (!grouped) return two_products();
     }
     run_kernel(structure, *grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
