@@ -25,6 +25,10 @@ namespace {
 // else some.
 constexpr int64_t kMostChunks = 64;
 constexpr int64_t kLeastChunks = 8;
+// Where a transpose is at hand and a chunk has entries in hardly more columns than it has rows, as
+// in a narrow band, its values are in the nearest cache: by the transpose, dB alone takes 0.8 to
+// 0.93 of the time. Not so for sums of 8 bytes.
+constexpr int64_t kNarrowBand = 512;
 // A chunk with more entries than so many average ones has a long row. All threads would wait for
 // it.
 constexpr int64_t kMostImbalance = 4;
@@ -32,13 +36,10 @@ constexpr int64_t kMostImbalance = 4;
 // The row of the batch at which each chunk begins, and the number of rows.
 template <class Index>
 std::vector<int64_t> cut(const CompressedView<Index, Index>& a, int64_t chunks) {
-  const int64_t rows = a.items * a.rows;
   std::vector<int64_t> first{0};
-  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-    const int64_t row = row_at(a, (total_entries(a) + rows) / chunks * chunk);
-    first.push_back(std::max(first.back(), row));
+  for (int64_t chunk = 1; chunk <= chunks; ++chunk) {
+    first.push_back(std::max(first.back(), first_row_of(a, chunk, chunks)));
   }
-  first.push_back(rows);
   return first;
 }
 
@@ -122,6 +123,8 @@ int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p, bool ha
     const std::vector<int64_t> cuts = cut(a, chunks);
     const auto middle = static_cast<size_t>(chunks / 2);
     const ColumnRange columns = kernels.columns_of_rows(a, cuts[middle], cuts[middle + 1]);
+    const int64_t beside = columns.last - columns.first - (cuts[middle + 1] - cuts[middle]);
+    if (has_transpose && number == 4 && beside >= 0 && beside < kNarrowBand) return 0;
     const int64_t bytes = bytes_of_sums(has_transpose || chunks > least);
     if (columns.last - columns.first <= bytes * entries / (chunks * padded_columns(p) * number)) {
       return is_balanced(a, cuts) ? chunks : 0;

@@ -45,6 +45,14 @@ int64_t row_at(const CompressedView<Index, Entry>& a, int64_t work) {
   return low;
 }
 
+// Row of the batch at which the part begins, of so many with about equal work; that of part `parts`
+// is the number of rows.
+template <class Index, class Entry>
+int64_t first_row_of(const CompressedView<Index, Entry>& a, int64_t part, int64_t parts) {
+  const int64_t rows = a.items * a.rows;
+  return part == parts ? rows : row_at(a, (total_entries(a) + rows) * part / parts);
+}
+
 // A range of rows, or a block of a long row.
 struct Task {
   int64_t first_row;
@@ -60,8 +68,7 @@ struct Task {
 template <class Index, class Entry>
 std::vector<Task> tasks_of(const CompressedView<Index, Entry>& a, std::span<const RowBlock> blocks,
                            int64_t p, int64_t threads) {
-  const int64_t rows = a.items * a.rows;
-  const int64_t work = total_entries(a) + rows;
+  const int64_t work = total_entries(a) + a.items * a.rows;
   const int64_t ranges = std::clamp<int64_t>(work / std::max<int64_t>(kLeastTask / (p + 1), 1), 1,
                                              std::max<int64_t>(threads, 1) * kTasksPerThread);
   std::vector<Task> tasks;
@@ -71,7 +78,7 @@ std::vector<Task> tasks_of(const CompressedView<Index, Entry>& a, std::span<cons
   int64_t number = 0;
   for (int64_t i = 1; i <= ranges; ++i) {
     // Not below `first`, even where another thread changes the offsets meanwhile.
-    const int64_t last = i == ranges ? rows : std::max(first, row_at(a, work * i / ranges));
+    const int64_t last = std::max(first, first_row_of(a, i, ranges));
     if (first < last) tasks.push_back({first, last, -1});
     for (; number < block_count && blocks[static_cast<size_t>(number)].row < last; ++number) {
       tasks.push_back({0, 0, number});

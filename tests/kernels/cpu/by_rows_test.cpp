@@ -159,13 +159,14 @@ int64_t chunks_of(const Sparse<int32_t, int32_t>& a, int64_t p, bool has_transpo
   return chunks_by_rows<Scalar>(a.view, p, has_transpose);
 }
 
-// Rows of 20 entries beside the diagonal.
-Sparse<int32_t, int32_t> band(int64_t rows) {
+// Rows of 20 entries beside the diagonal, `step` columns apart.
+Sparse<int32_t, int32_t> band(int64_t rows, int64_t step = 1) {
   std::mt19937_64 random(3);
   auto a = make_sparse<int32_t, int32_t>(1, rows, rows, RowLengths(static_cast<size_t>(rows), 20),
                                          random);
   for (int64_t k = 0; k < a.view.entries; ++k) {
-    a.entry[static_cast<size_t>(k)] = static_cast<int32_t>(std::min(k / 20 + k % 20, rows - 1));
+    a.entry[static_cast<size_t>(k)] =
+        static_cast<int32_t>(std::min(k / 20 + k % 20 * step, rows - 1));
   }
   return a;
 }
@@ -188,8 +189,19 @@ TEST(ChunksByRows, AreForFewColumnsOnly) {
   EXPECT_EQ(chunks_of<double>(a, 9), 0);
   EXPECT_EQ(chunks_of<std::complex<double>>(a, 5), 0);
   EXPECT_GE(chunks_of<BFloat16>(a, 16), 8);
+}
+
+TEST(ChunksByRows, AreForHalfAsManyColumnsBesideATranspose) {
+  const auto a = band(30000, 30);
   EXPECT_GE(chunks_of(a, 8, /*has_transpose=*/true), 8);
   EXPECT_EQ(chunks_of(a, 9, /*has_transpose=*/true), 0);
+}
+
+TEST(ChunksByRows, AreNoneForANarrowBandBesideATransposeButForWideSums) {
+  const auto a = band(30000);
+  EXPECT_EQ(chunks_of(a, 1, /*has_transpose=*/true), 0);
+  EXPECT_EQ(chunks_of(a, 8, /*has_transpose=*/true), 0);
+  EXPECT_GE(chunks_of<double>(a, 1, /*has_transpose=*/true), 4);
 }
 
 // All threads would wait for the chunk with the long row.
