@@ -19,7 +19,9 @@ class Costs:
     gradients: float
     """The same, in both gradients."""
     copied: float
-    """Of a byte of a row that is gathered, or added to another."""
+    """Of a byte of a row that is gathered, or added to another, in any places."""
+    moved: float
+    """The same of rows that follow each other."""
     agreement: float
     """Of the words that ranks compare before a step, on as many ranks."""
     exchange: float
@@ -36,9 +38,11 @@ class Rank:
     boundary_entries: int
     """Those of rows with halo."""
     boundary_rows: int
-    """These rows. They are one run, as `partition` has it, or few: to read them is no copy."""
+    """These rows."""
     own_rows: int
     """Own rows of B that rows with halo need."""
+    in_runs: bool
+    """Whether both are one run each, as `partition` has it, or few: to read a run is no copy."""
     sent: int
     """Rows of B that go to other ranks, each counted for each of them."""
     received: int
@@ -50,17 +54,20 @@ def step_seconds(rank: Rank, p: int, costs: Costs) -> float:
     interior = rank.entries - rank.boundary_entries
     on_link = max(rank.sent, rank.received) * row_bytes
     under_way = costs.exchange + costs.byte * on_link
-    copied = costs.copied * row_bytes
+    copied, moved = costs.copied * row_bytes, costs.moved * row_bytes
+    of_halo = moved if rank.in_runs else copied
     forward = (
-        copied * (rank.sent + rank.own_rows)
+        copied * rank.sent
+        + of_halo * rank.own_rows
         + max(under_way, costs.forward * p * interior)
         + costs.forward * p * rank.boundary_entries
-        + copied * rank.boundary_rows
+        + of_halo * rank.boundary_rows
     )
     backward = (
         costs.gradients * p * rank.boundary_entries
         + max(under_way, costs.gradients * p * interior)
-        + copied * (rank.own_rows + rank.sent)
+        + of_halo * rank.own_rows
+        + copied * rank.sent
     )
     return 2 * costs.agreement + forward + backward
 

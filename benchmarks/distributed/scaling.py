@@ -64,6 +64,10 @@ def processor_costs(rounds: int = 15) -> Costs:
             lambda: (B.detach().index_select(0, places), whole.index_add_(0, places, half)),
             2 * half.nbytes,
         ),
+        "moved": (
+            lambda: (half.copy_(B.detach()[: len(half)]), whole[: len(half)].add_(half)),
+            2 * half.nbytes,
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -111,6 +115,7 @@ def of_box(rows: float, ranks: int) -> Rank:
         boundary_entries=NEIGHBOURS * boundary,
         boundary_rows=boundary,
         own_rows=round(rows - inner),
+        in_runs=True,
         sent=halo,
         received=halo,
     )
@@ -125,6 +130,7 @@ def of_metis(rows: float, ranks: int, factor: float) -> Rank:
         boundary_entries=min(round(factor * box.boundary_entries), box.entries),
         boundary_rows=min(round(factor * box.boundary_rows), most),
         own_rows=min(round(factor * box.own_rows), most),
+        in_runs=True,
         sent=round(factor * box.sent),
         received=round(factor * box.received),
     )
@@ -152,12 +158,19 @@ def in_order(rows: float, ranks: int) -> Rank:
         boundary_entries=round(NEIGHBOURS * (own - inside)),
         boundary_rows=round(own - inside),
         own_rows=round(min(own, 2 * 2 * (layer + row + 1))),
+        in_runs=True,
         sent=round(outside),
         received=round(outside),
     )
 
 
-def counted(problem: Problem, permutation: torch.Tensor, row_starts: Sequence[int]) -> list[Rank]:
+def counted(
+    problem: Problem,
+    permutation: torch.Tensor,
+    row_starts: Sequence[int],
+    *,
+    in_runs: bool,
+) -> list[Rank]:
     """Count for each rank of a matrix whose rows and columns are put in an order."""
     n, size = problem.size[0], len(row_starts) - 1
     part = torch.empty(n, dtype=torch.int64)
@@ -184,7 +197,8 @@ def counted(problem: Problem, permutation: torch.Tensor, row_starts: Sequence[in
         "received": count(pairs // n),
     }
     return [
-        Rank(**dict(zip(counts, each, strict=True))) for each in zip(*counts.values(), strict=True)
+        Rank(in_runs=in_runs, **dict(zip(counts, each, strict=True)))
+        for each in zip(*counts.values(), strict=True)
     ]
 
 
@@ -192,7 +206,7 @@ def factor_of_metis() -> float:
     """Compare the most that a part of METIS receives with a box of as many rows."""
     ranks, side = 27, 60
     problem = stencil((side,) * 3, P)
-    parts = counted(problem, *order_of_metis(problem, ranks))
+    parts = counted(problem, *order_of_metis(problem, ranks), in_runs=True)
     return max(part.received for part in parts) / of_box(side**3 / ranks, ranks).received
 
 
@@ -245,7 +259,9 @@ def of_graphs(costs: Costs, ranks_of: Sequence[int]) -> list[tuple[str, ...]]:
             problem = problems[scale]
             cut = ORDERS[order](problem, ranks)
             each = efficiency(
-                counted(problem, *cut), problem.entries / ranks, on_ranks(costs, ranks)
+                counted(problem, *cut, in_runs=order == "METIS"),
+                problem.entries / ranks,
+                on_ranks(costs, ranks),
             )
             cells[order].append(f"{100 * each:.1f} %")
         rows += [(f"{name}, {order}", *of_ranks) for order, of_ranks in cells.items()]

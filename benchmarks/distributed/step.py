@@ -66,6 +66,9 @@ def counts_of(A: RowSharded) -> Rank:
         boundary_entries=sum(each.pattern.nnz for each in rounds),
         boundary_rows=sum(each.pattern.shape[0] for each in rounds),
         own_rows=sum(each.own for each in rounds),
+        in_runs=all(
+            places.places is None for each in rounds for places in (each.rows, each.own_rows)
+        ),
         sent=sum(sum(each.exchange.sent) for each in rounds),
         received=plan.halo_rows,
     )
@@ -96,6 +99,10 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
         ),
         "copied": (
             lambda: (B.index_select(0, places), B.index_add_(0, places, half)),
+            2 * half.nbytes,
+        ),
+        "moved": (
+            lambda: (half.copy_(B[: len(half)]), B[: len(half)].add_(half)),
             2 * half.nbytes,
         ),
         "agreement": (lambda: A.report(p), 1),

@@ -12,13 +12,24 @@ from benchmarks.distributed.__main__ import order_of_matrix
 from benchmarks.distributed.model import Costs, Rank, step_seconds
 from benchmarks.operator.workloads import rmat, stencil
 
-COSTS = Costs(forward=3, gradients=5, copied=1 / 8, agreement=100, exchange=1000, byte=0)
+COSTS = Costs(
+    forward=3, gradients=5, copied=1 / 8, moved=1 / 16, agreement=100, exchange=1000, byte=0
+)
 
 
-def test_a_step_is_what_its_parts_take():
-    rank = Rank(entries=10, boundary_entries=4, boundary_rows=2, own_rows=3, sent=1, received=1)
+@pytest.mark.parametrize(("in_runs", "of_halo"), [(False, 0.5), (True, 0.25)])
+def test_a_step_is_what_its_parts_take(in_runs, of_halo):
+    rank = Rank(
+        entries=10,
+        boundary_entries=4,
+        boundary_rows=2,
+        own_rows=3,
+        in_runs=in_runs,
+        sent=1,
+        received=1,
+    )
     # Four bytes a row, with one column: half a second. Exchanges are longer than the interior.
-    copies = 0.5 * (1 + 3) + 0.5 * 2 + 0.5 * (3 + 1)
+    copies = 0.5 * 1 + of_halo * 3 + of_halo * 2 + of_halo * 3 + 0.5 * 1
     assert step_seconds(rank, 1, COSTS) == 2 * 100 + 2 * 1000 + (3 + 5) * 4 + copies
     hidden = dataclasses.replace(COSTS, exchange=17)  # between 3 × 6 and 5 × 6, and what follows
     assert step_seconds(rank, 1, hidden) == 2 * 100 + (3 + 5) * 10 + copies
@@ -45,7 +56,7 @@ def boxes_of_cube(cuts, side):
 
 def test_boxes_have_what_a_stencil_in_boxes_has():
     problem, cut = boxes_of_cube(3, 5)
-    parts = scaling.counted(problem, *cut)
+    parts = scaling.counted(problem, *cut, in_runs=True)
     inner = parts[13]
     expected = scaling.of_box(5**3, 27)
     assert dataclasses.replace(inner, sent=0) == dataclasses.replace(expected, sent=0)
@@ -57,7 +68,7 @@ def test_boxes_have_what_a_stencil_in_boxes_has():
 def test_rows_in_order_have_what_a_stencil_in_order_has():
     # Of 27 ranks, each has some layers of 9 × 9 nodes, or a part of one.
     problem = stencil((9, 9, 9), 1)
-    parts = scaling.counted(problem, *order_of_matrix(problem, 27))
+    parts = scaling.counted(problem, *order_of_matrix(problem, 27), in_runs=True)
     inner, expected = parts[13], scaling.in_order(27, 27)
     assert inner.boundary_rows == expected.boundary_rows == 27
     # Rows at the edge of the grid need less.
@@ -71,7 +82,7 @@ def test_counts_of_a_graph_are_those_of_dense_matrices():
     dense = torch.sparse_csr_tensor(
         problem.crow_indices, problem.col_indices, torch.ones(problem.entries), problem.size
     ).to_dense()[permutation][:, permutation]
-    for number, part in enumerate(scaling.counted(problem, permutation, row_starts)):
+    for number, part in enumerate(scaling.counted(problem, permutation, row_starts, in_runs=False)):
         begin, end = row_starts[number : number + 2]
         rows = dense[begin:end] != 0
         outside = rows.clone()
@@ -87,6 +98,7 @@ def test_counts_of_a_graph_are_those_of_dense_matrices():
             boundary_entries=int(rows[boundary].sum()),
             boundary_rows=int(boundary.sum()),
             own_rows=int(rows[boundary][:, begin:end].any(0).sum()),
+            in_runs=False,
             sent=int(sum(others)),
             received=int(outside.any(0).sum()),
         )
@@ -100,7 +112,7 @@ def test_boxes_are_close_to_cubes():
 
 def test_one_rank_loses_nothing():
     part = scaling.of_box(1000, 1)
-    assert part == Rank(27_000, 0, 0, 0, 0, 0)
+    assert part == Rank(27_000, 0, 0, 0, True, 0, 0)
     free = dataclasses.replace(COSTS, agreement=0, exchange=0)
     assert scaling.efficiency([part], 27_000, free) == 1
 

@@ -1,5 +1,7 @@
 """Matrices of one rank and of files, their values, and orders of rows."""
 
+import itertools
+
 import matrices
 import numpy as np
 import pytest
@@ -81,6 +83,21 @@ def test_a_partition_balances_rows_and_entries():
     counts = matrix.crow_indices.diff()[permutation]
     weights = [int((part + 1).sum()) for part in matrices.pieces(row_starts, counts)]
     assert max(weights) < 1.1 * sum(weights) / 5
+
+
+def test_a_partition_puts_rows_with_halo_and_what_they_need_in_one_run_each():
+    pytest.importorskip("pymetis")
+    matrix = matrices.grid(24)
+    permutation, row_starts = spgrad.distributed.partition(*matrix[:2], 5)
+    dense = matrix.dense(torch.ones(matrix.nnz))[permutation][:, permutation] != 0
+    for begin, end in itertools.pairwise(row_starts):
+        of_part = dense[begin:end]
+        has_halo = of_part[:, :begin].any(1) | of_part[:, end:].any(1)
+        is_needed = of_part[has_halo][:, begin:end].any(0)
+        for rows in (has_halo, is_needed):
+            assert len(rows.nonzero()) > 0
+            assert rows.nonzero().diff(dim=0).eq(1).all()
+        assert not is_needed.all()  # else any order would do
 
 
 def test_a_partition_of_a_graph_with_hubs_balances_rows_before_entries():
