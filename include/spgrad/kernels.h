@@ -76,6 +76,18 @@ struct MovedEntry {
   Index position;
 };
 
+/// The matrix that a view has some rows of, with the columns that these rows need. Products add up
+/// the entries of a row as they do in the whole: where they work in blocks of columns, in blocks of
+/// its columns. A column of the view is column `first_column` + column of it, or
+/// `column_numbers[column]`, an array of a.columns numbers.
+struct WholeMatrix {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t entries = 0;
+  int64_t first_column = 0;
+  const int64_t* column_numbers = nullptr;
+};
+
 /// A batch of compressed sparse matrices of equal shape (a single matrix is a batch of one).
 ///
 ///     row r of item i holds the entries  k in [offsets[i * offsets_stride + r],
@@ -98,6 +110,7 @@ struct CompressedView {
   int64_t entries_stride = 0;  ///< likewise for entries; 0 where offsets count through all items
   const Index* offsets = nullptr;
   const Entry* entry = nullptr;
+  const WholeMatrix* whole = nullptr;  ///< of a batch of one: what it is a part of, or null
 };
 
 /// Entries of all items together.

@@ -48,6 +48,7 @@ template struct Operator<CooStructure, MakePattern>;
 template struct Operator<CooStructure, MakeMovedPattern>;
 
 template struct Operator<PatternStructure, Mm>;
+template struct Operator<PatternStructure, MmOfRows>;
 template struct Operator<PatternStructure, MmTransposed>;
 template struct Operator<PatternStructure, Sddmm>;
 template struct Operator<PatternStructure, MmBackward>;

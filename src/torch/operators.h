@@ -45,6 +45,18 @@ struct Mm {  // values, B
   static constexpr int columns_operand = 0;
 };
 
+// Of patterns only, on CPU, and without gradients: mm where the structure is some rows of a larger
+// matrix and the columns that they need, with the bits that the rows have in the product of all.
+struct MmOfRows {  // values, B, the whole matrix: its (n, m, nnz), its column that the first of the
+                   // structure is, or its columns that all of the structure are
+  static constexpr const char* name = "mm_of_rows";
+  using Result = at::Tensor;
+  using Values = Types<const at::Tensor&>;
+  using Dense =
+      Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&>;
+  static constexpr int columns_operand = 0;
+};
+
 struct MmTransposed {  // values, B
   static constexpr const char* name = "mm_transposed";
   using Result = at::Tensor;

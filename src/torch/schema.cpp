@@ -99,6 +99,11 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
+  // For rows that are shared out to ranks: see MmOfRows.
+  m.def(
+      "pattern_mm_of_rows(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor values, Tensor B, int[] whole, int first_column, "
+      "Tensor? column_numbers) -> Tensor");
   m.def(
       "pattern_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");

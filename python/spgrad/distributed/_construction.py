@@ -51,6 +51,7 @@ def from_local(
         ranks,
         own.crow_indices.long(),
         own.col_indices.long(),
+        (*own.shape, layout.entry_starts[-1]),
         torch.tensor(layout.column_starts, device=ranks.device),
         max_halo_bytes,
         step,

@@ -59,6 +59,14 @@ class Places(NamedTuple):
         for run, part in self._cut(values):
             out[run] = part
 
+    def put_rows(self, rows: Tensor, out: Tensor) -> None:
+        """Put rows where they are among all."""
+        if self.places is not None:
+            out.index_copy_(0, self.places.long(), rows)
+            return
+        for run, part in self._cut(rows):
+            out[run] = part
+
     def add(self, rows: Tensor, out: Tensor) -> None:
         """Add rows to those at these places."""
         if self.places is not None:

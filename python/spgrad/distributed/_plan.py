@@ -24,6 +24,8 @@ class Interior(NamedTuple):
 
     pattern: Pattern
     entries: Places | None  # which of this rank's they are; None: all
+    first_column: int  # that of the whole matrix which is the first here
+    column_numbers: None = None
 
 
 class Round(NamedTuple):
@@ -38,6 +40,8 @@ class Round(NamedTuple):
     own_rows: Places
     own: int  # how many `own_rows` are
     exchange: Exchange
+    column_numbers: Tensor | None  # those of the whole matrix, int64; None: one of several rounds
+    first_column: int = 0
 
     @property
     def halo_rows(self) -> int:
@@ -53,6 +57,7 @@ class Plan:
         ranks: Ranks,
         crow_indices: Tensor,
         col_indices: Tensor,
+        whole: tuple[int, int, int],
         starts: Tensor,
         max_halo_bytes: int | None,
         step: str,
@@ -63,6 +68,7 @@ class Plan:
             ranks: Who takes part.
             crow_indices: Of this rank's rows, int64, checked.
             col_indices: Columns in the whole matrix, int64, checked.
+            whole: Rows, columns and entries of the whole matrix.
             starts: Where the columns of each rank begin, and the end of the last.
             max_halo_bytes: Of the halo of a round, or None: the halo in one round.
             step: Who asks.
@@ -71,6 +77,7 @@ class Plan:
         begin, end = starts[ranks.rank : ranks.rank + 2].tolist()
         outside = (col_indices < begin) | (col_indices >= end)
         halo, halo_places = torch.unique(col_indices[outside], return_inverse=True)
+        self.whole = whole
         self.rows = len(crow_indices) - 1
         self.entries = len(col_indices)
         self.halo = halo
@@ -86,7 +93,7 @@ class Plan:
         of_boundary = is_boundary[row_of]
         columns = col_indices - begin
         self.interior = _interior(
-            counts.masked_fill(is_boundary, 0), columns, of_boundary, self.own_columns
+            counts.masked_fill(is_boundary, 0), columns, of_boundary, begin, self.own_columns
         )
         columns[outside] = self.own_columns + halo_places
         entries = of_boundary.nonzero().flatten()
@@ -174,10 +181,14 @@ class Plan:
             _offsets(counts), places[self._boundary.columns[chosen]], (len(rows), needed)
         )
         own_rows = is_needed[: self.own_columns].nonzero().flatten()
+        numbers = None
+        if len(distances) == self._size - 1:
+            numbers = torch.cat([own_rows + self._first_column, self.halo])
+            self.halo = numbers[len(own_rows) :]  # the same memory
         entries = Places.of(self._boundary.entries[chosen], self.entries)
         # unique_consecutive gives a view of memory for all entries: no part of it is kept.
         of_rows, of_own = Places.of(rows, self.rows), Places.of(own_rows, self.own_columns)
-        return Round(pattern, entries, of_rows, of_own, len(own_rows), exchange)
+        return Round(pattern, entries, of_rows, of_own, len(own_rows), exchange, numbers)
 
 
 class _Boundary(NamedTuple):
@@ -191,13 +202,15 @@ class _Boundary(NamedTuple):
     columns: Tensor
 
 
-def _interior(counts: Tensor, columns: Tensor, of_boundary: Tensor, own_columns: int) -> Interior:
+def _interior(
+    counts: Tensor, columns: Tensor, of_boundary: Tensor, first_column: int, own_columns: int
+) -> Interior:
     shape = (len(counts), own_columns)
     if not of_boundary.any():
-        return Interior(Pattern.from_csr(_offsets(counts), columns, shape), None)
+        return Interior(Pattern.from_csr(_offsets(counts), columns, shape), None, first_column)
     entries = (~of_boundary).nonzero().flatten()
     pattern = Pattern.from_csr(_offsets(counts), columns[entries], shape)
-    return Interior(pattern, Places.of(entries, len(columns)))
+    return Interior(pattern, Places.of(entries, len(columns)), first_column)
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from spgrad.distributed._plan import Round
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from spgrad.distributed._exchange import Arrival
-    from spgrad.distributed._plan import Interior, Plan, Round
+    from spgrad.distributed._plan import Interior, Plan
 
+_pattern_mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
 _pattern_mm_backward = torch.ops.spgrad.pattern_mm_backward.default
 
 # The rows of an operand that a round needs, where they are already here.
@@ -81,11 +84,32 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
     """Multiply; also give the rows of B that a later product need not fetch again."""
     halo = _Halo(task, B, needed)
     interior = task.plan.interior
-    C = interior.pattern.mm(_of(values, interior), B)
-    for part, rows in halo:
-        # To zeros: kernels give no zero below 0, so that bits stay as they are.
-        part.rows.add(part.pattern.mm(_of(values, part), rows), C)
+    C = _multiply(task, interior, values, B)
+    for number, (part, rows) in enumerate(halo):
+        of_part = _multiply(task, part, values, rows)
+        if number == 0:
+            part.rows.put_rows(of_part, C)  # to add them to zeros would lose the sign of a zero
+        else:
+            part.rows.add(of_part, C)
     return C, halo.kept
+
+
+def _multiply(task: Task, part: Interior | Round, values: Tensor, rows: Tensor) -> Tensor:
+    """Multiply a part's rows, with the bits that they have in the product of the whole matrix."""
+    of_part = _of(values, part)
+    is_in_rounds = part.column_numbers is None and isinstance(part, Round)
+    if rows.device.type != "cpu" or is_in_rounds:
+        return part.pattern.mm(of_part, rows)
+    C: Tensor = _pattern_mm_of_rows(
+        *part.pattern._tensors,  # noqa: SLF001
+        part.pattern.shape,
+        of_part,
+        rows,
+        task.plan.whole,
+        part.first_column,
+        part.column_numbers,
+    )
+    return C
 
 
 def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Needed]:

@@ -115,7 +115,7 @@ Status extremum(const CompressedView<Index, Entry>& a, Extremum kept, const Scal
   return for_each_group_and_tile<Compared<Scalar>>(
       a, p, first_row, last_row, [&](const auto& tile, int64_t first, int64_t last, int64_t) {
         return for_each_row(
-            a, tile, first, last, a.columns,
+            a, tile, first, last, kNoBlocks,
             [&](int64_t item, int64_t row, const auto& entries, int64_t)
                 __attribute__((always_inline)) {
                   return extremum_row(

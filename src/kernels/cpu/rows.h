@@ -61,14 +61,21 @@ struct Part {
   bool is_last_part;
 };
 
-// The first of the entries [first, last) of a row whose index is not below `bound`, by bisection.
-// Where entries are not in the order of their columns, it is any of them: each entry still belongs
-// to exactly one block.
-template <class Entry>
-inline int64_t end_of_block(const Entry* entry, int64_t first, int64_t last, int64_t bound) {
+// The first of the entries [first, last) of a row whose column in the whole matrix is not below
+// `bound`, by bisection. Where entries are not in the order of their columns, it is any of them:
+// each entry still belongs to exactly one block.
+template <class Index, class Entry>
+inline int64_t end_of_block(const CompressedView<Index, Entry>& a, const Entry* entry,
+                            int64_t first, int64_t last, int64_t bound) {
+  const int64_t* numbers = a.whole == nullptr ? nullptr : a.whole->column_numbers;
+  if (a.whole != nullptr) bound -= a.whole->first_column;
   while (first < last) {
     const int64_t middle = first + (last - first) / 2;
-    const bool below = index_of(entry[middle]) < bound;
+    const int64_t index = index_of(entry[middle]);
+    const bool below = numbers == nullptr
+                           ? index < bound
+                           : static_cast<uint64_t>(index) < static_cast<uint64_t>(a.columns) &&
+                                 numbers[index] < bound;
     first = below ? middle + 1 : first;
     last = below ? last : middle;
   }
@@ -221,7 +228,7 @@ inline RowOfItem locate(const CompressedView<Index, Entry>& a, int64_t row) {
 // in blocks of columns of A: those of the first block for some hundred rows of A, then those of the
 // next, whose sums go on from what is stored. The rows of the dense operand that a block uses stay
 // in the cache. With few entries of a row in a block that is slower. The choice depends on the
-// structure alone, so that bits do not depend on the ranges.
+// structure of the whole matrix alone, so that bits do not depend on the ranges.
 inline constexpr int64_t kLeastBlocked = int64_t{4} << 20;  // bytes of the dense operand
 inline constexpr int64_t kBlockBytes = int64_t{256} << 10;  // of what a tile needs of it at a time
 inline constexpr int64_t kLeastPart = 16;     // entries of a row in a block, on average
@@ -232,18 +239,23 @@ inline constexpr int64_t kRowsOfBlock = 512;  // rows of A for each turn of bloc
 template <class TileType>
 inline constexpr bool kDoesBlocks = kKeepsSums<typename TileType::Element> && TileType::count > 2;
 
-// Columns of A in a block: all of them where blocks are not worth it.
+// Columns of A in a block, or kNoBlocks where they are not worth it.
+inline constexpr int64_t kNoBlocks = 0;
 template <class Scalar, class Index, class Entry>
 inline int64_t columns_of_block(const CompressedView<Index, Entry>& a, int64_t columns) {
   constexpr int64_t size = sizeof(Element<Scalar>);
-  const int64_t rows = a.items * a.rows;
-  if (!kKeepsSums<Element<Scalar>> || rows < kLeastRows || columns == 0 ||
-      a.columns < kLeastBlocked / size / columns) {
-    return a.columns;
+  const WholeMatrix whole =
+      a.whole == nullptr ? WholeMatrix{a.items * a.rows, a.columns, total_entries(a)} : *a.whole;
+  if (!kKeepsSums<Element<Scalar>> || whole.rows < kLeastRows || columns == 0 ||
+      whole.columns < kLeastBlocked / size / columns) {
+    return kNoBlocks;
   }
   const int64_t in_tile = columns < kTileColumns<Scalar> ? columns : kTileColumns<Scalar>;
   const int64_t block = kBlockBytes / size / in_tile;
-  return total_entries(a) / rows / (a.columns / block + 1) < kLeastPart ? a.columns : block;
+  const int64_t blocks = whole.columns / block + 1;
+  const bool is_worth_it =
+      block < whole.columns && whole.entries / whole.rows / blocks >= kLeastPart;
+  return is_worth_it ? block : kNoBlocks;
 }
 
 // Entries of the rows that are done tile by tile before the next rows. All tiles of a row use the
@@ -268,9 +280,9 @@ inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int
   Status status = Status::done;
   const int64_t block = columns_of_block<Scalar>(a, columns);
   const bool one_tile = columns <= kTileColumns<Scalar>;
-  const int64_t group = block < a.columns ? kRowsOfBlock
-                        : one_tile        ? last_row - first_row
-                                          : rows_at_a_time(a);
+  const int64_t group = block != kNoBlocks ? kRowsOfBlock
+                        : one_tile         ? last_row - first_row
+                                           : rows_at_a_time(a);
   for (int64_t first = first_row; first < last_row; first += group) {
     const int64_t last = first + group < last_row ? first + group : last_row;
     for_each_tile<Scalar>(columns, [&](const auto& tile) {
@@ -299,7 +311,7 @@ enum class LongRows { are_left, are_done };
 // Calls function(item, row, entries, soon) for each row of the range that is not left. `soon` is
 // the row of the item to prefetch, or 0. Stops where offsets are malformed, or where the function
 // returns false: at an index out of bounds. With blocks, a range has at most kRowsOfBlock rows, and
-// each row comes once for each block, with its entries in that block.
+// each row comes once for each block that it has entries in, with these, or once where it has none.
 template <LongRows long_rows = LongRows::are_left, class TileType, class Index, class Entry,
           class Function>
 inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
@@ -308,7 +320,8 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
   const CompressedView<Index, Entry> a = view;  // a copy, which no store of a result can change
   if (first_row >= last_row) return Status::done;
   Status status = Status::done;
-  const bool in_blocks = kDoesBlocks<TileType> && block < a.columns;
+  const bool in_blocks = kDoesBlocks<TileType> && block != kNoBlocks;
+  const int64_t columns = a.whole == nullptr ? a.columns : a.whole->columns;
   int64_t next[kRowsOfBlock];  // where the entries of each row in the next block begin
   for (int64_t bound = block;; bound += block) {
     auto [item, row] = locate(a, first_row);
@@ -325,8 +338,9 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
           int64_t& cut = next[r - first_row];
           const int64_t first = bound == block ? begin : cut;
           const Entry* entry = a.entry + item * a.entries_stride;
-          cut = bound < a.columns ? end_of_block(entry, first, end, bound) : end;
+          cut = bound < columns ? end_of_block(a, entry, first, end, bound) : end;
           part = {first, cut, first == begin, cut == end};
+          if (first == cut && (begin != end || bound != block)) continue;
         }
         const bool known = row <= a.rows - kRowsAhead - kRowsInSuccession;
         const bool filled = known && offsets[kRowsAhead] != offsets[kRowsAhead + kRowsInSuccession];
@@ -338,7 +352,7 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
         }
       }
     }
-    if (!in_blocks || bound >= a.columns) return status;
+    if (!in_blocks || bound >= columns) return status;
   }
 }
 

@@ -166,7 +166,7 @@ Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
         return with_products ? entries.values_of_item(out_values) : out_values;
       };
       status = for_each_row<LongRows::are_done>(
-          a, tile, first, last, a.columns,
+          a, tile, first, last, kNoBlocks,
           [=, &tile, &mask](int64_t, int64_t row, const auto& entries,
                             int64_t) __attribute__((always_inline)) {
             return scatter_row<with_products>(tile, mask, entries, entries.values_of_item(values),

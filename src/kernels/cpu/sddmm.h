@@ -218,7 +218,7 @@ Status sddmm_few_entries(const CompressedView<Index, Entry>& a, int64_t columns,
     return true;
   };
   const Tile<Element<Scalar>, 1, 1> no_blocks{};
-  const Status status = for_each_row(a, no_blocks, first_row, last_row, a.columns, collect);
+  const Status status = for_each_row(a, no_blocks, first_row, last_row, kNoBlocks, collect);
   if (is_error(status)) return status;
   return multiply() ? status : Status::bad_index;
 }

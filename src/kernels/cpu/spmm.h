@@ -54,7 +54,7 @@ Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseVi
   };
   const bool packed = p > 0 && columns <= kMostPacked<Scalar> && x.row_stride == columns;
   const auto do_packed_tile = [&](const auto& tile) {
-    return do_tile(tile, first_row, last_row, a.columns);
+    return do_tile(tile, first_row, last_row, kNoBlocks);
   };
   const Status status =
       packed ? with_packed_tile<Scalar>(columns, do_packed_tile)

@@ -1,4 +1,6 @@
 // The operators on CPU: operands to views, results allocated, rows shared out to threads.
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -94,17 +96,21 @@ struct Product {
   at::Tensor out;
 };
 
-// The product with entries grouped by row (A) or by column (Aᵀ), which have so many rows.
+// The product with entries grouped by row (A) or by column (Aᵀ), which have so many rows, maybe of
+// a larger matrix.
 template <class Structure, class Grouped>
 at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at::Tensor& values,
-                    const at::Tensor& B, const c10::SymInt& rows) {
+                    const at::Tensor& B, const c10::SymInt& rows,
+                    const kernels::WholeMatrix* whole = nullptr) {
   const Product product(structure, values, B, rows);
   run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
     const auto numbers = heads_of(data_of<Scalar>(product.v), product.v, values_dims(structure));
     const auto from = view<Scalar>(product.x, product.dims);
     const auto to = mutable_view<Scalar>(product.out, product.dims);
+    auto matrix = a.view;
+    matrix.whole = whole;
     return run_heads(count(product.heads), [&](int64_t head, const kernels::Threads& threads) {
-      return kernels::spmm(a.view, a.blocks, numbers[head], from[head], to[head], B.size(-1),
+      return kernels::spmm(matrix, a.blocks, numbers[head], from[head], to[head], B.size(-1),
                            threads);
     });
   });
@@ -130,12 +136,47 @@ std::optional<at::Tensor> multiply_transposed(const Structure& structure,
   return done ? std::optional(product.result) : std::nullopt;
 }
 
+kernels::WholeMatrix checked_whole(const PatternStructure& structure, at::IntArrayRef sizes,
+                                   int64_t first_column,
+                                   const std::optional<at::Tensor>& column_numbers) {
+  // Half of it, so that the end of a block of columns is a number, too.
+  constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;
+  const auto is_size = [](int64_t size) { return size >= 0 && size <= most; };
+  TORCH_CHECK_VALUE(!structure.batched(), "rows must be of one matrix, but received a batch");
+  TORCH_CHECK_VALUE(
+      sizes.size() == 3 && std::ranges::all_of(sizes, is_size) && is_size(first_column),
+      "a whole matrix must have (n, m, nnz) and a first column from 0 on, but received ", sizes,
+      " and ", first_column);
+  kernels::WholeMatrix whole{sizes[0], sizes[1], sizes[2], first_column};
+  if (column_numbers) {
+    TORCH_CHECK_VALUE(
+        column_numbers->dim() == 1 && column_numbers->scalar_type() == at::kLong &&
+            column_numbers->device().is_cpu() && column_numbers->is_contiguous() &&
+            column_numbers->size(0) == structure.columns(),
+        "column_numbers must be a contiguous int64 vector on the CPU with a number for each of ",
+        structure.columns(), " columns, but received ", column_numbers->scalar_type(), " of size ",
+        column_numbers->sizes(), " on ", column_numbers->device());
+    whole.column_numbers = column_numbers->const_data_ptr<int64_t>();
+  }
+  return whole;
+}
+
 struct Cpu {
   template <class Structure>
   static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& structure,
                         const at::Tensor& values, const at::Tensor& B) {
     check_mm(structure, values, B);
     return multiply(structure, checked_group_by_row(structure, B), values, B, structure.rows());
+  }
+
+  static at::Tensor run(MmOfRows, c10::DispatchKeySet, const PatternStructure& structure,
+                        const at::Tensor& values, const at::Tensor& B, at::IntArrayRef sizes,
+                        int64_t first_column, const std::optional<at::Tensor>& column_numbers) {
+    check_mm(structure, values, B);
+    const kernels::WholeMatrix whole =
+        checked_whole(structure, sizes, first_column, column_numbers);
+    return multiply(structure, checked_group_by_row(structure, B), values, B, structure.rows(),
+                    &whole);
   }
 
   template <class Structure>
@@ -239,7 +280,10 @@ struct Cpu {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_products<Cpu>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
+  register_products<Cpu>(m);
+  register_operation<Cpu, MmOfRows>(m, Types<PatternStructure>());
+}
 
 }  // namespace
 }  // namespace spgrad

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <numeric>
+
 #include "products.h"
 
 namespace spgrad::kernels::test {
@@ -77,6 +80,69 @@ TEST(Spmm, HasNothingToDoWithoutRowsBesideALargeDenseOperand) {
   for_each_instruction_set([&] {
     EXPECT_EQ(spmm<float>(a, nullptr, {nullptr, 0, 256}, {nullptr, 0, 256}, 256, 0, 0),
               Status::done);
+  });
+}
+
+// Some rows of a matrix that is done in blocks of columns, with the columns that they need, in
+// order behind an offset and in any order.
+TEST(Spmm, MakesRowsOfALargerMatrixWithItsBits) {
+  constexpr int64_t rows = 40, columns = 4300, unused = 50, p = 250, first = 7, last = 19;
+  std::mt19937_64 random(9);
+  std::vector<int32_t> offsets{0}, entries, numbers(columns);
+  for (const int64_t length : lengths_for_blocks(1, rows)) {
+    for (int64_t k = 0; k < length; ++k) {
+      entries.push_back(
+          std::uniform_int_distribution<int32_t>(unused, int32_t{columns} - 1)(random));
+    }
+    if (offsets.size() % 2 == 0) std::sort(entries.begin() + offsets.back(), entries.end());
+    offsets.push_back(static_cast<int32_t>(entries.size()));
+  }
+  std::uniform_real_distribution<float> number(-1, 1);
+  std::vector<float> values(entries.size()), x(columns * p), shuffled_x(columns * p);
+  for (float& v : values) v = number(random);
+  for (float& v : x) v = number(random);
+  const auto a = csr<int32_t>(columns, offsets, entries);
+
+  const int32_t begin = offsets[first];
+  std::vector<int32_t> own_offsets, own_entries, places(columns), shuffled_entries;
+  for (int64_t row = first; row <= last; ++row) {
+    own_offsets.push_back(offsets[static_cast<size_t>(row)] - begin);
+  }
+  std::vector<int64_t> shuffled(columns);
+  std::iota(shuffled.begin(), shuffled.end(), 0);
+  std::shuffle(shuffled.begin(), shuffled.end(), random);
+  for (size_t place = 0; place < columns; ++place) {
+    const auto column = static_cast<size_t>(shuffled[place]);
+    places[column] = static_cast<int32_t>(place);
+    std::copy_n(x.begin() + static_cast<int64_t>(column) * p, p,
+                shuffled_x.begin() + static_cast<int64_t>(place) * p);
+  }
+  for (int32_t k = begin; k < offsets[last]; ++k) {
+    const int32_t column = entries[static_cast<size_t>(k)];
+    own_entries.push_back(column - int32_t{unused});
+    shuffled_entries.push_back(places[static_cast<size_t>(column)]);
+  }
+  const WholeMatrix behind{rows, columns, std::ssize(entries), unused};
+  const WholeMatrix in_any_order{rows, columns, std::ssize(entries), 0, shuffled.data()};
+  auto consecutive = csr<int32_t>(columns - unused, own_offsets, own_entries);
+  auto renumbered = csr<int32_t>(columns, own_offsets, shuffled_entries);
+  for_each_instruction_set([&] {
+    std::vector<float> all(rows * p), some((last - first) * p);
+    ASSERT_EQ(spmm<float>(a, values.data(), {x.data(), 0, p}, {all.data(), 0, p}, p, 0, rows),
+              Status::done);
+    const std::vector<float> expected(all.begin() + first * p, all.begin() + last * p);
+    const auto multiply = [&](const auto& part, const float* operand) {
+      EXPECT_EQ(spmm<float>(part, values.data() + begin, {operand, 0, p}, {some.data(), 0, p}, p, 0,
+                            last - first),
+                Status::done);
+      return some == expected;
+    };
+    for (const bool knows : {true, false}) {
+      consecutive.whole = knows ? &behind : nullptr;
+      renumbered.whole = knows ? &in_any_order : nullptr;
+      EXPECT_EQ(multiply(consecutive, x.data() + unused * p), knows);
+      EXPECT_EQ(multiply(renumbered, shuffled_x.data()), knows);
+    }
   });
 }
 

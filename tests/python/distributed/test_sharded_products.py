@@ -81,12 +81,33 @@ def test_gradient_of_B_has_the_same_bits_in_every_run():
     assert torch.allclose(first[2], on_one_process(matrix, given)[2], rtol=1e-5, atol=1e-4)
 
 
-def test_rows_of_many_entries_with_a_large_B_are_right():
-    # On one process, such a matrix is done in blocks of columns. Which columns a block has depends
-    # on the columns that a rank needs: C is the same to rounding only.
+def in_blocks_of_columns(order):
+    """Make a matrix that the kernels multiply in blocks of columns, with p = 640 and above."""
     matrix = matrices.random(64, 2048, 64 * 600)
-    given = matrices.operands(matrix, 640, matrices.floats)
-    alone = spgrad.csr_mm(matrix.crow_indices, matrix.col_indices, given.values, given.B)
+    rows = torch.repeat_interleave(torch.arange(64), matrix.crow_indices.diff())
+    columns = matrix.col_indices
+    if order == "near":  # so that some rows of each rank have no halo
+        columns = (columns // 8 + rows * 28).clamp(max=2047)
+    if order in {"near", "sorted"}:
+        columns = columns[(rows * 2048 + columns).argsort(stable=True)]
+    return matrix._replace(col_indices=columns)
+
+
+@pytest.mark.parametrize(
+    ("order", "dtype"),
+    [
+        ("any", torch.float32),
+        ("sorted", torch.float32),
+        ("near", torch.float64),
+        ("sorted", torch.complex64),
+        ("near", torch.bfloat16),
+    ],
+)
+def test_blocks_of_columns_are_those_of_the_whole_matrix_on_any_number_of_ranks(order, dtype):
+    matrix = in_blocks_of_columns(order)
+    given = matrices.operands(matrix, 640, matrices.floats, dtype=dtype)
+    indices = matrix.crow_indices, matrix.col_indices
+    alone = spgrad.csr_mm(*indices, given.values, given.B)
 
     def product(mesh):
         A = matrices.share(mesh, matrix)
@@ -95,10 +116,39 @@ def test_rows_of_many_entries_with_a_large_B_are_right():
         (of_values,) = torch.autograd.grad(C, mine.values, mine.X)
         return C.detach(), of_values
 
-    C, of_values = (torch.cat(parts) for parts in zip(*on_threads(2, product), strict=True))
-    assert torch.allclose(C, alone, rtol=1e-5, atol=1e-4)
-    expected = spgrad.csr_sddmm(matrix.crow_indices, matrix.col_indices, given.X, given.B)
-    assert torch.equal(of_values, expected)
+    for size in (2, 5):
+        C, of_values = (torch.cat(parts) for parts in zip(*on_threads(size, product), strict=True))
+        assert torch.equal(C, alone)
+        assert torch.equal(of_values, spgrad.csr_sddmm(*indices, given.X, given.B.conj()))
+
+
+def test_a_few_rows_alone_are_not_done_in_blocks_of_columns():
+    # So that the test above would fail if ranks chose blocks by the matrix that they have.
+    matrix = in_blocks_of_columns("sorted")
+    given = matrices.operands(matrix, 640, matrices.floats)
+    alone = spgrad.csr_mm(matrix.crow_indices, matrix.col_indices, given.values, given.B)
+    end = int(matrix.crow_indices[8])
+    few = spgrad.csr_mm(
+        matrix.crow_indices[:9], matrix.col_indices[:end], given.values[:end], given.B
+    )
+    assert torch.allclose(few, alone[:8], rtol=1e-5, atol=1e-4)
+    assert not torch.equal(few, alone[:8])
+
+
+def test_a_zero_below_zero_stays_one():
+    # A product that is too small for its dtype, of a row with halo.
+    matrix = matrices.Matrix(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), (2, 2))
+    values = torch.full((2,), -1e-30)
+    B = torch.full((2, 3), 1e-30)
+    given = matrices.Operands(values, B, B, values, B)
+
+    def product(mesh):
+        A = matrices.share(mesh, matrix)
+        mine = matrices.of_rank(A, given)
+        return A.mm(mine.values, mine.B)
+
+    alone = spgrad.csr_mm(matrix.crow_indices, matrix.col_indices, values, B)
+    assert torch.equal(torch.cat(on_threads(2, product)).signbit(), alone.signbit())
 
 
 def test_one_rank_calls_what_a_pattern_calls():
@@ -116,22 +166,13 @@ def test_one_rank_calls_what_a_pattern_calls():
         assert results[0].grad_fn.name() == results[1].grad_fn.name()
 
 
-@pytest.mark.parametrize(
-    ("size", "shape", "p", "options"),
-    [
-        (4, (40, 40, 600), 7, {"max_halo_bytes": 9 * 7 * 4}),  # four rounds
-        (3, (64, 2048, 64 * 600), 640, {}),  # blocks of columns
-    ],
-)
-def test_where_bits_of_a_product_depend_on_ranks_those_of_gradients_of_values_do_not(
-    size, shape, p, options
-):
-    matrix = matrices.random(*shape)
-    given = matrices.operands(matrix, p, matrices.floats)
+def test_where_a_halo_in_rounds_rounds_sums_anew_gradients_of_values_keep_their_bits():
+    matrix = matrices.random(40, 40, 600)
+    given = matrices.operands(matrix, 7, matrices.floats)
     indices = matrix.crow_indices, matrix.col_indices
 
     def on_rank(mesh):
-        A = matrices.share(mesh, matrix, **options)
+        A = matrices.share(mesh, matrix, max_halo_bytes=9 * 7 * 4)  # four rounds
         mine = matrices.of_rank(A, given)
         leaves = mine.values.requires_grad_(), mine.B.requires_grad_()
         C = A.mm(*leaves)
@@ -139,7 +180,7 @@ def test_where_bits_of_a_product_depend_on_ranks_those_of_gradients_of_values_do
         both, _ = torch.autograd.grad(C, leaves, mine.X)
         return C.detach(), alone, both, A.sddmm(mine.X, mine.B).detach()
 
-    C, *others = (torch.cat(parts) for parts in zip(*on_threads(size, on_rank), strict=True))
+    C, *others = (torch.cat(parts) for parts in zip(*on_threads(4, on_rank), strict=True))
     expected = spgrad.csr_mm(*indices, given.values, given.B)
     assert torch.allclose(C, expected, rtol=1e-5, atol=1e-4)
     products = spgrad.csr_sddmm(*indices, given.X, given.B)
