@@ -23,7 +23,7 @@ from benchmarks.operator.output import make_folder
 from benchmarks.operator.results import Results, Setting
 from benchmarks.operator.session import Plan, run
 from benchmarks.operator.timing import Pace
-from benchmarks.operator.units import size, three_digits
+from benchmarks.operator.units import size, two_digits
 from benchmarks.operator.workloads import Workload
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def label(name: str) -> str:
 
 def milliseconds(median: float | None) -> str:
     """Write a time, if there is one."""
-    return ABSENT if median is None else three_digits(median * 1e3)
+    return ABSENT if median is None else two_digits(median * 1e3)
 
 
 def speed_table(comparison: Comparison) -> Table:
@@ -151,8 +151,8 @@ def speed_table(comparison: Comparison) -> Table:
         table.add_row(
             label(name),
             *(milliseconds(comparison.median(name, mode)) for mode in MODES),
-            ABSENT if ratio is None else three_digits(ratio),
-            ABSENT if peak is None else three_digits(peak / 1e6),
+            ABSENT if ratio is None else two_digits(ratio),
+            ABSENT if peak is None else two_digits(peak / 1e6),
             style="bold" if is_ours(name) else None,
         )
     return table

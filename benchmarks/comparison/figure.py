@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter
 
-from benchmarks.operator.units import seconds, size, three_digits
+from benchmarks.operator.units import seconds, size, two_digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def _draw_times(axes: Axes, bars: Sequence[Bar]) -> None:
             edgecolor=BACKWARD_COLOR,
             hatch=None if bar.complete else HATCH,
         )
-        ratio = "" if bar.ratio is None else f" ({three_digits(bar.ratio)} × spgrad)"
+        ratio = "" if bar.ratio is None else f" ({two_digits(bar.ratio)} × spgrad)"
         axes.text(total * 1e3, place, f" {seconds(total)}{ratio}", va="center")
     # Room for the labels to the right of the bars.
     axes.set_xlim(0, 1.45e3 * max(bar.forward + bar.backward for bar in bars) or 1.0)

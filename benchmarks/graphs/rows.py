@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.operator.layouts import specified
 from benchmarks.operator.modes import Outcome
 from benchmarks.operator.timing import Pace, time_rounds
-from benchmarks.operator.units import three_digits
+from benchmarks.operator.units import two_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -69,7 +69,7 @@ def compare(rows: Iterable[Row], pace: Pace) -> Table:
         ours = times["spgrad"].median
         for name in row.others:
             theirs = times[name].median
-            seconds = (three_digits(1e3 * ours), name, three_digits(1e3 * theirs))
+            seconds = (two_digits(1e3 * ours), name, two_digits(1e3 * theirs))
             table.add_row(row.name, *seconds, f"{theirs / ours:.1f}")
     return table
 

@@ -18,7 +18,7 @@ from benchmarks.operator.contenders import is_ours
 from benchmarks.operator.modes import Mode
 from benchmarks.operator.pages import MACHINES, PERFORMANCE, README, ROOT, filled
 from benchmarks.operator.report import ABSENT, table
-from benchmarks.operator.units import three_digits
+from benchmarks.operator.units import two_digits
 
 FORMS = ("CSR int32", "COO", "Pattern")
 SENTENCE = "cuda"
@@ -70,11 +70,11 @@ class Found:
     def ratio(self, form: str) -> str:
         """Give the time of the fastest other contender over that of a form of spgrad."""
         other, ours = self.fastest_other, self.times.get(f"spgrad {form}")
-        return three_digits(self.times[other] / ours) if other and ours else ABSENT
+        return two_digits(self.times[other] / ours) if other and ours else ABSENT
 
     def time(self, name: str | None) -> str:
         """Give a time in microseconds."""
-        return three_digits(1e6 * self.times[name]) if name in self.times else ABSENT
+        return two_digits(1e6 * self.times[name]) if name in self.times else ABSENT
 
     def peak(self, name: str | None) -> str:
         """Give a peak in megabytes."""
@@ -103,7 +103,7 @@ def _row(f: Found) -> list[str]:
     other = f.fastest_other
     forms = [f"{f.time(f'spgrad {form}')} ({f.ratio(form)})" for form in FORMS]
     peaks = " / ".join(f.peak(name) for name in (*(f"spgrad {form}" for form in FORMS), other))
-    limit = ABSENT if f.limit is None else three_digits(1e6 * f.limit)
+    limit = ABSENT if f.limit is None else two_digits(1e6 * f.limit)
     fastest = f"{f.time(other)} {other}" if other else ABSENT
     title = f"{f.workload}, {f.p}, {f.dtype}, {f.mode.value}"
     return [title, fastest, *forms, limit, peaks]
@@ -115,7 +115,7 @@ def page(report: dict[str, Any], name: str) -> str:
     versions = ", ".join(f"{what} {number}" for what, number in report["versions"].items())
     bandwidth = report["copy_bytes_per_second"] / 1e12
     lines = [f"# {name.upper()}\n", f"{report['device']}; {versions}. A copy moves "]
-    lines[-1] += f"{three_digits(bandwidth)} TB/s, read and written.\n"
+    lines[-1] += f"{two_digits(bandwidth)} TB/s, read and written.\n"
     lines += [f"{READING}\n", table(head, map(_row, settings(report)))]
     if report["skipped"]:
         skipped = "; ".join(report["skipped"])

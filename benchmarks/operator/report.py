@@ -8,7 +8,7 @@ from benchmarks.operator.contenders import LAYER_REFERENCE, REFERENCE
 from benchmarks.operator.machine import busy
 from benchmarks.operator.modes import Mode
 from benchmarks.operator.results import Setting
-from benchmarks.operator.units import count, seconds, size, three_digits, two_digits
+from benchmarks.operator.units import count, seconds, size, two_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -205,7 +205,7 @@ def _limits(results: Results) -> list[str]:
             setting.workload,
             setting.dtype,
             str(setting.threads),
-            f"{three_digits(limit.bytes_per_second / 1e9)} GB/s",
+            f"{two_digits(limit.bytes_per_second / 1e9)} GB/s",
             size(limit.bytes),
             seconds(limit.seconds),
             _time(results.median(setting)),
@@ -218,9 +218,9 @@ def _limits(results: Results) -> list[str]:
     return ["## Physical limit of the forward product\n", LIMIT + "\n", table(head, rows)]
 
 
-def _peak(measured: Mapping[str, int | str], contender: str, digits: int = 3) -> str:
+def _peak(measured: Mapping[str, int | str], contender: str) -> str:
     peak = measured.get(contender)
-    return size(peak, digits) if isinstance(peak, int) else ABSENT
+    return size(peak) if isinstance(peak, int) else ABSENT
 
 
 def _peaks(results: Results) -> list[str]:
@@ -331,7 +331,7 @@ def three_figures(results: Results) -> str:
     dtype, threads = results.common()
     setting = Setting("fem", dtype, threads, Mode.BOTH.value)
     speeds = _Speeds(results, dtype, threads)
-    peaks = {name: _peak(results.peaks[setting], name, 2) for name in (REFERENCE, TORCH, GATHER)}
+    peaks = {name: _peak(results.peaks[setting], name) for name in (REFERENCE, TORCH, GATHER)}
     figures = {
         f"{speeds.times('fem', Mode.BOTH, TORCH)} ×": "as fast as `torch.sparse.mm` on CSR",
         f"{speeds.times('fem', Mode.BOTH, GATHER)} ×": "as fast as torchsparsegradutils",
