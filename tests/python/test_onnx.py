@@ -1,5 +1,7 @@
 """Models that were exported to ONNX, in onnxruntime."""
 
+import typing
+
 import onnxruntime
 import pytest
 import torch
@@ -83,3 +85,8 @@ def test_a_batch_of_structures_is_refused():
     translate = translation_table()[torch.ops.spgrad.coo_mm.default]
     with pytest.raises(NotImplementedError, match=r"one sparse matrix .*received \(2, 3, 3\)"):
         translate(None, None, [2, 3, 3], None)
+
+
+def test_the_exporter_can_read_the_annotations_and_warns_of_none():
+    for translate in translation_table().values():
+        assert "B" in typing.get_type_hints(translate)

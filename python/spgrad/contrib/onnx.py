@@ -5,6 +5,7 @@ The extra ``onnx`` of the package brings ``onnxscript``, which PyTorch needs for
 
 from __future__ import annotations
 
+from collections.abc import Sequence  # noqa: TC003 - the exporter evaluates annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from onnxscript import opset18 as op
 from spgrad import _library  # noqa: F401 - registers the operators
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 __all__ = ["translation_table"]
 
