@@ -39,6 +39,7 @@ suppress_warnings = ["config.cache"]  # a renderer of formulas is a function, wh
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 
+linkcheck_ignore = [r"\.\./_images/"]  # put there by the builder of the site alone
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 autodoc_typehints_format = "short"
