@@ -185,7 +185,7 @@ sdist: $(stamp)-wheel
 	$(bin)/python -m build --sdist --no-isolation
 
 test-wheel: $(stamp)-wheel
-	$(with_tools) $(bin)/python tests/wheel/run.py $(SERIES)
+	$(with_tools) $(bin)/python tests/wheel/run.py --python "$(PYTHON)" $(SERIES)
 
 test-sdist: install sdist
 	$(with_tools) $(bin)/python -m pip install --no-index --no-deps --no-build-isolation --upgrade \

@@ -1,8 +1,9 @@
 """Tests the wheel in environments that have a PyTorch each, and nothing of the project.
 
-In each, a program trains without a compiler; then come tests of the products, and programs in C++.
-A PyTorch is several GB to download. ``--reuse-nvidia`` takes the NVIDIA libraries of this
-environment instead of those that each PyTorch asks for.
+In each, the first example of README and a program run without a compiler, and a PyTorch that the
+wheel has no library for is refused; then come tests of the products, and programs in C++. A PyTorch
+is several GB to download. ``--reuse-nvidia`` takes the NVIDIA libraries of this environment instead
+of those that each PyTorch asks for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("program.py")
 TESTS = ("product", "gradients", "layouts_and_strides", "errors", "lstsq")
+UNSUPPORTED = """
+import torch
+
+torch.__version__ = "2.99.0"
+try:
+    import spgrad
+except ImportError as error:
+    print(error)
+else:
+    raise SystemExit("PyTorch 2.99.0 was not refused")
+"""
 # What the tests import, and PyTorch where its own requirements are not installed.
 TOOLS = ("pytest", "hypothesis", "numpy", "scipy", "cmake", "ninja")
 OF_PYTORCH = (
@@ -38,9 +50,15 @@ def run(*command: str | Path, cwd: str | Path, **settings: str) -> None:
     subprocess.run([str(each) for each in command], check=True, cwd=cwd, env=settings)
 
 
-def test(series: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:
+def first_example() -> str:
+    """Give the first Python of README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.partition("```python\n")[2].partition("```")[0]
+
+
+def test(series: str, base: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:
     """Install a PyTorch and the wheel into an environment of their own, and test them."""
-    run(sys.executable, "-m", "venv", folder, cwd=ROOT, **os.environ)
+    run(base, "-m", "venv", folder, cwd=ROOT, **os.environ)
     python = folder / "bin" / "python"
     install = (python, "-m", "pip", "install", "--quiet", "--no-cache-dir")
     if reuse_nvidia:
@@ -55,8 +73,10 @@ def test(series: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:
 
     # No compiler is found.
     bare = {"PATH": str(folder / "bin"), "HOME": str(folder)}
+    run(python, "-c", first_example(), cwd=folder, **bare)
     run(python, PROGRAM, cwd=folder, **bare)
     run(python, "-m", "spgrad.info", cwd=folder, **bare)
+    run(python, "-c", UNSUPPORTED, cwd=folder, **bare)
 
     run(*install, *TOOLS, cwd=folder, **os.environ)
     files = [ROOT / "tests" / "python" / f"test_{name}.py" for name in TESTS]
@@ -77,6 +97,7 @@ def main() -> None:
     """Test the wheel in dist/ with each PyTorch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("series", nargs="+", help="minor versions of PyTorch, such as 2.11")
+    parser.add_argument("--python", default=sys.executable, help="of the environments, if not this")
     parser.add_argument("--wheel", type=Path, help="if not the one in dist/")
     parser.add_argument("--reuse-nvidia", action="store_true")
     options = parser.parse_args()
@@ -84,7 +105,8 @@ def main() -> None:
     for series in options.series:
         folder = Path(tempfile.mkdtemp(prefix=f"spgrad-{series}-"))
         try:
-            test(series, wheel.resolve(), folder, reuse_nvidia=options.reuse_nvidia)
+            reuse = options.reuse_nvidia
+            test(series, options.python, wheel.resolve(), folder, reuse_nvidia=reuse)
         finally:
             shutil.rmtree(folder)
         print(f"PyTorch {series}: passed", flush=True)
