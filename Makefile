@@ -97,11 +97,13 @@ demo-distributed: install
 
 bench: install
 	$(bin)/python -m benchmarks.operator $(if $(MATRIX),--matrix "$(MATRIX)")
+	$(if $(MATRIX),,$(bin)/python -m benchmarks.operator.columns)
 	$(if $(MATRIX),,$(bin)/python -m benchmarks.least_squares)
 	$(if $(MATRIX),,$(bin)/python -m benchmarks.graphs)
 
 bench-quick: install
 	$(bin)/python -m benchmarks.operator --quick $(if $(MATRIX),--matrix "$(MATRIX)")
+	$(if $(MATRIX),,$(bin)/python -m benchmarks.operator.columns --quick)
 	$(if $(MATRIX),,$(bin)/python -m benchmarks.least_squares --quick)
 	$(if $(MATRIX),,$(bin)/python -m benchmarks.graphs --quick)
 
