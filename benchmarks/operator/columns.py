@@ -7,6 +7,7 @@ those in which memory moves A, B and C once, or A, B, G, dA and dB.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,14 +88,51 @@ def checked_calls(problem: Problem) -> dict[str, Call]:
     return {name: call for name, (_, call) in calls.items()}
 
 
-def draw(over_limit: dict[str, dict[str, dict[int, float]]], path: Path) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each call at one number of columns, and the bytes that it has to move."""
+
+    seconds: dict[str, float]
+    forward_bytes: int
+    backward_bytes: int
+
+    def over_limit(self, name: str, bandwidth: float) -> float:
+        """Give the time over that of the bytes."""
+        moved = self.forward_bytes if name == FORWARD else self.backward_bytes
+        return self.seconds[name] * bandwidth / moved
+
+
+def measure(problem: Problem, pace: Pace) -> Measured:
+    """Check all calls, then time them in rounds."""
+    times = time_rounds(checked_calls(problem), pace)
+    seconds = {name: measured.median for name, measured in times.items()}
+    return Measured(seconds, compulsory_bytes(problem), backward_bytes(problem))
+
+
+def table_of(matrix: str, rows: dict[int, Measured], bandwidth: float) -> Table:
+    """Tabulate times in ms, and those of CURVES over the limit."""
+    names = next(iter(rows.values())).seconds
+    heads = (*names, "both / (forward + dA)", *(f"{curve} / limit" for curve in CURVES))
+    table = Table("p", *heads, title=f"{matrix}, ms")
+    for p, row in rows.items():
+        apart = row.seconds[FORWARD] + row.seconds[Mode.GRADIENT_A.value]
+        table.add_row(
+            str(p),
+            *(two_digits(1e3 * seconds) for seconds in row.seconds.values()),
+            two_digits(row.seconds[BOTH] / apart),
+            *(two_digits(row.over_limit(curve, bandwidth)) for curve in CURVES),
+        )
+    return table
+
+
+def draw(results: dict[str, dict[int, Measured]], bandwidth: float, path: Path) -> None:
     """Draw the times over the limit by p: a panel for each matrix, a curve for each of CURVES."""
-    figure = Figure(figsize=(3.6 * len(over_limit), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(over_limit), sharey=True, squeeze=False)[0]
-    for axes, (matrix, curves) in zip(panels, over_limit.items(), strict=True):
+    figure = Figure(figsize=(3.6 * len(results), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axes, (matrix, rows) in zip(panels, results.items(), strict=True):
         for name, (marker, colour) in CURVES.items():
-            ratios = curves[name]
-            axes.plot(list(ratios), list(ratios.values()), marker=marker, color=colour, label=name)
+            ratios = [row.over_limit(name, bandwidth) for row in rows.values()]
+            axes.plot(list(rows), ratios, marker=marker, color=colour, label=name)
         axes.axhline(1, color="0.2", lw=1.3)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
@@ -121,35 +159,21 @@ def main(arguments: list[str] | None = None) -> None:
     pace = Pace(seconds=0.1 if quick else SECONDS_EACH, least_rounds=3, most_rounds=50)
     silence_warnings()
     memory = Memory(1 << 20) if quick else Memory()
-    console = Console()
-    over_limit: dict[str, dict[str, dict[int, float]]] = {}
+    results: dict[str, dict[int, Measured]] = {}
+    bandwidths = []
     for matrix, make in matrices(quick=quick).items():
         problem = make().to(torch.float32)
-        curves: dict[str, dict[int, float]] = {name: {} for name in CURVES}
-        table: Table | None = None
-        for p in options.columns:
-            narrow = problem.with_columns(p)
-            rounds = time_rounds(checked_calls(narrow), pace)
-            times = {name: measured.median for name, measured in rounds.items()}
-            bandwidth = memory.bandwidth()
-            for name, ratios in curves.items():
-                moved = compulsory_bytes(narrow) if name == FORWARD else backward_bytes(narrow)
-                ratios[p] = times[name] * bandwidth / moved
-            if table is None:
-                heads = (*times, "both / (forward + dA)", *(f"{c} / limit" for c in CURVES))
-                table = Table("p", *heads, title=f"{matrix}, ms")
-            table.add_row(
-                str(p),
-                *(two_digits(1e3 * seconds) for seconds in times.values()),
-                two_digits(times[BOTH] / (times[FORWARD] + times[Mode.GRADIENT_A.value])),
-                *(two_digits(ratios[p]) for ratios in curves.values()),
-            )
-        over_limit[matrix] = curves
-        console.print(table)
-    draw(over_limit, options.picture)
-    console.print(
-        f"float32, {torch.get_num_threads()} threads, {spgrad.instruction_set()}; the limit is the "
-        f"time of the compulsory bytes at the bandwidth of memory. Picture: {options.picture}"
+        results[matrix] = {p: measure(problem.with_columns(p), pace) for p in options.columns}
+        bandwidths.append(memory.bandwidth())
+    bandwidth = max(bandwidths)  # others on the machine can only take of it
+    tables = (table_of(matrix, rows, bandwidth) for matrix, rows in results.items())
+    draw(results, bandwidth, options.picture)
+    Console().print(
+        *tables,
+        f"float32, {torch.get_num_threads()} threads, {spgrad.instruction_set()}. The limit is the "
+        f"time of the compulsory bytes at {two_digits(bandwidth / 1e9)} GB/s. "
+        f"Picture: {options.picture}",
+        sep="\n",
     )
 
 
