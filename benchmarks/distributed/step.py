@@ -90,7 +90,7 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
         counts = over_link.received, over_link.sent
         over_link.ranks.send_rows(out[width], rows[width], *counts, "the benchmark").wait()
 
-    half = torch.rand(len(places), p)
+    half, sums = torch.rand(len(places), p), torch.zeros_like(B)
     parts: dict[str, tuple[Callable[[], object], float]] = {
         "forward": (lambda: alone.mm(values, B), A.nnz * p),
         "gradients": (
@@ -98,11 +98,11 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
             A.nnz * p,
         ),
         "copied": (
-            lambda: (B.index_select(0, places), B.index_add_(0, places, half)),
+            lambda: (B.index_select(0, places), sums.index_add_(0, places, half)),
             2 * half.nbytes,
         ),
         "moved": (
-            lambda: (half.copy_(B[: len(half)]), B[: len(half)].add_(half)),
+            lambda: (half.copy_(B[: len(half)]), sums[: len(half)].add_(half)),
             2 * half.nbytes,
         ),
         "agreement": (lambda: A.report(p), 1),

@@ -25,8 +25,10 @@ def test_it_prints_a_row_for_each_number_of_columns_and_draws_them(
 ):
     picture = tmp_path / "columns.png"
     columns.main(["--quick", "--columns", "1", "3", "--picture", str(picture)])
-    printed = capsys.readouterr().out
-    assert all(f"{matrix}, ms" in printed for matrix in columns.matrices(quick=True))
+    lines = capsys.readouterr().out.splitlines()
+    titles = [line.strip() for line in lines if line.strip().endswith(", ms")]
+    assert titles == [f"{matrix}, ms" for matrix in columns.matrices(quick=True)]
+    assert [line.split()[1] for line in lines if line.startswith("│")] == ["1", "3"] * len(titles)
     assert picture.stat().st_size > 0
 
 

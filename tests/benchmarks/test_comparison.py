@@ -80,7 +80,7 @@ def test_it_prints_sane_times(matrix_run):
     for name, (*times, total, ratio, _) in rows.items():
         assert all(0 < time < 60_000 for time in (*times, total))
         baseline = rows["spgrad " + name.split()[-1]][3]
-        assert ratio == pytest.approx(total / baseline, rel=0.02, abs=0.01)
+        assert ratio == pytest.approx(total / baseline, rel=0.12)  # of numbers of two digits
 
 
 def test_it_prints_deviations(matrix_run):

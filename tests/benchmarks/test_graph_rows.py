@@ -20,7 +20,7 @@ def test_each_row_is_timed_beside_others(capsys):
     assert len(names) == 15
     for row in timed:
         ours, theirs, ratio = (float(row[i].replace(",", "")) for i in (1, 3, 4))
-        assert ratio == pytest.approx(theirs / ours, rel=0.1)
+        assert ratio == pytest.approx(theirs / ours, rel=0.12)  # of numbers of two digits
 
 
 def test_results_that_differ_are_an_error(monkeypatch):

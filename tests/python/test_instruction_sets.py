@@ -12,6 +12,8 @@ from oracle import (
     assert_dense,
     assert_gradients,
     dense_for,
+    gradient_of_B,
+    gradient_of_values,
     make_sparse,
     output_gradient_for,
     product,
@@ -66,6 +68,13 @@ def test_every_instruction_set_gives_the_right_numbers(
         assert_dense(C, product(A, B))
         C.backward(G)
         assert_gradients(A, B, G)
+        pattern = spgrad.Pattern(A.detach())
+        values, B = values_of(A.detach()).requires_grad_(), B.detach().requires_grad_()
+        C = pattern.mm(values, B)
+        assert_dense(C, product(A, B))
+        C.backward(G)
+        assert_dense(values.grad, gradient_of_values(A, B, G))
+        assert_dense(B.grad, gradient_of_B(A, G))
 
 
 SHARED = {**LARGE, "batched": ((2, 500, 400), 50_000)}

@@ -27,7 +27,7 @@ torch.__version__ = "2.99.0"
 try:
     import spgrad
 except ImportError as error:
-    print(error)
+    assert "2.99.0" in str(error), error
 else:
     raise SystemExit("PyTorch 2.99.0 was not refused")
 """
@@ -53,7 +53,11 @@ def run(*command: str | Path, cwd: str | Path, **settings: str) -> None:
 def first_example() -> str:
     """Give the first Python of README."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.partition("```python\n")[2].partition("```")[0]
+    example = text.partition("```python\n")[2].partition("```")[0]
+    if "spgrad" not in example:
+        message = "README has no example of Python"
+        raise SystemExit(message)
+    return example
 
 
 def test(series: str, base: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from spgrad.distributed._structure import Rows, chunk_starts, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch.distributed.device_mesh import DeviceMesh
@@ -345,9 +347,12 @@ class RowSharded:
         built = self._built
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
         wrong = wrong or _wrong_with(values, "values", (self.nnz,), built)
+        if wrong is None:
+            values, local_B = _as_autocast(values, local_B)
         wrong = wrong or _wrong_pair(values, "values", local_B, "B")
         self._agree("RowSharded.mm", values, local_B, wrong)
-        C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
+        with _without_autocast(local_B):
+            C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
         return self._sharded_like(C, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
@@ -375,15 +380,19 @@ class RowSharded:
         layout = self._built.layout
         local_X, wrong = self._local(X, "X", layout.row_starts)
         local_Y, wrong_Y = self._local(Y, "Y", layout.column_starts)
-        wrong = wrong or wrong_Y or _wrong_pair(local_X, "X", local_Y, "Y")
+        wrong = wrong or wrong_Y
+        if wrong is None:
+            local_X, local_Y = _as_autocast(local_X, local_Y)
+        wrong = wrong or _wrong_pair(local_X, "X", local_Y, "Y")
         if wrong is None and local_X.shape[1] != local_Y.shape[1]:
             wrong = ValueError(
                 "X and Y must have the same number of columns, "
                 f"but received {local_X.shape[1]} and {local_Y.shape[1]}"
             )
         self._agree("RowSharded.sddmm", local_X, local_Y, wrong)
-        products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
-        return _autograd.add_up(self._built.ranks, products)
+        with _without_autocast(local_Y):
+            products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
+            return _autograd.add_up(self._built.ranks, products)
 
     def report(self, p: int, dtype: torch.dtype = torch.float32) -> Report:
         """Tell what each rank has, and what it receives in a product with p columns.
@@ -546,6 +555,27 @@ def _wrong_with(
             f"but received {operand.dtype} on {operand.device}"
         )
     return None
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _as_autocast(*operands: Tensor) -> tuple[Tensor, ...]:
+    """Cast operands as autocast casts those of torch.mm: before ranks compare dtypes."""
+    device = operands[0].device.type
+    if not _autocasts(device):
+        return operands
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(
+        x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in operands
+    )
+
+
+def _without_autocast(operand: Tensor) -> AbstractContextManager[None]:
+    """Keep the parts of a product in one dtype."""
+    device = operand.device.type
+    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
 
 
 def _wrong_pair(first: Tensor, first_name: str, second: Tensor, name: str) -> Exception | None:

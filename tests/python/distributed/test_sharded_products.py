@@ -113,13 +113,17 @@ def test_blocks_of_columns_are_those_of_the_whole_matrix_on_any_number_of_ranks(
         A = matrices.share(mesh, matrix)
         mine = matrices.of_rank(A, given)
         C = A.mm(mine.values.requires_grad_(), mine.B)
-        (of_values,) = torch.autograd.grad(C, mine.values, mine.X)
-        return C.detach(), of_values
+        B = mine.B.requires_grad_()
+        (alone,) = torch.autograd.grad(C, mine.values, mine.X, retain_graph=True)
+        C = A.mm(mine.values, B)
+        together, _ = torch.autograd.grad(C, (mine.values, B), mine.X)
+        return C.detach(), alone, together, A.sddmm(mine.X, mine.B.detach().conj().resolve_conj())
 
+    products = spgrad.csr_sddmm(*indices, given.X, given.B.conj())
     for size in (2, 5):
-        C, of_values = (torch.cat(parts) for parts in zip(*on_threads(size, product), strict=True))
+        C, *of_values = (torch.cat(parts) for parts in zip(*on_threads(size, product), strict=True))
         assert torch.equal(C, alone)
-        assert torch.equal(of_values, spgrad.csr_sddmm(*indices, given.X, given.B.conj()))
+        assert all(torch.equal(found, products) for found in of_values)
 
 
 def test_a_few_rows_alone_are_not_done_in_blocks_of_columns():
@@ -133,6 +137,35 @@ def test_a_few_rows_alone_are_not_done_in_blocks_of_columns():
     )
     assert torch.allclose(few, alone[:8], rtol=1e-5, atol=1e-4)
     assert not torch.equal(few, alone[:8])
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_autocast_is_that_of_one_process(rounds):
+    matrix = matrices.MATRICES["random"]
+    given = matrices.operands(matrix, 4)
+    dtype = torch.bfloat16
+
+    def products(mesh):
+        most = None if rounds == 1 else 8 * matrix.shape[1] // rounds
+        A = matrices.share(mesh, matrix, max_halo_bytes=most)
+        mine = matrices.of_rank(A, given)
+        values, B = mine.values.float().requires_grad_(), mine.B.float().requires_grad_()
+        with torch.autocast("cpu", dtype):
+            C = A.mm(values, B)
+            sampled = A.sddmm(mine.X.float(), mine.B.float())
+        gradients = torch.autograd.grad(C, (values, B), mine.X.to(dtype))
+        return C.detach(), sampled, *gradients
+
+    indices = matrix.crow_indices, matrix.col_indices
+    values, B = given.values.float().requires_grad_(), given.B.float().requires_grad_()
+    with torch.autocast("cpu", dtype):
+        C = spgrad.csr_mm(*indices, values, B)
+        sampled = spgrad.csr_sddmm(*indices, given.X.float(), given.B.float())
+    expected = C.detach(), sampled, *torch.autograd.grad(C, (values, B), given.X.to(dtype))
+    for parts, alone in zip(zip(*on_threads(3, products), strict=True), expected, strict=True):
+        together = torch.cat(parts)
+        assert together.dtype == alone.dtype
+        assert torch.allclose(together.float(), alone.float(), rtol=0.02, atol=0.1)
 
 
 def test_a_zero_below_zero_stays_one():
