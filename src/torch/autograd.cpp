@@ -267,9 +267,23 @@ struct Autograd {
   }
 };
 
+struct NoGradient {
+  static at::Tensor run(MmOfRows, c10::DispatchKeySet, const PatternStructure& s,
+                        const at::Tensor& values, const at::Tensor& B, at::IntArrayRef whole,
+                        int64_t first_column, const std::optional<at::Tensor>& column_numbers) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !at::GradMode::is_enabled() || !(values.requires_grad() || B.requires_grad()),
+        "pattern_mm_of_rows takes operands without gradients, but received some that require them: "
+        "use pattern_mm");
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return call<MmOfRows>(s, values, B, whole, first_column, column_numbers);
+  }
+};
+
 TORCH_LIBRARY_IMPL(spgrad, Autograd, m) {
   register_products<Autograd>(m);
   register_extrema<Autograd>(m);
+  register_operation<NoGradient, MmOfRows>(m, Types<PatternStructure>());
 }
 
 }  // namespace

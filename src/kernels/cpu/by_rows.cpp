@@ -25,9 +25,9 @@ namespace {
 // else some.
 constexpr int64_t kMostChunks = 64;
 constexpr int64_t kLeastChunks = 8;
-// Where a transpose is at hand and a chunk has entries in hardly more columns than it has rows, as
-// in a narrow band, its values are in the nearest cache: by the transpose, dB alone takes 0.8 to
-// 0.93 of the time. Not so for sums of 8 bytes.
+// Where a transpose is at hand and a chunk has entries in fewer than so many columns more than it
+// has rows, as in a narrow band, its values are in the nearest cache: by the transpose, dB alone
+// takes 0.8 to 0.93 of the time. Not so for sums of 8 bytes.
 constexpr int64_t kNarrowBand = 512;
 // A chunk with more entries than so many average ones has a long row. All threads would wait for
 // it.

@@ -253,8 +253,9 @@ inline int64_t columns_of_block(const CompressedView<Index, Entry>& a, int64_t c
   const int64_t in_tile = columns < kTileColumns<Scalar> ? columns : kTileColumns<Scalar>;
   const int64_t block = kBlockBytes / size / in_tile;
   const int64_t blocks = whole.columns / block + 1;
-  const bool is_worth_it =
-      block < whole.columns && whole.entries / whole.rows / blocks >= kLeastPart;
+  // With more blocks, rows would be longer than those that are done in blocks.
+  const bool is_worth_it = block < whole.columns && blocks <= kLongRow / kLeastPart &&
+                           whole.entries / whole.rows / blocks >= kLeastPart;
   return is_worth_it ? block : kNoBlocks;
 }
 

@@ -40,7 +40,7 @@ Tensor norms(const Tensor& vectors) {
 
 Tensor largest(const Tensor& vectors) {
   if (vectors.size(1) == 0) return norms(vectors);
-  return vectors.abs().amax({-2}, /*keepdim=*/true).to(at::kDouble);
+  return magnitudes_of(vectors).amax({-2}, /*keepdim=*/true).to(at::kDouble);
 }
 
 Tensor scaled(const Tensor& vectors, const Tensor& factor) {
@@ -305,8 +305,8 @@ class Craig : Bidiagonalisation {
     const Tensor residual = norms(r);
     const Tensor allowed =
         a_.norm.mul(norms(y)).add_(norms(x)).mul_(std::max(tolerance_, 100 * epsilon_));
-    const Tensor ending_of_y =
-        ending().masked_fill_(residual.gt(allowed), static_cast<double>(kernels::Ending::limit));
+    const Tensor ending_of_y = ending().masked_fill_(residual.le(allowed).logical_not_(),
+                                                     static_cast<double>(kernels::Ending::limit));
     const Tensor report_of_y = report(ending_of_y, residual.mul(unit_of_x),
                                       ratio(norms(a_.multiply(r)), residual.mul(a_.norm)));
     return {{in_units(x, unit_of_x), report_of_x},
@@ -315,6 +315,10 @@ class Craig : Bidiagonalisation {
 };
 
 }  // namespace
+
+Tensor magnitudes_of(const Tensor& numbers) {
+  return (numbers.is_complex() ? numbers.to(at::kComplexDouble) : numbers).abs();
+}
 
 Iterated lsmr(const DeviceMap& a, const Tensor& b, double tolerance, int64_t most_iterations) {
   return Lsmr(a, b, tolerance, most_iterations).run();

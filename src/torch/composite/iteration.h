@@ -19,6 +19,9 @@ struct DeviceMap {
   std::function<at::Tensor(const at::Tensor&)> multiply_adjoint;  // Aᴴ x
 };
 
+// The magnitudes of numbers, of complex64 in float64: they may be more than a float has.
+at::Tensor magnitudes_of(const at::Tensor& numbers);
+
 // A solution (items, rows, p), and (items, 1, p, kFields), float64, of how it was reached.
 struct Iterated {
   at::Tensor solution;

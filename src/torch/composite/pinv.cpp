@@ -42,7 +42,7 @@ Tensor largest_values(const PatternStructure& s, const Extent& extent, const Ten
                       const Tensor& items) {
   const auto options = values.options().dtype(at::kDouble);
   if (extent.entries == 0) return at::ones({extent.items}, options);
-  const Tensor magnitudes = values.abs().to(at::kDouble);
+  const Tensor magnitudes = magnitudes_of(values).to(at::kDouble);
   const Tensor largest =
       s.batched() ? at::zeros({extent.items}, options).scatter_reduce(0, items, magnitudes, "amax")
                   : magnitudes.amax().view({1});

@@ -147,6 +147,9 @@ kernels::WholeMatrix checked_whole(const PatternStructure& structure, at::IntArr
       sizes.size() == 3 && std::ranges::all_of(sizes, is_size) && is_size(first_column),
       "a whole matrix must have (n, m, nnz) and a first column from 0 on, but received ", sizes,
       " and ", first_column);
+  TORCH_CHECK_VALUE(!column_numbers || first_column == 0,
+                    "first_column must be 0 where column_numbers are given, but received ",
+                    first_column);
   kernels::WholeMatrix whole{sizes[0], sizes[1], sizes[2], first_column};
   if (column_numbers) {
     TORCH_CHECK_VALUE(

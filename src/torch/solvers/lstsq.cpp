@@ -167,8 +167,7 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
                       damp.sym_sizes(), " and dtype ", damp.scalar_type());
     std::vector<c10::SymInt> zeros = dense_size(s, s.columns(), B.sym_size(-1));
     B = at::cat({B, at::zeros_symint(zeros, B.options())}, -2);
-    values =
-        at::cat({values, damp.to(values.scalar_type()).expand_symint(s.items() * s.columns())});
+    values = at::cat({values, damp.to(values.options()).expand_symint(s.items() * s.columns())});
     s = with_unit_rows(s);
   }
   Tensor first;
