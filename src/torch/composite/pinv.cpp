@@ -1,11 +1,13 @@
 #include "composite/pinv.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scatter_reduce.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <limits>
 
@@ -35,7 +37,15 @@ void check_finite(const Tensor& values, const Tensor& B) {
 }
 
 // The items of the entries, in the order of the values.
-Tensor items_of_entries(const PatternStructure& s) { return call<Indices>(s).select(0, 0); }
+Tensor items_of_entries(const Matrix& a) {
+  const Extent& extent = a.extent;
+  if (extent.entries == 0) return at::empty({0}, a.indices.options().dtype(at::kLong));
+  const Tensor items = rows_of_entries(a.offsets, extent.entries)
+                           .to(at::kLong)
+                           .div(extent.rows, /*rounding_mode=*/"floor");
+  if (!a.positions.defined()) return items;
+  return at::zeros_like(items).index_copy_(0, a.positions.to(at::kLong), items);
+}
 
 // The largest magnitude of each item, (items), or 1 where that is 0.
 Tensor largest_values(const PatternStructure& s, const Extent& extent, const Tensor& values,
@@ -106,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor> solve_on_device(const MakeMap& make_map,
     };
     return {zeros(extent.columns), with_multipliers ? zeros(extent.rows) : Tensor(), reports};
   }
-  const Tensor items = s.batched() ? items_of_entries(s) : Tensor();
+  const Tensor items = s.batched() ? items_of_entries(rows) : Tensor();
   const Tensor largest = largest_values(s, extent, values, items);
   const Tensor of_entry = s.batched() ? largest.index_select(0, items) : largest;
   const Tensor divided = values.div(of_entry.to(values.scalar_type()));
