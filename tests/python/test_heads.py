@@ -16,6 +16,7 @@ from oracle import (
     integers,
     make_sparse,
     positions_of,
+    seeded,
     values_of,
 )
 from pairs import pairwise
@@ -110,6 +111,15 @@ def assert_same(ours, right, operands):
 def test_products_and_gradients_are_those_of_the_dense_matrices(form, size, leading, dtype):
     A = matrix_of(form, size, dtype)
     operands = values_for(A, *leading[0]), dense_for(A, -1, *leading[1])
+    assert_same(product_of(form, A), lambda v, B: written_out(A, v) @ B, operands)
+
+
+# Rows, or columns, that the kernels of CUDA do in pieces.
+@pytest.mark.parametrize("size", [(3, 1000), (1000, 3)], ids=["rows", "columns"])
+@pytest.mark.parametrize("form", ["csr32", "uncoalesced", "pattern"])
+def test_long_rows_and_columns_are_right_for_each_head(form, size):
+    A = matrix_of(form, size)
+    operands = values_for(A, 3), dense_for(A, -1, 3)
     assert_same(product_of(form, A), lambda v, B: written_out(A, v) @ B, operands)
 
 
@@ -232,7 +242,7 @@ def test_a_vmap_over_the_values_of_a_pattern_is_one_product():
 @pytest.mark.parametrize("form", ["csr64", "uncoalesced", "pattern"])
 def test_results_have_the_same_bits_on_any_number_of_threads(form, heads, set_threads):
     A = matrix_of(form, (300, 200))
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     values = torch.randn(heads, *values_of(A).shape, generator=generator, requires_grad=True)
     B = torch.randn(200, 20, generator=generator, requires_grad=True)
     results = []
@@ -299,7 +309,7 @@ def test_operators_with_heads_behave_as_pytorch_expects(form, operator):
 def test_autocast_casts_the_operands_of_heads():
     A = matrix_of("csr64", dtype=torch.float32)
     values, B = values_for(A, 2).requires_grad_(), dense_for(A, -1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         C = product_of("csr64", A)(values, B)
     assert C.dtype == torch.bfloat16
     assert_dense(C, written_out(A, exact(values)) @ exact(B))

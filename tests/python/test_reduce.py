@@ -14,6 +14,7 @@ from oracle import (
     integers,
     make_sparse,
     positions_of,
+    seeded,
     values_of,
 )
 from pairs import pairwise
@@ -143,7 +144,7 @@ SPECIAL = (math.nan, math.inf, -math.inf, -0.0, 0.0, 1.0, -1.0)
 @pytest.mark.parametrize("form", ["uncoalesced", "csr32"])
 def test_nan_wins_and_of_equal_zeros_the_first(form, reduce, dtype):
     A = matrix_of(form, (40, 5), 100)
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     special = torch.tensor(SPECIAL)
     values = special[torch.randint(7, values_of(A).shape, generator=generator)]
     B = special[torch.randint(1, 7, (5, 9), generator=generator)]
@@ -183,7 +184,7 @@ def test_products_of_16_bit_numbers_are_compared_before_they_are_rounded(reduce)
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_16_bit_numbers_are_reduced_in_float32(reduce, dtype):
     A = matrix_of("csr32", (6, 30), 100)
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     values, B, G = (
         torch.randn(*shape, generator=generator).to(dtype)
         for shape in (values_of(A).shape, (30, 70), (6, 70))
@@ -215,7 +216,7 @@ def test_the_mean_of_complex_numbers_is_theirs():
 @pairwise(form=FORMS, size=(PLAIN, BATCHED), reduce=REDUCTIONS)
 def test_derivatives_of_any_order_are_right(form, size, reduce):
     A = matrix_of(form, size)
-    generator = torch.Generator().manual_seed(2)
+    generator = seeded(2)
     values = torch.randn(2, *values_of(A).shape, generator=generator, dtype=torch.float64)
     B = torch.randn(*size[:-2], size[-1], 3, generator=generator, dtype=torch.float64)
     operands = (values.requires_grad_(), B.requires_grad_())
@@ -229,7 +230,7 @@ def test_results_have_the_same_bits_for_any_number_of_threads(set_threads):
     lengths = torch.tensor([9000, 0, 3, 20_000, *[40] * 500])
     crow = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     entries = int(crow[-1])
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     col = torch.randint(700, (entries,), generator=generator)
     values = torch.randint(-9, 10, (entries,), generator=generator).float()
     values[8000] = torch.nan
@@ -305,7 +306,7 @@ def test_compiled_functions_give_the_same(reduce):
 def test_autocast_and_tensors_without_data(reduce):
     A = matrix_of("csr32", dtype=torch.float32)
     multiply, values, B = function_of("csr32", A, reduce), values_of(A), integers(5, 3).float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         C = multiply(values, B)
     assert C.dtype == torch.bfloat16
     assert torch.equal(C, multiply(values.bfloat16(), B.bfloat16()))

@@ -112,7 +112,7 @@ def test_forward_mode_vmap_and_compiled_functions_give_the_same(form):
 def test_autocast_leaves_a_softmax_in_its_precision():
     A = matrix_of("csr32")
     values = values_for(A, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         result = softmax_of("csr32", A)(values)
     torch.testing.assert_close(result, expected_of(A, values.double(), -1).float())
 

@@ -14,6 +14,7 @@ from oracle import (
     dense_for,
     gradient_of_values,
     make_sparse,
+    needs_sums_of_pytorch,
     output_gradient_for,
     to_dense,
     values_of,
@@ -27,12 +28,6 @@ TRAINABLE = [(kind, PLAIN) for kind in KINDS] + [(kind, BATCHED) for kind in COO
 LEARNING_RATE = 0.125  # a power of two, so that small integers stay exact
 
 
-def needs_steps_of_pytorch(A):
-    """Skip a test where PyTorch's own addition changes which entries a parameter has."""
-    if A.is_cuda and A.layout == torch.sparse_coo:
-        pytest.skip("on CUDA, adding two COO gradients concatenates their entries")
-
-
 def step(optimizer, A, B, G):
     """Take one step against the gradient of the sum of G · (A B)."""
     optimizer.zero_grad()
@@ -44,7 +39,7 @@ def step(optimizer, A, B, G):
 @pytest.mark.parametrize(("kind", "size"), TRAINABLE)
 def test_sgd_takes_the_steps_of_a_dense_vector_of_values(kind, size, momentum):
     A = make_sparse(kind, size)
-    needs_steps_of_pytorch(A)
+    needs_sums_of_pytorch(A)
     B, G = dense_for(A), output_gradient_for(A)
     # The gradient is the same in each step, as the loss is linear in A.
     values = values_of(A).clone().requires_grad_()
@@ -164,7 +159,7 @@ def change_values(values, grad):
 @pytest.mark.parametrize("kind", COO_KINDS)
 def test_memory_stays_flat_over_steps_of_sgd(kind, momentum, steps):
     A = make_sparse(kind, (50, 60), 400, dtype=torch.float32).requires_grad_()
-    needs_steps_of_pytorch(A)
+    needs_sums_of_pytorch(A)
     B, G = dense_for(A), output_gradient_for(A)
     optimizer = SGD([A], lr=1e-3, momentum=momentum)
     assert_memory_stays_flat(lambda: step(optimizer, A, B, G), steps)

@@ -5,8 +5,6 @@
 #include <ATen/ceil_div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
@@ -79,8 +77,46 @@ struct Operands {
   bool conjugated = false;
 };
 
-// Runs the kernels of a product.
-void run_product(const Findings& findings, const GroupedEntries& a, const Operands& o) {
+// Long rows are done in pieces. These are found once for all heads.
+class LongRows {
+ public:
+  // With room for the sums of pieces, of p numbers each, if there are sums.
+  LongRows(const Findings& findings, const GroupedEntries& a, int64_t p, const Tensor& sums)
+      // Every piece but the last of a row has kLongRow entries, and a row that is cut has at least
+      // two.
+      : most_(std::min<int64_t>(a.view.entries / kLongRow * 2, std::numeric_limits<int>::max())),
+        pieces_(memory_.reserve<Piece>(most_)),
+        partial_sums_(memory_.reserve<char>(sums.defined() ? most_ * p * bytes_of_sum(sums) : 0)) {
+    memory_.allocate(findings.device());
+    const Find find = {a.view, findings.origin(), findings.status(), memory_[pieces_],
+                       static_cast<unsigned>(most_)};
+    launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", findings.device(),
+           {static_cast<unsigned>(at::ceil_div<int64_t>(a.view.items * a.view.rows, kBlock)), 1,
+            kBlock},
+           &find);
+  }
+
+  int64_t most() const { return most_; }
+  void give(Product& product) const {
+    product.pieces = memory_[pieces_];
+    product.most_pieces = static_cast<unsigned>(most_);
+    product.partial_sums = memory_[partial_sums_];
+  }
+
+ private:
+  static int64_t bytes_of_sum(const Tensor& sums) {
+    return static_cast<int64_t>(c10::elementSize(at::toOpMathType(sums.scalar_type())));
+  }
+
+  int64_t most_;
+  Workspace memory_;
+  Workspace::Array<Piece> pieces_;
+  Workspace::Array<char> partial_sums_;
+};
+
+// Runs the kernel of a product.
+void run_product(const Findings& findings, const GroupedEntries& a, const LongRows& long_rows,
+                 const Operands& o) {
   const c10::Device device = findings.device();
   const int64_t p = o.gathered.size(-1);
   TORCH_CHECK_VALUE(p <= std::numeric_limits<int>::max(),
@@ -120,30 +156,15 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
     product.products = numbers.mutable_data_ptr();
   }
 
-  // Every piece but the last of a row has kLongRow entries, and a row that is cut has at least two.
-  const int64_t most_pieces =
-      std::min<int64_t>(a.view.entries / kLongRow * 2, std::numeric_limits<int>::max());
-  Workspace workspace;
-  const auto pieces = workspace.reserve<Piece>(most_pieces);
-  const auto partial_sums = workspace.reserve<char>(
-      sums
-          ? most_pieces * p * static_cast<int64_t>(c10::elementSize(at::toOpMathType(wanted.dtype)))
-          : 0);
-  workspace.allocate(device);
-  product.pieces = workspace[pieces];
-  product.most_pieces = static_cast<unsigned>(most_pieces);
-  product.partial_sums = workspace[partial_sums];
+  long_rows.give(product);
   // Thread blocks that look for pieces cost nothing where there are none.
-  const int64_t piece_blocks = std::min<int64_t>(at::ceil_div(most_pieces, kWarps * shape.groups),
-                                                 int64_t{multiprocessors(device)} * 2);
+  const int64_t piece_blocks = std::min<int64_t>(
+      at::ceil_div(long_rows.most(), kWarps * shape.groups), int64_t{multiprocessors(device)} * 2);
   product.piece_blocks = static_cast<unsigned>(piece_blocks);
   const int64_t rows = a.view.items * a.view.rows;
   const int64_t rows_of_block = rows_of_block_for(shape, rows, multiprocessors(device));
   product.rows_of_block = static_cast<unsigned>(rows_of_block);
 
-  const Find find = {a.view, product.origin, product.status, product.pieces, product.most_pieces};
-  launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", device,
-         {static_cast<unsigned>(at::ceil_div(rows, int64_t{kBlock})), 1, kBlock}, &find);
   const int64_t column_tiles = products ? 1 : at::ceil_div(p, shape.columns);
   TORCH_CHECK_VALUE(column_tiles <= kMostColumnTiles, "columns of dense operands must be at most ",
                     kMostColumnTiles * shape.columns, " on ", c10::DeviceTypeName(kDeviceType),
@@ -155,25 +176,35 @@ void run_product(const Findings& findings, const GroupedEntries& a, const Operan
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
 }
 
-// Runs the kernels for each head.
+// Runs the kernel for each head.
 template <class Structure>
 void run_heads(const Structure& s, const Findings& findings, const GroupedEntries& a,
                const Operands& o, const Size& heads) {
   const int64_t number = count(heads);
+  if (number == 0) return;
+  const LongRows long_rows(findings, a, o.gathered.size(-1), o.out);
   for (int64_t head = 0; head < number; ++head) {
     const auto of_head = [&](const Tensor& all, int64_t dims) {
       return all.defined() && all.dim() > dims ? all.select(0, head) : all;
     };
     const int64_t dims = dense_dims(s);
-    run_product(findings, a,
+    run_product(findings, a, long_rows,
                 {of_head(o.gathered, dims), of_head(o.values, values_dims(s)), of_head(o.out, dims),
                  of_head(o.own, dims), of_head(o.products, values_dims(s)), o.conjugated});
   }
 }
 
-// Whether the kernels of a product have rows to look at, and columns to do. If not, nothing but the
-// structure is left to look at.
-bool is_empty(const Extent& by_row, int64_t p) { return by_row.items * by_row.rows == 0 || p == 0; }
+// Whether the kernels of a product have rows to look at, columns to do, and rows to gather. If not,
+// nothing but the structure is left to look at.
+bool is_empty(const Extent& by_row, int64_t p) {
+  return by_row.items == 0 || by_row.rows == 0 || by_row.columns == 0 || p == 0;
+}
+
+// A result where that is so. Entries of a matrix without rows or columns cannot be good.
+void fill_empty(const Extent& extent, const Tensor& result) {
+  const bool bad = extent.entries > 0 && (extent.rows == 0 || extent.columns == 0);
+  result.fill_(bad ? std::numeric_limits<double>::quiet_NaN() : 0);
+}
 
 struct Cuda {
   // What all products do before and after: the device, the report, the composite instead.
@@ -197,6 +228,7 @@ struct Cuda {
     const Tensor out = empty(product_size(s, values, B, rows), B);
     if (is_empty(by_row, B.size(-1))) {
       check_all(s, findings);
+      fill_empty(by_row, out);
       return out;
     }
     Operands o;
@@ -240,11 +272,12 @@ struct Cuda {
       check_gathered(s, extent.items * extent.columns);
       const Size heads = dense_heads(s, X, Y);
       const Size size = concatenate(heads, s.values_size());
+      const Tensor products = empty(size, X);
       if (is_empty(extent, X.size(-1))) {
         check_all(s, findings);
-        return at::zeros(C10_AS_INTARRAYREF_SLOW(size), X.options());
+        fill_empty(extent, products);
+        return products;
       }
-      const Tensor products = empty(size, X);
       Operands o;
       o.own = dense_for_kernels(s, X, heads);
       o.gathered = dense_for_kernels(s, Y, heads);
@@ -266,9 +299,12 @@ struct Cuda {
       const Size heads = broadcast(product_heads(s, values, B), leading(grad, dense_dims(s)));
       const Size size = concatenate(heads, s.values_size());
       const Tensor grad_B = empty(concatenate(heads, dense_size(s, s.columns(), B.size(-1))), B);
-      if (is_empty(extent.transposed(), B.size(-1))) {
+      if (is_empty(extent, B.size(-1))) {
+        const Tensor grad_values = at::empty_like(values);
         check_all(s, findings);
-        return {at::zeros_like(values), sum_to_size(grad_B, B.sym_sizes())};
+        fill_empty(extent, grad_values);
+        fill_empty(extent, grad_B);
+        return {grad_values, sum_to_size(grad_B, B.sym_sizes())};
       }
       const GroupedEntries a = group_by_column(s, findings, grad_B);
       const Tensor grad_values = empty(size, B);
