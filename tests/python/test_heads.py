@@ -252,9 +252,8 @@ def test_results_have_the_same_bits_on_any_number_of_threads(form, heads, set_th
         results.append((C, *torch.autograd.grad(C.pow(2).sum(), (values, B))))
     for others in results[1:]:
         assert all(map(torch.equal, others, results[0]))
-    torch.testing.assert_close(
-        results[0][0], (written_out(A, values.double()) @ B.double()).float()
-    )
+    right = written_out(A, values.double()) @ B.double()
+    torch.testing.assert_close(results[0][0], right.float(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 50])

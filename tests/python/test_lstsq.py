@@ -528,9 +528,11 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         result = function(*arguments, **(options or {}))
-        device = arguments[0].device if arguments and isinstance(arguments[0], Tensor) else None
-        copied = isinstance(result, Tensor) and device not in {None, result.device}
-        self.count += function is torch.ops.aten._local_scalar_dense.default or copied
+        if arguments and isinstance(arguments[0], Tensor):
+            device = arguments[0].device
+            read = function is torch.ops.aten._local_scalar_dense.default
+            copied = isinstance(result, Tensor) and result.device != device
+            self.count += device.type == torch.get_default_device().type and (read or copied)
         return result
 
 
