@@ -1,7 +1,7 @@
 """Makes the page of a CUDA device from what a run of the benchmark there has written.
 
-``python -m benchmarks.operator.cuda_page benchmark-output/cuda.json --name h100`` writes
-docs/performance/h100.md, the table of that name in docs/performance.md, and the sentence in
+``python -m benchmarks.operator.cuda_page benchmark-output/cuda.json --name h200`` writes
+docs/performance/h200.md, the table of that name in docs/performance.md, and the sentence in
 README.md. The two stand between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``, the
 name of the sentence is cuda.
 """
@@ -184,7 +184,7 @@ def main(command_line: list[str] | None = None, root: Path = ROOT) -> None:
         prog="python -m benchmarks.operator.cuda_page", description="The page of a CUDA device."
     )
     parser.add_argument("file", type=Path, help="that benchmarks.operator.cuda wrote")
-    parser.add_argument("--name", default="h100", help="of the page (h100)")
+    parser.add_argument("--name", default="h200", help="of the page (h200)")
     arguments = parser.parse_args(command_line)
     report = json.loads(arguments.file.read_text(encoding="utf-8"))
     for path, text in texts(root, report, arguments.name).items():

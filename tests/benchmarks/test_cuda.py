@@ -137,8 +137,8 @@ REPORT = {
 def test_the_page_has_times_and_ratios_to_the_fastest_other(documents, tmp_path):
     file = tmp_path / "cuda.json"
     file.write_text(json.dumps(REPORT))
-    cuda_page.main([str(file), "--name", "h100"], documents)
-    page = (documents / pages.MACHINES / "h100.md").read_text()
+    cuda_page.main([str(file), "--name", "h200"], documents)
+    page = (documents / pages.MACHINES / "h200.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| fem")]
     assert rows == [
         f"| fem, {p}, float32, {mode} | 200 torch.sparse.mm COO | 100 (2.0) | - (-) | 50 (4.0) "
@@ -154,13 +154,13 @@ def test_the_page_has_times_and_ratios_to_the_fastest_other(documents, tmp_path)
     assert "| fem | 128 | 100 | 2.0 torch.sparse.mm COO | 4.0 | 100 |" in performance
     readme = (documents / pages.README).read_text()
     assert "2.0 × for the finite elements (4.0 × with a `Pattern`)" in readme
-    assert "graph (" not in readme.partition("The same on an H100")[2].partition("\n")[0]
+    assert "graph (" not in readme.partition("The same on an H200")[2].partition("\n")[0]
 
 
 def test_the_sentence_in_readme_is_that_of_the_page():
     readme = (pages.ROOT / pages.README).read_text(encoding="utf-8")
     sentence = readme.partition("<!-- generated: cuda -->")[2].partition("<!-- end -->")[0]
-    page = (pages.ROOT / pages.MACHINES / "h100.md").read_text(encoding="utf-8")
+    page = (pages.ROOT / pages.MACHINES / "h200.md").read_text(encoding="utf-8")
     ratios = re.findall(r"([\d.]+) ×", sentence)
     assert ratios
     assert all(f"({ratio})" in page for ratio in ratios)
