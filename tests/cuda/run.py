@@ -82,6 +82,7 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     uncached = (("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),)
     return [
         Step("sanity", 45 * scale, sanity, 20),
+        Step("ranks", 25 * scale, (python, "tests/cuda/ranks.py", *on), 24),
         Step("bench", bench_seconds + 30, (*bench, "--output", str(output / "bench.json")), 400),
         Step("tests", 120 * scale, (python, *PYTEST, "-n", str(processes), "--maxfail=60"), 40),
         Step("memcheck", 60 * scale, (*SANITIZER, *sanity, "--few"), 12, uncached),
