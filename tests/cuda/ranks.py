@@ -1,7 +1,8 @@
 """Products over ranks on a CUDA device beside float64, within 20 seconds.
 
-One rank with NCCL, whose collectives then go to itself, and three on one device with gloo. Each
-check prints a line; a backend that is not there is named and left out. Fails if a check did.
+One rank with NCCL, whose collectives then go to itself, once with gloo for the CPU beside it, and
+three ranks on one device with gloo. Each check prints a line; a backend that is not there is named
+and left out. Fails if a check did.
 """
 
 from __future__ import annotations
@@ -320,7 +321,7 @@ def run_rank(device: str, backend: str, rank: int, ranks: int, store: Path) -> i
         rank=rank,
         world_size=ranks,
         timeout=dt.timedelta(seconds=10),
-        **({"device_id": torch.device("cuda:0")} if backend == "nccl" else {}),
+        **({"device_id": torch.device("cuda:0")} if "nccl" in backend else {}),
     )
     mesh = init_device_mesh(device, (ranks,))
     failed = 0
@@ -366,8 +367,8 @@ def main() -> int:
             f"{backend}, rank {rank} of {ranks}": subprocess.Popen(
                 [*this, "--rank", backend, str(rank), str(ranks), str(Path(folder, backend))]
             )
-            for backend, ranks in (("nccl", 1), ("gloo", 3))
-            if there[backend]
+            for backend, ranks in (("nccl", 1), ("cpu:gloo,cuda:nccl", 1), ("gloo", 3))
+            if all(is_there for name, is_there in there.items() if name in backend)
             for rank in range(ranks)
         }
         end = time.monotonic() + arguments.seconds

@@ -65,14 +65,23 @@ class Ranks:
     def _gather(self, row: Tensor, group: ProcessGroup | None, size: int, product: str) -> Tensor:
         if group is None:
             return row.unsqueeze(0)
+        device = self._device_of_words(group)
         try:
             if size > _MOST_IN_A_RING:
-                return _gather_in_few_steps(row.to(self.device), group, size).cpu()
-            rows = torch.empty(size * row.numel(), dtype=row.dtype, device=self.device)
-            torch.distributed.all_gather_into_tensor(rows, row.to(self.device), group=group)
+                return _gather_in_few_steps(row.to(device), group, size).cpu()
+            rows = torch.empty(size * row.numel(), dtype=row.dtype, device=device)
+            torch.distributed.all_gather_into_tensor(rows, row.to(device), group=group)
         except RuntimeError as error:
             raise _left_alone(product) from error
         return rows.view(size, row.numel()).cpu()
+
+    def _device_of_words(self, group: ProcessGroup) -> torch.device:
+        """Give the CPU where a group has a backend for it: nobody waits for the device then.
+
+        Also, gloo sends and receives tensors of the CPU alone.
+        """
+        cpu = torch.device("cpu")
+        return cpu if cpu in group._device_types else self.device  # noqa: SLF001
 
     def add_up(self, tensor: Tensor, product: str) -> Tensor:
         """Add up a tensor over the ranks that have the same rows: a new one, the same on each.
@@ -103,7 +112,7 @@ class Ranks:
         """Give the largest of each number on all ranks, on the CPU."""
         if self.group is None:
             return numbers
-        largest = numbers.to(self.device)
+        largest = numbers.to(self._device_of_words(self.group))
         try:
             torch.distributed.all_reduce(largest, ReduceOp.MAX, group=self.group)
         except RuntimeError as error:

@@ -336,3 +336,20 @@ def test_words_of_many_ranks_travel_in_few_steps(tmp_path, size):
         assert gathered == [[rank, 10 + rank] for rank in range(size)]
         assert "rank 1: has p = 3; rank 0: has p = 2" in said
         assert product == 7
+
+
+WORDS = """
+from spgrad.distributed._ranks import Ranks
+ranks = Ranks(mesh)
+ranks.device = torch.device("meta")  # as if it were a device whose tensors gloo cannot send
+outcome = [
+    ranks.all_gather(torch.tensor([rank, 7]), "the test").tolist(),
+    ranks.largest(torch.tensor([rank, 7]), "the test").tolist(),
+]
+"""
+
+
+def test_words_of_ranks_on_a_device_travel_on_the_cpu_where_a_backend_takes_them(tmp_path):
+    for _, succeeded, result in on_processes(2, WORDS, tmp_path):
+        assert succeeded, result
+        assert result == [[[0, 7], [1, 7]], [1, 7]]
