@@ -35,8 +35,8 @@ class Ranks:
         self.mesh = mesh
         self.size, self.rank, self.group = _along(mesh, 0)
         self.columns, self.column, self.group_of_columns = _along(mesh, 1)
-        device_type = "cpu" if mesh is None else mesh.device_type
-        self.device = torch.empty(0, device=device_type).device  # with the number of the device
+        self.device_type = "cpu" if mesh is None else mesh.device_type
+        self.device = torch.empty(0, device=self.device_type).device  # with the device's number
 
     @property
     def is_alone(self) -> bool:

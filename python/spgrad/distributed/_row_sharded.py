@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +17,7 @@ from spgrad.distributed._scatter import Whole
 from spgrad.distributed._structure import Rows, chunk_starts, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch.distributed.device_mesh import DeviceMesh
@@ -345,14 +344,14 @@ class RowSharded:
 
         """
         built = self._built
+        if torch.is_autocast_enabled(built.ranks.device_type):
+            with _cast(built.ranks.device_type, values, B) as operands:
+                return self.mm(*operands)
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
-        wrong = wrong or _wrong_with(values, "values", (self.nnz,), built)
-        if wrong is None:
-            values, local_B = _as_autocast(values, local_B)
+        wrong = wrong or _wrong_with(values, "values", (built.plan.entries,), built)
         wrong = wrong or _wrong_pair(values, "values", local_B, "B")
         self._agree("RowSharded.mm", values, local_B, wrong)
-        with _without_autocast(local_B):
-            C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
+        C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
         return self._sharded_like(C, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
@@ -377,12 +376,13 @@ class RowSharded:
             RuntimeError: As :meth:`mm`.
 
         """
-        layout = self._built.layout
-        local_X, wrong = self._local(X, "X", layout.row_starts)
-        local_Y, wrong_Y = self._local(Y, "Y", layout.column_starts)
+        built = self._built
+        if torch.is_autocast_enabled(built.ranks.device_type):
+            with _cast(built.ranks.device_type, X, Y) as operands:
+                return self.sddmm(*operands)
+        local_X, wrong = self._local(X, "X", built.layout.row_starts)
+        local_Y, wrong_Y = self._local(Y, "Y", built.layout.column_starts)
         wrong = wrong or wrong_Y
-        if wrong is None:
-            local_X, local_Y = _as_autocast(local_X, local_Y)
         wrong = wrong or _wrong_pair(local_X, "X", local_Y, "Y")
         if wrong is None and local_X.shape[1] != local_Y.shape[1]:
             wrong = ValueError(
@@ -390,9 +390,8 @@ class RowSharded:
                 f"but received {local_X.shape[1]} and {local_Y.shape[1]}"
             )
         self._agree("RowSharded.sddmm", local_X, local_Y, wrong)
-        with _without_autocast(local_Y):
-            products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
-            return _autograd.add_up(self._built.ranks, products)
+        products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
+        return _autograd.add_up(built.ranks, products)
 
     def report(self, p: int, dtype: torch.dtype = torch.float32) -> Report:
         """Tell what each rank has, and what it receives in a product with p columns.
@@ -484,6 +483,8 @@ class RowSharded:
     def _agree(self, step: str, first: Tensor, second: Tensor, wrong: Exception | None) -> None:
         """See that all ranks do the same, and that nothing is wrong on any."""
         built = self._built
+        if wrong is None and built.ranks.is_alone:
+            return  # without the time that words take
         words = Words(step)
         if wrong is None:
             words = Words(
@@ -522,7 +523,7 @@ class RowSharded:
                 return operand, ValueError(message)
             operand = operand.to_local(grad_placements=placements)
         rows = starts[rank + 1] - starts[rank]
-        return operand, _wrong_with(operand, name, (rows, None), built)
+        return operand, _wrong_with(operand, name, (rows, "p"), built)
 
     def _sharded_like(self, C: Tensor, B: Tensor) -> Tensor:
         if not isinstance(B, DTensor):
@@ -534,16 +535,14 @@ class RowSharded:
 
 
 def _wrong_with(
-    operand: object, name: str, shape: tuple[int | None, ...], built: Built
+    operand: object, name: str, shape: tuple[int] | tuple[int, str], built: Built
 ) -> Exception | None:
-    """Tell what is wrong with an operand of a rank; None in a shape is any size."""
+    """Tell what is wrong with an operand of a rank; a second size is any."""
     if not isinstance(operand, Tensor):
         return ValueError(f"{name} must be a torch.Tensor, but received {type(operand).__name__}")
-    fits = operand.dim() == len(shape) and all(
-        size in (None, of_operand) for size, of_operand in zip(shape, operand.shape, strict=True)
-    )
+    fits = operand.dim() == len(shape) and operand.shape[0] == shape[0]
     if not fits or operand.layout != torch.strided:
-        wanted = str(tuple("p" if size is None else size for size in shape)).replace("'", "")
+        wanted = str(shape).replace("'", "")
         return ValueError(
             f"{name} must be dense and have shape {wanted}, "
             f"but received {operand.layout} of shape {tuple(operand.shape)}"
@@ -557,25 +556,20 @@ def _wrong_with(
     return None
 
 
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+@contextmanager
+def _cast(device_type: str, *operands: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cast operands as autocast casts those of torch.mm, before ranks compare dtypes.
 
-
-def _as_autocast(*operands: Tensor) -> tuple[Tensor, ...]:
-    """Cast operands as autocast casts those of torch.mm: before ranks compare dtypes."""
-    device = operands[0].device.type
-    if not _autocasts(device):
-        return operands
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(
-        x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in operands
-    )
-
-
-def _without_autocast(operand: Tensor) -> AbstractContextManager[None]:
-    """Keep the parts of a product in one dtype."""
-    device = operand.device.type
-    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
+    Without autocast within, since all parts of a product have one dtype.
+    """
+    dtype = torch.get_autocast_dtype(device_type)
+    with torch.autocast(device_type, enabled=False):
+        yield tuple(
+            x.to(dtype)
+            if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64
+            else x
+            for x in operands
+        )
 
 
 def _wrong_pair(first: Tensor, first_name: str, second: Tensor, name: str) -> Exception | None:
