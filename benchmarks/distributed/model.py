@@ -2,7 +2,8 @@
 
 What a rank does follows the code (``_products.py``): ranks agree, rows are packed, the interior is
 multiplied while the halo is under way, then the rows with halo; in the backward pass these come
-first. Each term is a count of the structure times what was measured by itself.
+first. Each term is a count of the structure times what was measured by itself. That up to 16 ranks
+pack rows while they agree, or multiply those with halo, is left out.
 """
 
 from __future__ import annotations

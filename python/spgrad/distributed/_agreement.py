@@ -124,11 +124,39 @@ def agree(
         if wrong is not None:
             raise wrong
         return torch.tensor([[[*notes, *[0] * (_NOTES - len(notes))]]])
+    return _compared(ranks, words, wrong, _start_to_gather(ranks, words, wrong, notes)())
+
+
+class Agreement:
+    """Ranks that agree while they work: `wait` lets all go on, or raises as `agree`.
+
+    A rank waits before it sends rows, which others could take for those of another step, and at
+    last before it returns what it has.
+    """
+
+    def __init__(self, ranks: Ranks, words: Words) -> None:
+        """Start to tell the others what this rank is about to do."""
+        self._ranks, self._words = ranks, words
+        self._rows: Callable[[], Tensor] | None = _start_to_gather(ranks, words, None, ())
+
+    def wait(self) -> None:
+        """Let all ranks go on, or raise the same error on all of them: once."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            _compared(self._ranks, self._words, None, rows())
+
+
+def _start_to_gather(
+    ranks: Ranks, words: Words, wrong: Exception | None, notes: Sequence[int]
+) -> Callable[[], Tensor]:
     kind = 0 if wrong is None else 1 if isinstance(wrong, ValueError) else 2
-    said = [kind, *words.numbers()]
-    row = torch.tensor([*said, *notes, *[0] * (_NOTES - len(notes))])
-    rows = ranks.all_gather_of_all(row, words.step)
-    kinds, numbers = rows[..., 0], rows[..., 1 : len(said)]
+    row = torch.tensor([kind, *words.numbers(), *notes, *[0] * (_NOTES - len(notes))])
+    return ranks.start_to_gather_of_all(row, words.step)
+
+
+def _compared(ranks: Ranks, words: Words, wrong: Exception | None, rows: Tensor) -> Tensor:
+    """Give the notes of all ranks, where they said the same otherwise."""
+    kinds, numbers = rows[..., 0], rows[..., 1:-_NOTES]
     if kinds.any():
         _raise_what_is_wrong(ranks, words, wrong, kinds)
     like = numbers[:1, :1].repeat(1, ranks.columns, 1)
@@ -141,7 +169,7 @@ def agree(
             f"{ranks.name(0, first)}: {describe(int(like[0, column, place]))}"
         )
         raise RuntimeError(message)
-    return rows[..., len(said) :]
+    return rows[..., -_NOTES:]
 
 
 def _raise_what_is_wrong(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from spgrad.distributed import _products
-from spgrad.distributed._agreement import Words, agree
+from spgrad.distributed._agreement import Agreement, Words, agree
 
 if TYPE_CHECKING:
     from spgrad.distributed._plan import Plan
@@ -37,24 +37,32 @@ class Sharded(NamedTuple):
     ranks: Ranks
     number: int  # the same on all ranks
     plan: Plan
+    agreement: Agreement | None = None  # for the next product
+
+    def words(self, step: str, operand: Tensor, wanted: tuple[bool, ...]) -> Words:
+        """Say that this rank takes a step, and on which operands."""
+        return Words(
+            step,
+            structure=self.number,
+            width=operand.shape[1],
+            dtype=operand.dtype,
+            gradients=wanted,
+        )
 
     def agree(self, step: str, operand: Tensor, wanted: tuple[bool, ...]) -> None:
         """See that all ranks take this step, on operands alike."""
         if not self.ranks.is_alone:
-            agree(
-                self.ranks,
-                Words(
-                    step,
-                    structure=self.number,
-                    width=operand.shape[1],
-                    dtype=operand.dtype,
-                    gradients=wanted,
-                ),
-            )
+            agree(self.ranks, self.words(step, operand, wanted))
+
+    def agreeing(self, step: str, operand: Tensor, wanted: tuple[bool, ...]) -> Sharded:
+        """Start to see to that: a product of what this returns waits for the other ranks."""
+        if self.ranks.is_alone:
+            return self
+        return self._replace(agreement=Agreement(self.ranks, self.words(step, operand, wanted)))
 
     def task(self, product: str) -> _products.Task:
         """Name who multiplies."""
-        return _products.Task(self.plan, f"RowSharded.{product}")
+        return _products.Task(self.plan, f"RowSharded.{product}", self.agreement)
 
 
 def copies(ranks: Ranks, tensor: Tensor) -> Tensor:
@@ -185,7 +193,8 @@ class _Mm(torch.autograd.Function):
         values, B, *needed = ctx.saved_tensors
         sharded, (_, wants_values, wants_B, _) = ctx.sharded, ctx.needs_input_grad
         grad = _defined(grad, B, sharded.plan.rows, B.shape[1])
-        sharded.agree("the backward pass of RowSharded.mm", grad, (wants_values, wants_B))
+        step = "the backward pass of RowSharded.mm"
+        sharded = sharded.agreeing(step, grad, (wants_values, wants_B))
         grad_values = grad_B = None
         if wants_values and wants_B:
             grad_values, grad_B = _Gradients.apply(sharded, values, B, grad, tuple(needed))
@@ -293,7 +302,8 @@ class _Sddmm(torch.autograd.Function):
         X, Y, *needed = ctx.saved_tensors
         sharded, (_, wants_X, wants_Y, _) = ctx.sharded, ctx.needs_input_grad
         grad = _defined(grad, X, sharded.plan.entries)
-        sharded.agree("the backward pass of RowSharded.sddmm", X, (wants_X, wants_Y))
+        step = "the backward pass of RowSharded.sddmm"
+        sharded = sharded.agreeing(step, X, (wants_X, wants_Y))
         of_X = of_Y = None
         if wants_X:
             of_X, _ = mm(sharded, grad, Y.conj(), _conj(tuple(needed)))

@@ -72,9 +72,12 @@ class Exchange(NamedTuple):
             torch.cat(parts) if parts else self.own_rows[:0],
         )
 
-    def start(self, B: Tensor, out: Tensor, product: str) -> Arrival:
-        """Start to fetch the rows of the halo into `out`, of this rank's rows B."""
-        rows = B.index_select(0, self.own_rows)
+    def pack(self, B: Tensor) -> Tensor:
+        """Copy those of this rank's rows B that others need."""
+        return B.index_select(0, self.own_rows)
+
+    def start(self, rows: Tensor, out: Tensor, product: str) -> Arrival:
+        """Start to send rows that were packed, and to fetch those of the halo into `out`."""
         transfer = self.ranks.send_rows(out, rows, self.received, self.sent, product)
         return Arrival(out, transfer)
 

@@ -16,6 +16,7 @@ from spgrad.distributed._plan import Round
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from spgrad.distributed._agreement import Agreement
     from spgrad.distributed._exchange import Arrival
     from spgrad.distributed._plan import Interior, Plan
 
@@ -27,10 +28,16 @@ Needed = tuple[Tensor, ...]
 
 
 class Task(NamedTuple):
-    """A plan, and who multiplies with it: the text for errors."""
+    """A plan, who multiplies with it: the text for errors, and what ranks are yet to agree on."""
 
     plan: Plan
     product: str
+    agreement: Agreement | None = None
+
+    def agree(self) -> None:
+        """Wait for the other ranks: before rows are sent, and before a result is returned."""
+        if self.agreement is not None:
+            self.agreement.wait()
 
     def rounds(self, B: Tensor) -> tuple[Round, ...]:
         """Give the rounds for rows as wide as those of B."""
@@ -44,7 +51,9 @@ def _of(values: Tensor, part: Interior | Round) -> Tensor:
 def _start(task: Task, part: Round, B: Tensor) -> Arrival:
     B = B.resolve_conj()
     needed = B.new_empty(part.pattern.shape[-1], B.shape[1])
-    arrival = part.exchange.start(B, needed[part.own :], task.product)
+    packed = part.exchange.pack(B)
+    task.agree()
+    arrival = part.exchange.start(packed, needed[part.own :], task.product)
     part.own_rows.copy(B, needed[: part.own])
     return arrival._replace(rows=needed)
 
@@ -91,6 +100,7 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
             part.rows.put_rows(of_part, C)  # to add them to zeros would lose the sign of a zero
         else:
             part.rows.add(of_part, C)
+    task.agree()
     return C, halo.kept
 
 
@@ -119,6 +129,7 @@ def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Nee
     of_parts: list[tuple[Interior | Round, Tensor]] = [(interior, interior.pattern.sddmm(X, Y))]
     for part, rows in halo:
         of_parts.append((part, part.pattern.sddmm(part.rows.take(X), rows)))
+    task.agree()
     return _put_together(task, of_parts), halo.kept
 
 
@@ -181,9 +192,13 @@ def _add_up(
     """
     total = None
     for part, partial_sum in partial_sums:
+        task.agree()
         arrival = part.exchange.start_back(partial_sum[part.own :], task.product)
         if total is None:
             total = interior()
         part.own_rows.add(partial_sum[: part.own], total)
         part.exchange.add_back(total, arrival)
-    return interior() if total is None else total
+    if total is None:
+        total = interior()
+    task.agree()
+    return total

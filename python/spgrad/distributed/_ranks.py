@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed import P2POp, ReduceOp, batch_isend_irecv, irecv, isend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch.distributed import ProcessGroup, Work
     from torch.distributed.device_mesh import DeviceMesh
@@ -50,30 +50,53 @@ class Ranks:
 
     def all_gather(self, row: Tensor, product: str) -> Tensor:
         """Give the rows of the ranks of `group`, on the CPU; `product` names who waits for them."""
-        return self._gather(row, self.group, self.size, product)
+        return self._start_to_gather(row, self.group, self.size, product)()
 
     def all_gather_of_columns(self, row: Tensor, product: str) -> Tensor:
         """Give the rows of the ranks that have the same rows as this one, on the CPU."""
-        return self._gather(row, self.group_of_columns, self.columns, product)
+        return self._start_to_gather(row, self.group_of_columns, self.columns, product)()
 
     def all_gather_of_all(self, row: Tensor, product: str) -> Tensor:
         """Give the rows of all ranks, on the CPU: shape `(size, columns, length of a row)`."""
-        rows = self.all_gather(row, product)
-        together = self.all_gather_of_columns(rows.flatten(), product)
-        return together.view(self.columns, self.size, row.numel()).transpose(0, 1)
+        return self.start_to_gather_of_all(row, product)()
 
-    def _gather(self, row: Tensor, group: ProcessGroup | None, size: int, product: str) -> Tensor:
+    def start_to_gather_of_all(self, row: Tensor, product: str) -> Callable[[], Tensor]:
+        """Start to gather the rows of all ranks; what is returned waits for them."""
+        rows = self._start_to_gather(row, self.group, self.size, product)
+
+        def together() -> Tensor:
+            of_all = self.all_gather_of_columns(rows().flatten(), product)
+            return of_all.view(self.columns, self.size, row.numel()).transpose(0, 1)
+
+        return together
+
+    def _start_to_gather(
+        self, row: Tensor, group: ProcessGroup | None, size: int, product: str
+    ) -> Callable[[], Tensor]:
         if group is None:
-            return row.unsqueeze(0)
-        device = self._device_of_words(group)
+            return lambda: row.unsqueeze(0)
+        own = row.to(self._device_of_words(group))
+
+        def in_few_steps() -> Tensor:  # of which each needs what the one before it brought
+            try:
+                return _gather_in_few_steps(own, group, size).cpu()
+            except RuntimeError as error:
+                raise _left_alone(product) from error
+
+        if size > _MOST_IN_A_RING:
+            return in_few_steps
+        rows = own.new_empty(size * row.numel())
         try:
-            if size > _MOST_IN_A_RING:
-                return _gather_in_few_steps(row.to(device), group, size).cpu()
-            rows = torch.empty(size * row.numel(), dtype=row.dtype, device=device)
-            torch.distributed.all_gather_into_tensor(rows, row.to(device), group=group)
+            work = torch.distributed.all_gather_into_tensor(rows, own, group=group, async_op=True)
         except RuntimeError as error:
             raise _left_alone(product) from error
-        return rows.view(size, row.numel()).cpu()
+        transfer = Transfer(work, product)
+
+        def in_a_ring() -> Tensor:
+            transfer.wait()
+            return rows.view(size, row.numel()).cpu()
+
+        return in_a_ring
 
     def _device_of_words(self, group: ProcessGroup) -> torch.device:
         """Give the CPU where a group has a backend for it: nobody waits for the device then.

@@ -350,8 +350,8 @@ class RowSharded:
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
         wrong = wrong or _wrong_with(values, "values", (built.plan.entries,), built)
         wrong = wrong or _wrong_pair(values, "values", local_B, "B")
-        self._agree("RowSharded.mm", values, local_B, wrong)
-        C, _ = _autograd.mm(self._sharded, _autograd.copies(built.ranks, values), local_B)
+        sharded = self._agreeing("RowSharded.mm", values, local_B, wrong)
+        C, _ = _autograd.mm(sharded, _autograd.copies(built.ranks, values), local_B)
         return self._sharded_like(C, B)
 
     def sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
@@ -389,8 +389,8 @@ class RowSharded:
                 "X and Y must have the same number of columns, "
                 f"but received {local_X.shape[1]} and {local_Y.shape[1]}"
             )
-        self._agree("RowSharded.sddmm", local_X, local_Y, wrong)
-        products, _ = _autograd.sddmm(self._sharded, local_X, local_Y)
+        sharded = self._agreeing("RowSharded.sddmm", local_X, local_Y, wrong)
+        products, _ = _autograd.sddmm(sharded, local_X, local_Y)
         return _autograd.add_up(built.ranks, products)
 
     def report(self, p: int, dtype: torch.dtype = torch.float32) -> Report:
@@ -480,23 +480,17 @@ class RowSharded:
         mesh = self._built.ranks.mesh
         return tuple(Shard(dim) for dim in range(1 if mesh is None else mesh.ndim))
 
-    def _agree(self, step: str, first: Tensor, second: Tensor, wrong: Exception | None) -> None:
-        """See that all ranks do the same, and that nothing is wrong on any."""
-        built = self._built
-        if wrong is None and built.ranks.is_alone:
-            return  # without the time that words take
-        words = Words(step)
-        if wrong is None:
-            words = Words(
-                step,
-                structure=built.layout.number,
-                width=second.shape[1],
-                dtype=second.dtype,
-                gradients=tuple(
-                    torch.is_grad_enabled() and operand.requires_grad for operand in (first, second)
-                ),
-            )
-        agree(built.ranks, words, wrong)
+    def _agreeing(
+        self, step: str, first: Tensor, second: Tensor, wrong: Exception | None
+    ) -> _autograd.Sharded:
+        """Start to see that all ranks do the same, where nothing is wrong on this one."""
+        sharded = self._sharded
+        if wrong is not None:
+            agree(sharded.ranks, Words(step), wrong)
+        wanted = torch.is_grad_enabled()
+        return sharded.agreeing(
+            step, second, (wanted and first.requires_grad, wanted and second.requires_grad)
+        )
 
     def _local(
         self, operand: Tensor, name: str, starts: tuple[int, ...]

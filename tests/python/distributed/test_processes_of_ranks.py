@@ -30,6 +30,10 @@ DISAGREEMENTS = {
         "[A.mm(values, B), A.sddmm(B, B)][rank % 2].sum().backward()",
         "rank 1: calls the backward pass of RowSharded.sddmm; rank 0: calls the backward pass of",
     ),
+    "order of backward passes without rows that travel": (
+        "[A.mm(values, B.detach()), A.sddmm(B, B.detach())][rank % 2].sum().backward()",
+        "rank 1: calls the backward pass of RowSharded.sddmm; rank 0: calls the backward pass of",
+    ),
     "structure": (
         "RowSharded.from_local(offsets, columns + 9 * (rank == 1), (9, 9), mesh)",
         "rank 1: col_indices must be in [0, 9), but received",
@@ -297,21 +301,32 @@ with fwAD.dual_level():
 values = torch.rand(A.nnz, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
 (A.mm(values, mine.B / 3) / 7).square().sum().backward()
 outcome = [tensor.tolist() for tensor in (tangent_of_C, tangent_of_d, values.grad)]
+B = mine.B.clone().requires_grad_()
+results = A.mm(mine.values, B), A.sddmm(mine.X, B)
+try:
+    results[rank].sum().backward()  # without rows that travel
+except RuntimeError as error:
+    outcome.append(str(error))
 """
 
 
-def test_ranks_with_columns_have_forward_mode_and_the_same_bits_in_copies(tmp_path):
+def test_ranks_with_columns_have_forward_mode_the_same_bits_in_copies_and_errors(tmp_path):
     matrix = matrices.MATRICES["random"]
     given = matrices.operands(matrix, 4)
     results = on_processes(2, COLUMNS, tmp_path, matrix, given)
     assert all(succeeded for _, succeeded, _ in results), results
-    (first_C, d, grad), (second_C, other_d, other_grad) = (outcome for *_, outcome in results)
+    (first_C, d, grad, error), (second_C, other_d, other_grad, other_error) = (
+        outcome for *_, outcome in results
+    )
     C = matrix.dense(given.of_values) @ given.B + matrix.dense(given.values) @ given.of_B
     assert [one + other for one, other in zip(first_C, second_C, strict=True)] == C.tolist()
     rows = torch.repeat_interleave(torch.arange(50), matrix.crow_indices.diff())
     products = 2 * given.X @ given.B.mT + given.X @ given.of_B.mT
     assert d == other_d == products[rows, matrix.col_indices].tolist()
     assert grad == other_grad
+    said = "rank (0, 1): calls the backward pass of RowSharded.sddmm; rank (0, 0): calls"
+    assert said in error
+    assert said in other_error
 
 
 MANY = """

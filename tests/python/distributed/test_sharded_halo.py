@@ -1,6 +1,7 @@
 """What travels between ranks: the rows that are needed, and nothing else."""
 
 import collections
+import threading
 
 import matrices
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ranks import on_threads
 from sharded import on_ranks
+
+from spgrad.distributed import _agreement, _exchange, _products, _ranks
 
 P = 6
 ROW_BYTES = P * 8
@@ -117,6 +120,39 @@ def test_a_bounded_halo_comes_in_rounds(received):
     assert torch.equal(C, matrix.dense(operands.values) @ operands.B)
     assert received["calls"] == 4 * size
     assert 0 < received["largest"] <= most
+
+
+def test_ranks_work_while_they_agree_and_send_rows_once_they_did(monkeypatch):
+    events = collections.defaultdict(list)  # of each rank, which is a thread
+
+    def record(name, owner, attribute):
+        function = getattr(owner, attribute)
+
+        def recorded(*arguments):
+            events[threading.get_ident()].append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, attribute, recorded)
+
+    record("asks", _agreement, "_start_to_gather")
+    record("hears", _agreement, "_compared")
+    record("packs", _exchange.Exchange, "pack")
+    record("sends", _ranks.Ranks, "send_rows")
+    record("multiplies", _products, "_pattern_mm_backward")
+    matrix = matrices.MATRICES["grid"]
+    operands = matrices.operands(matrix, P)
+
+    def step(mesh):
+        A = matrices.share(mesh, matrix)
+        mine = matrices.of_rank(A, operands)
+        of_rank = events[threading.get_ident()]
+        of_rank.clear()
+        A.mm(mine.values.requires_grad_(), mine.B.requires_grad_()).sum().backward()
+        return of_rank
+
+    forward = ["asks", "packs", "hears", "sends"]
+    backward = ["asks", "multiplies", "hears", "sends", "multiplies"]
+    assert on_threads(2, step) == [forward + backward] * 2
 
 
 @st.composite
