@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from spgrad.distributed._agreement import Agreement
     from spgrad.distributed._exchange import Arrival
+    from spgrad.distributed._places import Places
     from spgrad.distributed._plan import Interior, Plan
 
 _pattern_mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
@@ -126,22 +127,40 @@ def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Nee
     """Multiply at the entries; also give the rows of Y that a later product need not fetch."""
     halo = _Halo(task, Y, needed)
     interior = task.plan.interior
-    of_parts: list[tuple[Interior | Round, Tensor]] = [(interior, interior.pattern.sddmm(X, Y))]
+    products = _OfEntries(task)
+    products.add(interior, interior.pattern.sddmm(X, Y))
+    products.put_together()  # while the halo is under way
     for part, rows in halo:
-        of_parts.append((part, part.pattern.sddmm(part.rows.take(X), rows)))
+        products.add(part, part.pattern.sddmm(part.rows.take(X), rows))
     task.agree()
-    return _put_together(task, of_parts), halo.kept
+    return products.put_together(), halo.kept
 
 
-def _put_together(task: Task, of_parts: list[tuple[Interior | Round, Tensor]]) -> Tensor:
-    """Put what each part has for its entries into the order of all."""
-    _, products = of_parts[0]
-    together = products.new_empty(task.plan.entries)
-    for part, products in of_parts:
+class _OfEntries:
+    """What each part has for its entries, and where they are put into the order of all."""
+
+    def __init__(self, task: Task) -> None:
+        """Have none yet."""
+        self._entries = task.plan.entries
+        self._parts: list[tuple[Places, Tensor]] = []
+        self._together: Tensor | None = None
+
+    def add(self, part: Interior | Round, products: Tensor) -> None:
+        """Keep those of a part."""
         if part.entries is None:
-            return products
-        part.entries.put(products, together)
-    return together
+            self._together = products
+        else:
+            self._parts.append((part.entries, products))
+
+    def put_together(self) -> Tensor:
+        """Put those that there are into their places."""
+        for places, products in self._parts:
+            if self._together is None:
+                self._together = products.new_empty(self._entries)
+            places.put(products, self._together)
+        self._parts.clear()
+        assert self._together is not None  # noqa: S101 - the interior is a part
+        return self._together
 
 
 def mm_transposed(task: Task, values: Tensor, X: Tensor) -> Tensor:
@@ -160,7 +179,7 @@ def gradients(
     task: Task, values: Tensor, B: Tensor, grad: Tensor, needed: Needed
 ) -> tuple[Tensor, Tensor]:
     """Give both gradients of mm, in one pass over the entries."""
-    of_parts: list[tuple[Interior | Round, Tensor]] = []
+    grad_values = _OfEntries(task)
 
     def of_part(part: Interior | Round, rows: Tensor, grad_rows: Tensor) -> Tensor:
         pattern = part.pattern
@@ -173,14 +192,19 @@ def gradients(
             rows,
             grad_rows,
         )
-        of_parts.append((part, products))
+        grad_values.add(part, products)
+        return partial_sum
+
+    def of_interior() -> Tensor:
+        partial_sum = of_part(task.plan.interior, B, grad)
+        grad_values.put_together()  # while sums are under way
         return partial_sum
 
     partial_sums = (
         (part, of_part(part, rows, part.rows.take(grad))) for part, rows in _Halo(task, B, needed)
     )
-    grad_B = _add_up(task, partial_sums, lambda: of_part(task.plan.interior, B, grad))
-    return _put_together(task, of_parts), grad_B
+    grad_B = _add_up(task, partial_sums, of_interior)
+    return grad_values.put_together(), grad_B
 
 
 def _add_up(

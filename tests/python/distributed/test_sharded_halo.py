@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ranks import on_threads
 from sharded import on_ranks
 
-from spgrad.distributed import _agreement, _exchange, _products, _ranks
+from spgrad.distributed import _agreement, _exchange, _places, _products, _ranks
 
 P = 6
 ROW_BYTES = P * 8
@@ -122,7 +122,7 @@ def test_a_bounded_halo_comes_in_rounds(received):
     assert 0 < received["largest"] <= most
 
 
-def test_ranks_work_while_they_agree_and_send_rows_once_they_did(monkeypatch):
+def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch):
     events = collections.defaultdict(list)  # of each rank, which is a thread
 
     def record(name, owner, attribute):
@@ -138,7 +138,9 @@ def test_ranks_work_while_they_agree_and_send_rows_once_they_did(monkeypatch):
     record("hears", _agreement, "_compared")
     record("packs", _exchange.Exchange, "pack")
     record("sends", _ranks.Ranks, "send_rows")
+    record("receives", _exchange.Arrival, "wait")
     record("multiplies", _products, "_pattern_mm_backward")
+    record("puts", _places.Places, "put")
     matrix = matrices.MATRICES["grid"]
     operands = matrices.operands(matrix, P)
 
@@ -150,8 +152,8 @@ def test_ranks_work_while_they_agree_and_send_rows_once_they_did(monkeypatch):
         A.mm(mine.values.requires_grad_(), mine.B.requires_grad_()).sum().backward()
         return of_rank
 
-    forward = ["asks", "packs", "hears", "sends"]
-    backward = ["asks", "multiplies", "hears", "sends", "multiplies"]
+    forward = ["asks", "packs", "hears", "sends", "receives"]
+    backward = ["asks", "multiplies", "hears", "sends", "multiplies", "puts", "puts", "receives"]
     assert on_threads(2, step) == [forward + backward] * 2
 
 
