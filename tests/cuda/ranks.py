@@ -204,17 +204,20 @@ def a_second_stream(mesh: DeviceMesh, share: Share) -> str:
 
 
 def dtensors(mesh: DeviceMesh, share: Share) -> str:
-    """Multiply a DTensor."""
+    """Multiply a DTensor by a permuted matrix of one rank, whose values are on the CPU."""
     problem, size = share.problem, share.problem.size
     structure = problem.crow_indices, problem.columns, problem.values, (size, size)
-    whole = None if share.rank else torch.sparse_csr_tensor(*structure, check_invariants=True)
-    A = RowSharded.from_rank(whole, mesh=mesh)
+    whole = None
+    if share.rank == 0:
+        whole = torch.sparse_csr_tensor(*structure, check_invariants=True).to(share.device)
+    order = torch.arange(size).flip(0)
+    A = RowSharded.from_rank(whole, mesh=mesh, permutation=None if share.rank else order)
     values = A.local(None if share.rank else problem.values.to(problem.dtype))
     begin, end = A.row_starts[share.rank : share.rank + 2]
-    B = problem.B.to(share.device, problem.dtype)
+    B = problem.B[order].to(share.device, problem.dtype)
     C = A.mm(values, DTensor.from_local(B[begin:end], mesh, [Shard(0)]))
-    difference = C.full_tensor().cpu().to(problem.B.dtype) - problem.derivatives()[0]
-    terms = problem.derivatives(absolute=True)[0]
+    difference = C.full_tensor().cpu().to(problem.B.dtype) - problem.derivatives()[0][order]
+    terms = problem.derivatives(absolute=True)[0][order]
     epsilon = torch.finfo(problem.dtype).eps
     return refuse_large(float((difference.abs() / (terms.abs() * epsilon)).max()))
 

@@ -95,8 +95,9 @@ class Whole(NamedTuple):
         return columns if self.places is None else self.places[columns]
 
     def values(self, values: Tensor, first_row: int, last_row: int) -> Tensor:
-        """Choose the values of rows of the sharded matrix."""
-        return values[self.entries(first_row, last_row)]
+        """Choose the values of rows of the sharded matrix, which may be on another device."""
+        entries = self.entries(first_row, last_row)
+        return values[entries if isinstance(entries, slice) else entries.to(values.device)]
 
     def nnz_of_ranks(self) -> list[int]:
         """Count the entries of each rank."""
