@@ -111,6 +111,10 @@ same(values.grad, expected[1])
 assert B.grad.placements == (Shard(0),) and torch.equal(B.grad.full_tensor(), expected[2])
 X = distribute_tensor(given.X, mesh, [Shard(0)])
 same(A.sddmm(X, B), expected[6])
+with torch.autocast("cpu", torch.bfloat16):
+    C = A.mm(values.float(), B.float())
+assert isinstance(C, DTensor)
+same(C.to_local(), expected[0].bfloat16())
 
 for placement in (Replicate(), Shard(1)):
     try:
