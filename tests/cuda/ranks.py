@@ -216,8 +216,9 @@ def dtensors(mesh: DeviceMesh, share: Share) -> str:
     begin, end = A.row_starts[share.rank : share.rank + 2]
     B = problem.B[order].to(share.device, problem.dtype)
     C = A.mm(values, DTensor.from_local(B[begin:end], mesh, [Shard(0)]))
-    difference = C.full_tensor().cpu().to(problem.B.dtype) - problem.derivatives()[0][order]
-    terms = problem.derivatives(absolute=True)[0][order]
+    own = order[begin:end]
+    difference = C.to_local().cpu().to(problem.B.dtype) - problem.derivatives()[0][own]
+    terms = problem.derivatives(absolute=True)[0][own]
     epsilon = torch.finfo(problem.dtype).eps
     return refuse_large(float((difference.abs() / (terms.abs() * epsilon)).max()))
 

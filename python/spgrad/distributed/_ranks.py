@@ -27,16 +27,18 @@ class Ranks:
     along the second, where there is one, have the same rows and share out columns of B.
     """
 
-    def __init__(self, mesh: DeviceMesh | None) -> None:
-        """Look up the process groups of the mesh."""
+    def __init__(self, mesh: DeviceMesh | None, like: object = None) -> None:
+        """Look up the process groups of the mesh; without one, be where a tensor is."""
         if mesh is not None and mesh.ndim not in {1, 2}:
             message = f"mesh must have one or two dimensions, but received {mesh.ndim}"
             raise ValueError(message)
         self.mesh = mesh
         self.size, self.rank, self.group = _along(mesh, 0)
         self.columns, self.column, self.group_of_columns = _along(mesh, 1)
-        self.device_type = "cpu" if mesh is None else mesh.device_type
-        self.device = torch.empty(0, device=self.device_type).device  # with the device's number
+        of_tensor = like.device if isinstance(like, Tensor) else torch.device("cpu")
+        place = of_tensor if mesh is None else mesh.device_type
+        self.device = torch.empty(0, device=place).device  # with the device's number
+        self.device_type = self.device.type
 
     @property
     def is_alone(self) -> bool:

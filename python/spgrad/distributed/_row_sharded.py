@@ -90,9 +90,10 @@ class RowSharded:
             col_indices: Shape ``(nnz,)``, int32 or int64: columns in the whole matrix, in
                 ``[0, m)``, in any order within a row; repeated ones add up.
             shape: ``(n, m)`` of the whole matrix.
-            mesh: ``DeviceMesh``, or None: this process alone. Ranks along its first dimension share
-                out rows. Those along the second, where there is one, share out the columns of B;
-                they have the same rows of A and the same values, and get the same gradient of them.
+            mesh: ``DeviceMesh``, or None: this process alone, on the device of the indices. Ranks
+                along its first dimension share out rows. Those along the second, where there is
+                one, share out the columns of B; they have the same rows of A and the same values,
+                and get the same gradient of them.
             own_columns: Rows of B that this rank has. By default as many as rows of A where n = m,
                 else those of ``torch.chunk``.
             max_halo_bytes: Of the rows of B that are received at a time, those of one rank at
@@ -111,7 +112,7 @@ class RowSharded:
         """
         return cls(
             _construction.from_local(
-                Ranks(mesh),
+                Ranks(mesh, crow_indices),
                 lambda: Rows.of(crow_indices, col_indices, shape, own_columns),
                 max_halo_bytes,
                 "RowSharded.from_local",
@@ -159,7 +160,7 @@ class RowSharded:
             RuntimeError: Its indices are malformed, or ranks disagree.
 
         """
-        ranks = Ranks(mesh)
+        ranks = Ranks(mesh, A)
         return cls(
             _construction.from_rank(
                 ranks,

@@ -9,6 +9,7 @@ import torch
 from ranks import on_threads
 
 import spgrad
+from spgrad.distributed._ranks import Ranks
 
 GRID = matrices.MATRICES["grid"]
 RANDOM = matrices.MATRICES["random"]
@@ -204,3 +205,9 @@ def test_other_bad_arguments_are_refused(tmp_path):
         spgrad.distributed.save(tmp_path, torch.eye(3))
     with pytest.raises(TypeError, match="must be made by from_local"):
         spgrad.distributed.RowSharded(WHOLE)
+
+
+def test_without_a_mesh_a_matrix_is_where_its_indices_are():
+    assert Ranks(None).device == torch.device("cpu")
+    assert Ranks(None, torch.empty(1, device="meta")).device == torch.device("meta")
+    assert Ranks(None, [1]).device == torch.device("cpu")
