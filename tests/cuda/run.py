@@ -38,6 +38,8 @@ PYTEST = (
     "-q",
     "-p",
     "no:cacheprovider",
+    "-p",
+    "no:benchmark",  # a plugin that warns in each process
     "-W",
     "default",
     "--continue-on-collection-errors",
@@ -80,7 +82,10 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     )
     # A pool that never keeps memory: otherwise accesses beyond a tensor stay within the pool.
     uncached = (("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),)
+    # On all cores, so that nothing afterwards waits for the compiler.
+    compiled = (python, "-m", "spgrad.cuda", "precompile")
     return [
+        *([Step("precompile", 40 * scale, compiled, 2)] if device == "cuda" else []),
         Step("sanity", 45 * scale, sanity, 20),
         Step("ranks", 25 * scale, (python, "tests/cuda/ranks.py", *on), 24),
         Step("bench", bench_seconds + 30, (*bench, "--output", str(output / "bench.json")), 400),
@@ -96,6 +101,9 @@ def run(step: Step, output: Path) -> str:
     if shutil.which(step.command[0]) is None:
         return f"left out: no {step.command[0]}"
     environment = os.environ | dict(step.settings) | {"PYTHONUNBUFFERED": "1"}
+    environment.setdefault("SPGRAD_CACHE", str(output / "cache"))
+    if step.name == "tests":
+        environment.setdefault("OMP_NUM_THREADS", "2")  # of each process
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     with (output / f"{step.name}.log").open("w", encoding="utf-8") as log:
@@ -153,7 +161,10 @@ def main() -> None:
     parser.add_argument("--steps", help="names with commas between; all, if left out")
     parser.add_argument("--seconds", type=float, default=470, help="of all together (470)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the limits of the steps")
-    parser.add_argument("--processes", type=int, default=8, help="that run tests side by side")
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--processes", type=int, default=cores, help=f"that run tests side by side ({cores})"
+    )
     parser.add_argument("--device", default="cuda", help="cpu: to rehearse")
     arguments = parser.parse_args()
     output = arguments.output.resolve()

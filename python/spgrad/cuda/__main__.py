@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("info", help="show what kernels are compiled with, and for")
     command = commands.add_parser("precompile", help="compile kernels without a GPU")
     command.add_argument(
-        "--arch", action="append", required=True, help="such as sm_90; may be given several times"
+        "--arch",
+        action="append",
+        help="such as sm_90; may be given several times; by default those of this machine",
     )
     command.add_argument(
         "--dtype",
@@ -62,8 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "info":
         print(info())
         return
+    architectures = options.arch or sorted({device.architecture for device in info().devices})
+    if not architectures:
+        parser.error("--arch must name an architecture where there is no CUDA device")
     try:
-        for arch in options.arch:
+        for arch in architectures:
             precompile(arch, options.dtype or list(DTYPES), options.output)
     except (RuntimeError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")

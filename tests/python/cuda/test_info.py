@@ -76,6 +76,13 @@ def test_precompile_refuses_an_architecture_that_nvrtc_does_not_know(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(bool(spgrad.cuda.info().devices), reason="needs a machine without a device")
+def test_precompile_needs_an_architecture_where_there_is_no_device():
+    done = command_line("precompile")
+    assert done.returncode == 2
+    assert "--arch must name an architecture where there is no CUDA device" in done.stderr
+
+
 @needs_nvrtc
 def test_precompile_refuses_a_folder_that_cannot_be_written():
     names = torch.ops.spgrad._cuda_kernels([torch.float32])[:1]
