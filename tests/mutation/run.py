@@ -101,6 +101,7 @@ STAGES = {
         Stage(("/spgrad_kernels.dir/products.cpp.o", "/partition_test.cpp.o"), KERNEL_TESTS),
     ),
     "src/kernels/cpu/products.cpp": (Stage(("/spgrad_kernels.dir/products.cpp.o",), KERNEL_TESTS),),
+    "src/kernels/cpu/row_offsets.h": (FLOAT,),
     "src/kernels/cpu/rows.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/scatter.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/sddmm.h": (COMPLEX, FLOAT),

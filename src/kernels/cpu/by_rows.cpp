@@ -33,6 +33,14 @@ constexpr int64_t kNarrowBand = 512;
 // it.
 constexpr int64_t kMostImbalance = 4;
 
+// Columns are not looked for where the first and the last rows of a chunk tell them: so many rows,
+// and beside their columns one in so many. Those of the chunk in the middle must be nearer; to look
+// for them pays beside so many chunks.
+constexpr int64_t kRowsThatTell = 8;
+constexpr int64_t kOneBeside = 32;
+constexpr int64_t kOneBesideMiddle = 128;
+constexpr int64_t kLeastTold = 4;
+
 // The row of the batch at which each chunk begins, and the number of rows.
 template <class Index>
 std::vector<int64_t> cut(const CompressedView<Index, Index>& a, int64_t chunks) {
@@ -41,6 +49,51 @@ std::vector<int64_t> cut(const CompressedView<Index, Index>& a, int64_t chunks) 
     first.push_back(std::max(first.back(), first_row_of(a, chunk, chunks)));
   }
   return first;
+}
+
+// A range of rows.
+struct RowRange {
+  int64_t first;
+  int64_t last;
+};
+
+// The chunk in the middle of so many.
+template <class Index>
+RowRange middle_of(const CompressedView<Index, Index>& a, int64_t chunks) {
+  const int64_t first = first_row_of(a, chunks / 2, chunks);
+  return {first, std::max(first, first_row_of(a, chunks / 2 + 1, chunks))};
+}
+
+int64_t width_of(const ColumnRange& columns) { return columns.last - columns.first; }
+
+// The columns that rows probably have entries in, as their first and last ones have, and one in
+// `one_beside` on both sides; none where those have no entries.
+template <class Index>
+ColumnRange probable_columns(const StructureTable<Index>& kernels,
+                             const CompressedView<Index, Index>& a, const RowRange& rows,
+                             int64_t one_beside) {
+  const int64_t count = std::min(rows.last - rows.first, kRowsThatTell);
+  const ColumnRange low = kernels.columns_of_rows(a, rows.first, rows.first + count);
+  const ColumnRange high = kernels.columns_of_rows(a, rows.last - count, rows.last);
+  if (width_of(low) == 0 || width_of(high) == 0) return {0, 0};
+  const ColumnRange all{std::min(low.first, high.first), std::max(low.last, high.last)};
+  const int64_t beside = width_of(all) / one_beside;
+  return {std::max<int64_t>(all.first - beside, 0),
+          std::min(all.last + beside, a.items * a.columns)};
+}
+
+// Whether probable columns are those of the chunk in the middle, and their sums have room. Depends
+// on nothing but the structure, like the room that is then used.
+template <class Index>
+bool rows_tell_columns(const StructureTable<Index>& kernels, const CompressedView<Index, Index>& a,
+                       int64_t chunks, int64_t most_columns) {
+  if (chunks < kLeastTold) return false;
+  const RowRange middle = middle_of(a, chunks);
+  const ColumnRange near = probable_columns(kernels, a, middle, kOneBesideMiddle);
+  const ColumnRange wide = probable_columns(kernels, a, middle, kOneBeside);
+  if (width_of(near) == 0 || width_of(wide) > most_columns / chunks) return false;
+  const ColumnRange columns = kernels.columns_of_rows(a, middle.first, middle.last);
+  return near.first <= columns.first && columns.last <= near.last;
 }
 
 template <class Index>
@@ -54,8 +107,7 @@ bool is_balanced(const CompressedView<Index, Index>& a, const std::vector<int64_
 
 template <class Scalar>
 struct Chunk {
-  int64_t first_row;
-  int64_t last_row;
+  RowRange rows;
   ColumnRange columns{0, 0};
   Accumulator<Scalar>* sums = nullptr;
 };
@@ -113,21 +165,20 @@ int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p, bool ha
   const int64_t most_columns = kMostBytesByRows / number / (has_transpose ? 2 : 1);
   const int64_t entries = total_entries(a);
   if (p <= 0 || p > most_columns || entries == 0) return 0;
-  const ScatterTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
+  const TypedTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
   const int64_t rows = a.items * a.rows;
   const auto tasks = static_cast<uint64_t>((entries + rows) / (kLeastTask / (p + 1)));
   const int64_t most =
       std::clamp<int64_t>(static_cast<int64_t>(std::bit_floor(tasks)), 1, kMostChunks);
   const int64_t least = std::min(most, kLeastChunks);
   for (int64_t chunks = most; chunks >= least; chunks /= 2) {
-    const std::vector<int64_t> cuts = cut(a, chunks);
-    const auto middle = static_cast<size_t>(chunks / 2);
-    const ColumnRange columns = kernels.columns_of_rows(a, cuts[middle], cuts[middle + 1]);
-    const int64_t beside = columns.last - columns.first - (cuts[middle + 1] - cuts[middle]);
+    const RowRange middle = middle_of(a, chunks);
+    const ColumnRange columns = kernels.columns_of_rows(a, middle.first, middle.last);
+    const int64_t beside = width_of(columns) - (middle.last - middle.first);
     if (has_transpose && number == 4 && beside >= 0 && beside < kNarrowBand) return 0;
     const int64_t bytes = bytes_of_sums(has_transpose || chunks > least);
-    if (columns.last - columns.first <= bytes * entries / (chunks * padded_columns(p) * number)) {
-      return is_balanced(a, cuts) ? chunks : 0;
+    if (width_of(columns) <= bytes * entries / (chunks * padded_columns(p) * number)) {
+      return is_balanced(a, cut(a, chunks)) ? chunks : 0;
     }
   }
   return 0;
@@ -141,27 +192,36 @@ bool scatter(const CompressedView<Index, Index>& a, int64_t chunks, const Scalar
              DenseView<const Scalar> x, DenseView<const Scalar> y, DenseView<Scalar> out,
              Accumulator<Scalar>* out_values, int64_t p, std::span<Accumulator<Scalar>> workspace,
              const Threads& threads) {
-  const ScatterTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
+  const TypedTable<Scalar, Index>& kernels = kernel_table_in_use<Scalar>();
   const auto kernel = out_values == nullptr ? kernels.scatter_alone : kernels.scatter;
   const int64_t stride = padded_columns(p);
   const int64_t capacity = std::ssize(workspace);
   std::vector<Chunk<Scalar>> all;
   const std::vector<int64_t> cuts = cut(a, chunks);
-  for (size_t i = 1; i < cuts.size(); ++i) all.push_back({cuts[i - 1], cuts[i]});
+  for (size_t i = 1; i < cuts.size(); ++i) all.push_back({{cuts[i - 1], cuts[i]}});
+  const bool told = rows_tell_columns(kernels, a, chunks, capacity / stride);
   std::atomic<int64_t> used{0};
   std::atomic<bool> fits{true};
-  const Status status = run_tasks(chunks, threads, [&](int64_t number) {
-    Chunk<Scalar>& chunk = all[static_cast<size_t>(number)];
-    // The entries of a chunk are still in the cache when they are multiplied.
-    chunk.columns = kernels.columns_of_rows(a, chunk.first_row, chunk.last_row);
-    const int64_t width = chunk.columns.last - chunk.columns.first;
+  const auto multiply = [&](Chunk<Scalar>& chunk, const ColumnRange& columns) {
+    chunk.columns = columns;
+    const int64_t width = width_of(columns);
     const int64_t begin = width > capacity / stride ? -1 : used.fetch_add(width * stride);
     if (begin < 0 || begin > capacity - width * stride) fits = false;
     if (!fits) return Status::done;
     chunk.sums = workspace.data() + begin;
     std::fill_n(chunk.sums, width * stride, Accumulator<Scalar>{});
-    return kernel(a, values, x, y, chunk.columns, chunk.sums, out_values, p, chunk.first_row,
-                  chunk.last_row);
+    return kernel(a, values, x, y, columns, chunk.sums, out_values, p, chunk.rows.first,
+                  chunk.rows.last);
+  };
+  const Status status = run_tasks(chunks, threads, [&](int64_t number) {
+    Chunk<Scalar>& chunk = all[static_cast<size_t>(number)];
+    if (told) {
+      const ColumnRange columns = probable_columns(kernels, a, chunk.rows, kOneBeside);
+      const Status met = multiply(chunk, columns);
+      if (met != Status::bad_index) return met;
+    }
+    // The entries of a chunk are still in the cache when they are multiplied.
+    return multiply(chunk, kernels.columns_of_rows(a, chunk.rows.first, chunk.rows.last));
   });
   if (status != Status::done || !fits) return false;
   const int64_t rows = a.items * a.columns;

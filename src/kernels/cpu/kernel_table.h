@@ -41,12 +41,18 @@ struct ColumnRange {
   return padded;
 }
 
+// What looks at the structure alone: the same for each dtype.
+template <class Index>
+struct StructureTable {
+  ColumnRange (*columns_of_rows)(const CompressedView<Index, Index>&, int64_t, int64_t);
+  RowOrder (*compress_rows)(const CoordinateView<Index>&, int64_t, int64_t, Index*);
+};
+
 template <class Scalar, class Index>
 struct ScatterTable {
   using Scatter = Status (*)(const CompressedView<Index, Index>&, const Scalar*,
                              DenseView<const Scalar>, DenseView<const Scalar>, const ColumnRange&,
                              Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, int64_t, int64_t);
-  ColumnRange (*columns_of_rows)(const CompressedView<Index, Index>&, int64_t, int64_t);
   Scatter scatter;        // both gradients
   Scatter scatter_alone;  // Aᵀ G
 };
@@ -55,7 +61,8 @@ template <class Scalar, class Index>
 struct TypedTable : ProductTable<Scalar, Index, Index>,
                     ProductTable<Scalar, Index, MovedEntry<Index>>,
                     BackwardTable<Scalar, Index>,
-                    ScatterTable<Scalar, Index> {};
+                    ScatterTable<Scalar, Index>,
+                    StructureTable<Index> {};
 
 template <class Scalar>
 struct KernelTable : TypedTable<Scalar, int32_t>, TypedTable<Scalar, int64_t> {};

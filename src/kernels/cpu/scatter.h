@@ -75,13 +75,27 @@ ItemSums<Scalar> item_sums(const CompressedView<Index, Index>& a, int64_t item,
   return {{first, last}, elements_of(sums) + (before + first - range.first) * stride};
 }
 
+// Writes the products of entries that follow each other, to an array of numbers.
+template <int width, int count, class Number>
+[[gnu::always_inline]] inline void store_products(const Vector<Number, width> (&products)[count],
+                                                  Number* to) {
+  Number sums[count];
+  sum_lanes<Number, width>(products, sums);
+  // As many as come out of sum_lanes in a vector: a wider one would wait until its parts are
+  // written.
+  constexpr int near = kNearLanes<Number, width>;
+  constexpr int at_once = near > 1 && near < count ? near : count;
+  unroll<count / at_once>(
+      [&](auto i) { store<at_once>(to + i * at_once, load<at_once>(sums + i * at_once)); });
+}
+
 // Entries [first, first + size) of a row: their products with the row of G, and what they add to
 // the sums of their columns.
 template <int size, bool with_products, class TileType, class EntriesType, class Scalar,
           class Factors>
 [[gnu::always_inline]] inline bool scatter_entries(
-    const TileType& tile, const OverlapMask<TileType>& mask, const EntriesType& entries,
-    const Scalar* values, const typename TileType::V (&g)[TileType::count], const Factors& factors,
+    const OverlapMask<TileType>& mask, const EntriesType& entries, const Scalar* values,
+    const typename TileType::V (&g)[TileType::count], const Factors& factors,
     const TileRows<TileType>& b_rows, const ItemSums<Scalar>& sums, int64_t sums_stride,
     Accumulator<Scalar>* out_values, int64_t first) {
   using V = typename TileType::V;
@@ -101,7 +115,7 @@ template <int size, bool with_products, class TileType, class EntriesType, class
       unroll<parts>(
           [&](auto part) { products[e * parts + part] = product[part][0] + product[part][1]; });
     });
-    put_products(tile, products, checked, out_values);
+    store_products<TileType::width>(products, elements_of(out_values + first));
   }
   // One after the other: several of them may belong to one column.
   unroll<size>([&](auto e) __attribute__((always_inline)) {
@@ -136,10 +150,13 @@ template <bool with_products, class TileType, class EntriesType, class Scalar>
   const int64_t stride = TileType::packed > 0 ? TileType::width : sums_stride;
   return for_each_group<kProductsAtOnce<TileType, Scalar>>(
       entries.begin, entries.end, [&](int64_t first, auto size) __attribute__((always_inline)) {
-        return scatter_entries<size, with_products>(tile, mask, entries, values, padded, factors,
-                                                    b_rows, sums, stride, out_values, first);
+        return scatter_entries<size, with_products>(mask, entries, values, padded, factors, b_rows,
+                                                    sums, stride, out_values, first);
       });
 }
+
+// Real columns of a packed tile beside those of with_packed_tile.
+inline constexpr int kWidestPacked = 8;
 
 template <bool with_products, class Scalar, class Index>
 Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
@@ -177,9 +194,15 @@ Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
     }
     return status;
   };
-  const bool packed = columns <= kMostPacked<Scalar> && g.row_stride == columns &&
-                      (!with_products || b.row_stride == columns);
-  if (packed) return with_packed_tile<Scalar>(columns, do_tile);
+  const bool has_gaps = g.row_stride != columns || (with_products && b.row_stride != columns);
+  if (!has_gaps && columns <= kMostPacked<Scalar>) {
+    return with_packed_tile<Scalar>(columns, do_tile);
+  }
+  if constexpr (kParts<Scalar> == 1 && kWidth<Element<Scalar>> >= kWidestPacked) {
+    if (!has_gaps && columns == kWidestPacked) {
+      return do_tile(Tile<Element<Scalar>, kWidestPacked, 1, kWidestPacked>{0, 0});
+    }
+  }
   return with_only_tile<Scalar, kMostBytesByRows / SPGRAD_VECTOR_BYTES>(columns, do_tile);
 }
 

@@ -1,16 +1,12 @@
 // Work on the structure alone: checks offsets, compresses coordinates, sorts entries.
 #include <algorithm>
-#include <atomic>
 
+#include "coordinates.h"
+#include "kernel_table.h"
 #include "prefetch.h"
-#include "spgrad/kernels.h"
 
 namespace spgrad::kernels {
 namespace {
-
-bool inside(int64_t index, int64_t bound) {
-  return static_cast<uint64_t>(index) < static_cast<uint64_t>(bound);
-}
 
 template <class Index>
 constexpr int64_t kLine = kCacheLine / int64_t{sizeof(Index)};  // indices in a cache line
@@ -30,14 +26,6 @@ template <class Index, class... Arrays>
     prefetch_ahead(array, k);
     (prefetch_ahead(more, k), ...);
   }
-}
-
-// Row of the batch that entry k belongs to, or -1 where its item or row is out of bounds.
-template <class Index>
-int64_t row_of_batch(const CoordinateView<Index>& a, int64_t k) {
-  const auto row = static_cast<int64_t>(a.row[k]);
-  const int64_t item = a.item == nullptr ? 0 : static_cast<int64_t>(a.item[k]);
-  return inside(row, a.rows) && inside(item, a.items) ? item * a.rows + row : -1;
 }
 
 template <class Index>
@@ -154,192 +142,6 @@ bool visit_entries(const CompressedView<Index, Index>& a, int64_t first, int64_t
   return true;
 }
 
-// Entries that are checked and then read again, from the first cache.
-constexpr int64_t kChunk = 1024;
-
-// Prefetches ahead of the entries [first, last).
-template <bool batched, class Index>
-void prefetch_rows(const CoordinateView<Index>& a, int64_t first, int64_t last) {
-  for (int64_t k = first; k < last; k += kLine<Index>) {
-    prefetch_ahead(a.row, k);
-    if constexpr (batched) prefetch_ahead(a.item, k);
-  }
-}
-
-// Row of the batch. Where item or row are out of bounds, the arithmetic may wrap.
-template <bool batched, class Index>
-int64_t wrapped_row_of_batch(const CoordinateView<Index>& a, int64_t k) {
-  auto row = static_cast<uint64_t>(a.row[k]);
-  if constexpr (batched) row += static_cast<uint64_t>(a.item[k]) * static_cast<uint64_t>(a.rows);
-  return static_cast<int64_t>(row);
-}
-
-// Whether the entries [first, last) are within bounds, and sorted, the one before included. The
-// loop has no branch: whatever is wrong sets the sign bit of one of two words. Without negative
-// indices, no difference overflows. Without items, sorted rows are within bounds if the last is.
-template <bool batched, class Index>
-RowOrder check_order(const CoordinateView<Index>& a, int64_t first, int64_t last) {
-  const auto rows = static_cast<uint64_t>(a.rows);
-  const auto items = static_cast<uint64_t>(a.items);
-  uint64_t outside = 0;
-  uint64_t decreases = 0;
-  const auto check_bounds = [&](int64_t k) {
-    const auto row = static_cast<uint64_t>(a.row[k]);
-    outside |= row;
-    if constexpr (batched) {
-      const auto item = static_cast<uint64_t>(a.item[k]);
-      outside |= (rows - 1 - row) | item | (items - 1 - item);
-    }
-  };
-  check_bounds(first);
-  if (first > 0) check_bounds(first - 1);
-  constexpr int64_t block = 8 * kLine<Index>;
-  for (int64_t begin = std::max<int64_t>(first, 1); begin < last; begin += block) {
-    const int64_t end = std::min(begin + block, last);
-    prefetch_rows<batched>(a, begin, end);
-    for (int64_t k = begin; k < end; ++k) {
-      check_bounds(k);
-      decreases |= static_cast<uint64_t>(wrapped_row_of_batch<batched>(a, k)) -
-                   static_cast<uint64_t>(wrapped_row_of_batch<batched>(a, k - 1));
-    }
-  }
-  if constexpr (!batched) outside |= rows - 1 - static_cast<uint64_t>(a.row[last - 1]);
-  if (static_cast<int64_t>(outside) < 0) return RowOrder::out_of_range;
-  return static_cast<int64_t>(decreases) < 0 ? RowOrder::unsorted : RowOrder::sorted;
-}
-
-// Fills in the offsets of sorted rows as the entries come: row by row where rows are long, else
-// entry by entry.
-template <bool batched, class Index>
-class RowOffsets {
- public:
-  RowOffsets(const CoordinateView<Index>& a, Index* offsets) : a_(a), offsets_(offsets) {}
-
-  // Continues behind entry k, which belongs to another range. False where it is out of bounds.
-  bool continue_behind(int64_t k) {
-    filled_ = row_of_batch(a_, k);
-    return filled_ >= 0;
-  }
-
-  // Takes the next entries, [first, last), at most kChunk.
-  RowOrder take(int64_t first, int64_t last) {
-    // An estimate from an entry that is not checked: both ways find out where it is wrong.
-    const auto rows = static_cast<uint64_t>(wrapped_row_of_batch<batched>(a_, last - 1)) -
-                      static_cast<uint64_t>(filled_);
-    const int64_t least = regular_ ? kLeastRegular : kLeastIrregular;
-    return rows < static_cast<uint64_t>((last - first) / least) ? take_rows(first, last)
-                                                                : take_entries(first, last);
-  }
-
-  // Fills in the rows behind the last entry.
-  void finish() { fill(a_.items * a_.rows, a_.entries); }
-
- private:
-  // Entries of a row, on average, from which on rows are taken one by one. Fewer where most rows
-  // are as long as the one before, so that the end of each can be guessed.
-  static constexpr int64_t kLeastRegular = 8;
-  static constexpr int64_t kLeastIrregular = 24;
-
-  // Whether the entries [first, last) are all of the row of entry k. No branch in the loop.
-  bool in_row_of(int64_t k, int64_t first, int64_t last) const {
-    const Index row = a_.row[k];
-    [[maybe_unused]] const Index item = batched ? a_.item[k] : Index{0};
-    Index differences = 0;
-#pragma GCC unroll 4
-    for (int64_t i = first; i < last; ++i) {
-      differences |= a_.row[i] ^ row;
-      if constexpr (batched) differences |= a_.item[i] ^ item;
-    }
-    return differences == 0;
-  }
-
-  // The first entry behind k that is not of its row, or `last`.
-  int64_t end_of_row(int64_t k, int64_t last) const {
-    int64_t end = k + 1;
-    while (end + 8 <= last && in_row_of(k, end, end + 8)) end += 8;
-    while (end < last && in_row_of(k, end, end + 1)) ++end;
-    return end;
-  }
-
-  RowOrder take_rows(int64_t first, int64_t last) {
-    int64_t rows = 0;
-    int64_t repeated = 0;
-    int64_t length = 1;
-    for (int64_t k = first; k < last; k += length) {
-      const int64_t row = row_of_batch(a_, k);
-      if (row < 0 || row < filled_) return disorder(first, last);
-      fill(row, k);
-      const int64_t next = k + length;
-      if (next < last && !in_row_of(k, next, next + 1) && in_row_of(k, k, next)) {
-        ++repeated;
-      } else {
-        length = end_of_row(k, last) - k;
-      }
-      ++rows;
-      prefetch_rows<batched>(a_, k, k + length);
-    }
-    regular_ = repeated > rows / 2;
-    return RowOrder::sorted;
-  }
-
-  // Finds out what is wrong with entries that are not sorted.
-  RowOrder disorder(int64_t first, int64_t last) const {
-    const RowOrder order = check_order<batched>(a_, first, last);
-    // Another thread may have put them in order meanwhile.
-    return order == RowOrder::sorted ? RowOrder::unsorted : order;
-  }
-
-  RowOrder take_entries(int64_t first, int64_t last) {
-    const RowOrder order = check_order<batched>(a_, first, last);
-    if (order != RowOrder::sorted) return order;
-    // Collects the first entries of rows without a branch, which the CPU would guess wrong.
-    int64_t starts[kChunk];
-    int64_t count = 0;
-    int64_t previous = filled_;
-    for (int64_t k = first; k < last; ++k) {
-      const int64_t row = wrapped_row_of_batch<batched>(a_, k);
-      starts[count] = k;
-      count += row != previous ? 1 : 0;
-      previous = row;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = row_of_batch(a_, starts[i]);
-      if (row < 0) return RowOrder::out_of_range;
-      fill(row, starts[i]);
-    }
-    return RowOrder::sorted;
-  }
-
-  // Atomic: another thread may change the entries after the check, and two ranges may then write
-  // the same offset.
-  void fill(int64_t last_row, int64_t offset) {
-    for (int64_t row = filled_ + 1; row <= last_row; ++row) {
-      std::atomic_ref(offsets_[row]).store(static_cast<Index>(offset), std::memory_order_relaxed);
-    }
-    filled_ = std::max(filled_, last_row);
-  }
-
-  const CoordinateView<Index> a_;
-  Index* const offsets_;
-  int64_t filled_ = -1;  // the last row whose offset is filled in
-  bool regular_ = true;  // whether most of the last rows were as long as the one before
-};
-
-template <bool batched, class Index>
-RowOrder compress(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
-                  Index* offsets) {
-  RowOffsets<batched, Index> rows(a, offsets);
-  const bool has_range_before = first_entry > 0 && first_entry < last_entry;
-  if (has_range_before && !rows.continue_behind(first_entry - 1)) return RowOrder::out_of_range;
-  for (int64_t first = first_entry; first < last_entry; first += kChunk) {
-    const RowOrder order = rows.take(first, std::min(first + kChunk, last_entry));
-    if (order != RowOrder::sorted) return order;
-  }
-  // An empty range behind all entries fills in nothing: the offsets belong to other ranges.
-  if (last_entry == a.entries && (first_entry < last_entry || a.entries == 0)) rows.finish();
-  return RowOrder::sorted;
-}
-
 }  // namespace
 
 template <class Index, class Entry>
@@ -369,8 +171,8 @@ OffsetsSummary scan_offsets(const CompressedView<Index, Entry>& a) {
 template <class Index>
 RowOrder compress_rows(const CoordinateView<Index>& a, int64_t first_entry, int64_t last_entry,
                        Index* offsets) {
-  return a.item == nullptr ? compress<false>(a, first_entry, last_entry, offsets)
-                           : compress<true>(a, first_entry, last_entry, offsets);
+  const StructureTable<Index>& kernels = kernel_table_in_use<float>();
+  return kernels.compress_rows(a, first_entry, last_entry, offsets);
 }
 
 template <class Source, class Counter>

@@ -3,6 +3,7 @@
 // compiler's flags.
 #include "backward.h"
 #include "kernel_table.h"
+#include "row_offsets.h"
 #include "scatter.h"
 #include "sddmm.h"
 #include "spmm.h"
@@ -17,11 +18,12 @@ constexpr ProductTable<Scalar, Index, Entry> product_table() {
 
 template <class Scalar, class Index>
 constexpr TypedTable<Scalar, Index> typed_table() {
-  return {product_table<Scalar, Index, Index>(),
-          product_table<Scalar, Index, MovedEntry<Index>>(),
-          {&SPGRAD_TARGET::backward<Scalar, Index>},
-          {&SPGRAD_TARGET::columns_of_rows<Index>, &SPGRAD_TARGET::scatter<true, Scalar, Index>,
-           &SPGRAD_TARGET::scatter<false, Scalar, Index>}};
+  return {
+      product_table<Scalar, Index, Index>(),
+      product_table<Scalar, Index, MovedEntry<Index>>(),
+      {&SPGRAD_TARGET::backward<Scalar, Index>},
+      {&SPGRAD_TARGET::scatter<true, Scalar, Index>, &SPGRAD_TARGET::scatter<false, Scalar, Index>},
+      {&SPGRAD_TARGET::columns_of_rows<Index>, &SPGRAD_TARGET::compress_rows<Index>}};
 }
 
 }  // namespace

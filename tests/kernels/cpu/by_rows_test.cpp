@@ -154,6 +154,52 @@ TYPED_TEST(ByRowsTest, StaysInsideItsArraysAndRefusesWhatIsMalformed) {
   }
 }
 
+// A band of 20 entries a row, of which the first and the last rows of a chunk tell the columns.
+template <class Index>
+Sparse<Index, Index> band_of_elements(int64_t rows, std::mt19937_64& random) {
+  auto a =
+      make_sparse<Index, Index>(1, rows, rows, RowLengths(static_cast<size_t>(rows), 20), random);
+  for (int64_t k = 0; k < a.view.entries; ++k) {
+    const int64_t column = std::min(k / 20 + k % 20, rows - 1);
+    a.elements[static_cast<size_t>(k)].column = column;
+    a.entry[static_cast<size_t>(k)] = static_cast<Index>(column);
+  }
+  return a;
+}
+
+TYPED_TEST(ByRowsTest, FindsColumnsThatTheFirstAndTheLastRowsOfAChunkDoNotTell) {
+  using Index = typename TypeParam::Index;
+  constexpr int64_t rows = 400;
+  for (const int64_t far : {0, 399}) {
+    for (const int64_t row : {50, 150, 250, 350}) {  // of each of four chunks
+      auto a = band_of_elements<Index>(rows, this->random);
+      const auto k = static_cast<size_t>(20 * row + 7);
+      a.elements[k].column = far;
+      a.entry[k] = static_cast<Index>(far);
+      Gradients<TypeParam> gradients(a, 3, this->random);
+      for_each_instruction_set([&] {
+        gradients.clear();
+        ASSERT_TRUE(gradients.run(4));
+        ASSERT_NO_FATAL_FAILURE(gradients.expect_right());
+        const auto grad_b = gradients.grad_b.elements();
+        gradients.clear();
+        ASSERT_TRUE(gradients.run(4, threads(3)));
+        ASSERT_TRUE(same_bits(gradients.grad_b.elements(), grad_b));
+      });
+    }
+  }
+}
+
+TYPED_TEST(ByRowsTest, NeedsNoMoreRoomThanTheSumsOfItsColumns) {
+  const auto a = band_of_elements<typename TypeParam::Index>(400, this->random);
+  Gradients<TypeParam> gradients(a, 2, this->random);
+  gradients.workspace.resize(2 * (119 + 119 + 119 + 100));  // of chunks of 100 rows
+  ASSERT_TRUE(gradients.run(4));
+  ASSERT_NO_FATAL_FAILURE(gradients.expect_right());
+  gradients.workspace.pop_back();
+  ASSERT_FALSE(gradients.run(4));
+}
+
 template <class Scalar = float>
 int64_t chunks_of(const Sparse<int32_t, int32_t>& a, int64_t p, bool has_transpose = false) {
   return chunks_by_rows<Scalar>(a.view, p, has_transpose);

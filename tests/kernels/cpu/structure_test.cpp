@@ -138,39 +138,44 @@ class CompressRowsTest : public testing::Test {
 TYPED_TEST_SUITE(CompressRowsTest, Indices);
 
 TYPED_TEST(CompressRowsTest, FillsTheOffsetsWhereverTheEntriesAreCut) {
-  for (const int64_t items : {1, 3}) {
-    const auto elements = sorted_elements(items, 6, 5, 8);
-    const Coordinates<TypeParam> a(items, 6, 5, elements);
-    const auto expected = reference_offsets<TypeParam>(items, 6, elements);
-    for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
-      for (const bool last_first : {true, false}) {
-        std::vector<TypeParam> offsets(expected.size(), -7);
-        const auto seen = this->compress(a.view, cuts, offsets, last_first);
-        ASSERT_FALSE(this->saw(seen, RowOrder::unsorted) ||
-                     this->saw(seen, RowOrder::out_of_range));
-        ASSERT_EQ(offsets, expected) << "cut at " << cuts[1] << " and " << cuts[2];
-      }
-    });
-  }
+  for_each_instruction_set([&] {
+    for (const int64_t items : {1, 3}) {
+      const auto elements = sorted_elements(items, 6, 5, 8);
+      const Coordinates<TypeParam> a(items, 6, 5, elements);
+      const auto expected = reference_offsets<TypeParam>(items, 6, elements);
+      for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
+        for (const bool last_first : {true, false}) {
+          std::vector<TypeParam> offsets(expected.size(), -7);
+          const auto seen = this->compress(a.view, cuts, offsets, last_first);
+          ASSERT_FALSE(this->saw(seen, RowOrder::unsorted) ||
+                       this->saw(seen, RowOrder::out_of_range));
+          ASSERT_EQ(offsets, expected) << "cut at " << cuts[1] << " and " << cuts[2];
+        }
+      });
+    }
+  });
 }
 
 // Rows of about `mean` entries, in more entries than are looked at together.
 TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfAnyLength) {
-  std::mt19937_64 random(5);
-  for (const int64_t items : {1, 2}) {
-    for (const int64_t mean : {1, 8, 12, 13, 27, 100, 3000}) {
-      const int64_t rows = 10'000 / mean / items;
-      const auto elements = sorted_elements(items, rows, 5, 5'000);
-      const Coordinates<TypeParam> a(items, rows, 5, elements);
-      const auto expected = reference_offsets<TypeParam>(items, rows, elements);
-      std::uniform_int_distribution<int64_t> cut(0, a.view.entries);
-      const auto [first, second] = std::minmax({cut(random), cut(random)});
-      std::vector<TypeParam> offsets(expected.size(), -7);
-      const auto seen = this->compress(a.view, {0, first, second, a.view.entries}, offsets);
-      ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
-      ASSERT_EQ(offsets, expected) << "rows of " << mean << ", cut at " << first << ", " << second;
+  for_each_instruction_set([&] {
+    std::mt19937_64 random(5);
+    for (const int64_t items : {1, 2}) {
+      for (const int64_t mean : {1, 8, 12, 13, 27, 100, 3000}) {
+        const int64_t rows = 10'000 / mean / items;
+        const auto elements = sorted_elements(items, rows, 5, 5'000);
+        const Coordinates<TypeParam> a(items, rows, 5, elements);
+        const auto expected = reference_offsets<TypeParam>(items, rows, elements);
+        std::uniform_int_distribution<int64_t> cut(0, a.view.entries);
+        const auto [first, second] = std::minmax({cut(random), cut(random)});
+        std::vector<TypeParam> offsets(expected.size(), -7);
+        const auto seen = this->compress(a.view, {0, first, second, a.view.entries}, offsets);
+        ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
+        ASSERT_EQ(offsets, expected)
+            << "rows of " << mean << ", cut at " << first << ", " << second;
+      }
     }
-  }
+  });
 }
 
 // `rows` rows of `length` entries in each item.
@@ -184,155 +189,234 @@ std::vector<Element> equal_rows(int64_t items, int64_t rows, int64_t length) {
 }
 
 TYPED_TEST(CompressRowsTest, FillsTheOffsetsOfRowsOfEqualLength) {
-  for (const int64_t items : {1, 2}) {
-    for (const int64_t length : {7, 8, 9, 27, 64}) {
-      const int64_t rows = 3000 / length / items;
-      auto elements = equal_rows(items, rows, length);
-      for (const size_t removed : {0u, 100u, 1500u, 2000u}) {  // one row is shorter
-        elements.erase(elements.begin() + static_cast<int64_t>(removed));
-        Coordinates<TypeParam> a(items, rows + 1, 5, elements);
-        Guarded<TypeParam> row(a.row, Side::back);
-        Guarded<TypeParam> item(a.item, Side::back);
-        a.view.row = row.data();
-        if (items > 1) a.view.item = item.data();
-        const auto expected = reference_offsets<TypeParam>(items, rows + 1, elements);
-        std::vector<TypeParam> offsets(expected.size(), -7);
-        const auto seen = this->compress(a.view, {0, 1100, 1101, a.view.entries}, offsets);
-        ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
-        ASSERT_EQ(offsets, expected) << "rows of " << length << " without entry " << removed;
+  for_each_instruction_set([&] {
+    for (const int64_t items : {1, 2}) {
+      for (const int64_t length : {7, 8, 9, 27, 64}) {
+        const int64_t rows = 3000 / length / items;
+        auto elements = equal_rows(items, rows, length);
+        for (const size_t removed : {0u, 100u, 1500u, 2000u}) {  // one row is shorter
+          elements.erase(elements.begin() + static_cast<int64_t>(removed));
+          Coordinates<TypeParam> a(items, rows + 1, 5, elements);
+          Guarded<TypeParam> row(a.row, Side::back);
+          Guarded<TypeParam> item(a.item, Side::back);
+          a.view.row = row.data();
+          if (items > 1) a.view.item = item.data();
+          const auto expected = reference_offsets<TypeParam>(items, rows + 1, elements);
+          std::vector<TypeParam> offsets(expected.size(), -7);
+          const auto seen = this->compress(a.view, {0, 1100, 1101, a.view.entries}, offsets);
+          ASSERT_EQ(seen, std::vector<RowOrder>(3, RowOrder::sorted));
+          ASSERT_EQ(offsets, expected) << "rows of " << length << " without entry " << removed;
+        }
       }
     }
-  }
+  });
 }
 
 TYPED_TEST(CompressRowsTest, SeesEachChangeInRowsOfEqualLength) {
-  constexpr int64_t rows = 20;  // with the entries of more than one of its chunks
-  const auto elements = equal_rows(2, rows, 27);
-  Coordinates<TypeParam> a(2, rows, 5, elements);  // changed in place, one entry at a time
-  const auto put = [&](size_t k, const Element& e) {
-    a.item[k] = static_cast<TypeParam>(e.item);
-    a.row[k] = static_cast<TypeParam>(e.row);
-  };
-  const auto number = [](const Element& e) { return std::pair(e.item, e.row); };
-  for (const auto& [item, row] :
-       {std::pair(0, 1), {0, -1}, {0, 1000}, {0, -1000}, {1, 0}, {-1, 0}, {1, -rows}, {-1, rows}}) {
-    for (size_t k = 0; k < elements.size(); ++k) {
-      Element e = elements[k];
-      e.item += item;
-      e.row += row;
-      const bool inside = e.item >= 0 && e.item < 2 && e.row >= 0 && e.row < rows;
-      const bool sorted = (k == 0 || number(elements[k - 1]) <= number(e)) &&
-                          (k + 1 == elements.size() || number(e) <= number(elements[k + 1]));
-      put(k, e);
-      std::vector<TypeParam> offsets(2 * rows + 1);
-      ASSERT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()),
-                !inside  ? RowOrder::out_of_range
-                : sorted ? RowOrder::sorted
-                         : RowOrder::unsorted)
-          << "item + " << item << ", row + " << row << " in entry " << k;
-      if (inside && sorted) {
-        auto changed = elements;
-        changed[k] = e;
-        ASSERT_EQ(offsets, reference_offsets<TypeParam>(2, rows, changed)) << k;
+  for_each_instruction_set([&] {
+    constexpr int64_t rows = 40;  // with the entries of more than one of its chunks
+    for (const int64_t items : {1, 2}) {
+      const int64_t of_item = rows / items;
+      const auto elements = equal_rows(items, of_item, 27);
+      Coordinates<TypeParam> a(items, of_item, 5, elements);  // changed in place, one at a time
+      const auto put = [&](size_t k, const Element& e) {
+        if (items > 1) a.item[k] = static_cast<TypeParam>(e.item);
+        a.row[k] = static_cast<TypeParam>(e.row);
+      };
+      const auto number = [](const Element& e) { return std::pair(e.item, e.row); };
+      for (const auto& [item, row] : {std::pair(0, 1),
+                                      {0, -1},
+                                      {0, 1000},
+                                      {0, -1000},
+                                      {1, 0},
+                                      {-1, 0},
+                                      {1, -static_cast<int>(of_item)},
+                                      {-1, static_cast<int>(of_item)}}) {
+        if (items == 1 && item != 0) continue;
+        for (size_t k = 0; k < elements.size(); ++k) {
+          Element e = elements[k];
+          e.item += item;
+          e.row += row;
+          const bool inside = e.item >= 0 && e.item < items && e.row >= 0 && e.row < of_item;
+          const bool sorted = (k == 0 || number(elements[k - 1]) <= number(e)) &&
+                              (k + 1 == elements.size() || number(e) <= number(elements[k + 1]));
+          put(k, e);
+          std::vector<TypeParam> offsets(rows + 1);
+          ASSERT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()),
+                    !inside  ? RowOrder::out_of_range
+                    : sorted ? RowOrder::sorted
+                             : RowOrder::unsorted)
+              << "item + " << item << ", row + " << row << " in entry " << k;
+          if (inside && sorted) {
+            auto changed = elements;
+            changed[k] = e;
+            ASSERT_EQ(offsets, reference_offsets<TypeParam>(items, of_item, changed)) << k;
+          }
+          put(k, elements[k]);
+        }
       }
-      put(k, elements[k]);
     }
-  }
+  });
+}
+
+// Some ranges end where the next rows, which other ranges fill in, are near.
+TYPED_TEST(CompressRowsTest, WritesNoOffsetOfAnotherRange) {
+  for_each_instruction_set([&] {
+    for (const int64_t length : {1, 3, 20}) {
+      const int64_t rows = 1000 / length;
+      const auto elements = equal_rows(1, rows, length);
+      const Coordinates<TypeParam> a(1, rows, 5, elements);
+      for (int64_t first = 0; first < 200; first += 7) {
+        for (int64_t last = first + 1; last < a.view.entries; last += 41) {
+          std::vector<TypeParam> offsets(static_cast<size_t>(rows + 1), -7);
+          ASSERT_EQ(compress_rows(a.view, first, last, offsets.data()), RowOrder::sorted);
+          const int64_t before = first == 0 ? -1 : (first - 1) / length;
+          for (int64_t row = 0; row <= rows; ++row) {
+            const bool own = row > before && row <= (last - 1) / length;
+            ASSERT_EQ(offsets[static_cast<size_t>(row)], own ? row * length : -7)
+                << "row " << row << " of " << length << " entries, " << first << " to " << last;
+          }
+        }
+      }
+    }
+  });
+}
+
+TYPED_TEST(CompressRowsTest, RefusesWhatIsOutOfRangeAmongManyEntries) {
+  for_each_instruction_set([&] {
+    using Limits = std::numeric_limits<TypeParam>;
+    for (const int64_t items : {1, 2}) {
+      constexpr int64_t rows = 200;
+      const auto elements = equal_rows(items, rows / items, 3);
+      Coordinates<TypeParam> a(items, rows / items, 5, elements);
+      for (auto* indices : {&a.row, &a.item}) {
+        if (items == 1 && indices == &a.item) continue;
+        for (size_t k = 0; k < indices->size(); ++k) {
+          const auto bound = static_cast<TypeParam>(indices == &a.row ? rows / items : items);
+          for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
+            const TypeParam valid = std::exchange((*indices)[k], hostile);
+            Guarded<TypeParam> offsets(std::vector<TypeParam>(rows + 1), Side::back);
+            bool refused = false;
+            const int64_t middle = a.view.entries / 2;
+            for (const auto& [first, last] : {std::pair(middle, a.view.entries), {0, middle}}) {
+              refused |=
+                  compress_rows(a.view, first, last, offsets.data()) == RowOrder::out_of_range;
+            }
+            (*indices)[k] = valid;
+            ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
+          }
+        }
+      }
+    }
+  });
 }
 
 TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderInALongRow) {
-  auto elements = sorted_elements(1, 40, 5, 3000);
-  for (const size_t place : {7u, 8u, 9u, 1000u, 1023u, 1024u, 1025u, 2998u}) {
-    auto spoiled = elements;
-    spoiled[place].row = spoiled[place + 1].row + 1;
-    const Coordinates<TypeParam> a(1, 42, 5, spoiled);
-    std::vector<TypeParam> offsets(43);
-    EXPECT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()), RowOrder::unsorted);
-  }
+  for_each_instruction_set([&] {
+    auto elements = sorted_elements(1, 40, 5, 3000);
+    for (const size_t place : {7u, 8u, 9u, 1000u, 1023u, 1024u, 1025u, 2998u}) {
+      auto spoiled = elements;
+      spoiled[place].row = spoiled[place + 1].row + 1;
+      const Coordinates<TypeParam> a(1, 42, 5, spoiled);
+      std::vector<TypeParam> offsets(43);
+      EXPECT_EQ(compress_rows(a.view, 0, a.view.entries, offsets.data()), RowOrder::unsorted);
+    }
+  });
 }
 
 TYPED_TEST(CompressRowsTest, FillsZerosForNoEntries) {
-  const Coordinates<TypeParam> a(2, 3, 4, {});
-  std::vector<TypeParam> offsets(7, -7);
-  EXPECT_EQ(compress_rows(a.view, 0, 0, offsets.data()), RowOrder::sorted);
-  EXPECT_EQ(offsets, std::vector<TypeParam>(7, 0));
-  const Coordinates<TypeParam> no_rows(1, 0, 4, {});
-  TypeParam offset = -7;
-  EXPECT_EQ(compress_rows(no_rows.view, 0, 0, &offset), RowOrder::sorted);
-  EXPECT_EQ(offset, 0);
+  for_each_instruction_set([&] {
+    const Coordinates<TypeParam> a(2, 3, 4, {});
+    std::vector<TypeParam> offsets(7, -7);
+    EXPECT_EQ(compress_rows(a.view, 0, 0, offsets.data()), RowOrder::sorted);
+    EXPECT_EQ(offsets, std::vector<TypeParam>(7, 0));
+    const Coordinates<TypeParam> no_rows(1, 0, 4, {});
+    TypeParam offset = -7;
+    EXPECT_EQ(compress_rows(no_rows.view, 0, 0, &offset), RowOrder::sorted);
+    EXPECT_EQ(offset, 0);
+  });
 }
 
 TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderWhereverTheEntriesAreCut) {
-  // By row, and with a lower item after a higher one.
-  const std::vector<std::vector<Element>> all = {
-      {{0, 1, 0, 0}, {0, 0, 4, 1}, {0, 2, 0, 2}, {0, 3, 0, 3}},
-      {{0, 0, 0, 0}, {0, 1, 0, 1}, {0, 3, 0, 2}, {0, 2, 0, 3}},
-      {{0, 0, 0, 0}, {1, 1, 0, 1}, {0, 3, 0, 2}, {1, 2, 0, 3}}};
-  for (const auto& elements : all) {
-    const Coordinates<TypeParam> a(2, 4, 5, elements);
-    for_each_cut(4, [&](const std::vector<int64_t>& cuts) {
-      std::vector<TypeParam> offsets(9);
-      const auto seen = this->compress(a.view, cuts, offsets);
-      ASSERT_TRUE(this->saw(seen, RowOrder::unsorted)) << cuts[1] << " " << cuts[2];
-      ASSERT_FALSE(this->saw(seen, RowOrder::out_of_range));
-    });
-  }
+  for_each_instruction_set([&] {
+    // By row, and with a lower item after a higher one.
+    const std::vector<std::vector<Element>> all = {
+        {{0, 1, 0, 0}, {0, 0, 4, 1}, {0, 2, 0, 2}, {0, 3, 0, 3}},
+        {{0, 0, 0, 0}, {0, 1, 0, 1}, {0, 3, 0, 2}, {0, 2, 0, 3}},
+        {{0, 0, 0, 0}, {1, 1, 0, 1}, {0, 3, 0, 2}, {1, 2, 0, 3}}};
+    for (const auto& elements : all) {
+      const Coordinates<TypeParam> a(2, 4, 5, elements);
+      for_each_cut(4, [&](const std::vector<int64_t>& cuts) {
+        std::vector<TypeParam> offsets(9);
+        const auto seen = this->compress(a.view, cuts, offsets);
+        ASSERT_TRUE(this->saw(seen, RowOrder::unsorted)) << cuts[1] << " " << cuts[2];
+        ASSERT_FALSE(this->saw(seen, RowOrder::out_of_range));
+      });
+    }
+  });
 }
 
 TYPED_TEST(CompressRowsTest, TakesColumnsInAnyOrder) {
-  const Coordinates<TypeParam> a(1, 2, 5, {{0, 0, 4, 0}, {0, 0, 1, 1}, {0, 1, 3, 2}, {0, 1, 3, 3}});
-  std::vector<TypeParam> offsets(3);
-  EXPECT_EQ(compress_rows(a.view, 0, 4, offsets.data()), RowOrder::sorted);
-  EXPECT_EQ(offsets, (std::vector<TypeParam>{0, 2, 4}));
+  for_each_instruction_set([&] {
+    const Coordinates<TypeParam> a(1, 2, 5,
+                                   {{0, 0, 4, 0}, {0, 0, 1, 1}, {0, 1, 3, 2}, {0, 1, 3, 3}});
+    std::vector<TypeParam> offsets(3);
+    EXPECT_EQ(compress_rows(a.view, 0, 4, offsets.data()), RowOrder::sorted);
+    EXPECT_EQ(offsets, (std::vector<TypeParam>{0, 2, 4}));
+  });
 }
 
 TYPED_TEST(CompressRowsTest, RefusesRowsAndItemsOutOfRange) {
-  using Limits = std::numeric_limits<TypeParam>;
-  const auto elements = sorted_elements(2, 4, 5, 3);
-  Coordinates<TypeParam> a(2, 4, 5, elements);
-  for (const bool in_rows : {true, false}) {
-    auto& indices = in_rows ? a.row : a.item;
-    const TypeParam bound = in_rows ? 4 : 2;
-    for (size_t k = 0; k < indices.size(); ++k) {
-      const TypeParam valid = indices[k];
-      for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
-        indices[k] = hostile;
-        for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
-          Guarded<TypeParam> offsets(std::vector<TypeParam>(9), Side::back);
-          bool refused = false;
-          for (size_t i = 1; i < cuts.size(); ++i) {
-            refused |= compress_rows(a.view, cuts[i - 1], cuts[i], offsets.data()) ==
-                       RowOrder::out_of_range;
-          }
-          ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
-        });
+  for_each_instruction_set([&] {
+    using Limits = std::numeric_limits<TypeParam>;
+    const auto elements = sorted_elements(2, 4, 5, 3);
+    Coordinates<TypeParam> a(2, 4, 5, elements);
+    for (const bool in_rows : {true, false}) {
+      auto& indices = in_rows ? a.row : a.item;
+      const TypeParam bound = in_rows ? 4 : 2;
+      for (size_t k = 0; k < indices.size(); ++k) {
+        const TypeParam valid = indices[k];
+        for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
+          indices[k] = hostile;
+          for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
+            Guarded<TypeParam> offsets(std::vector<TypeParam>(9), Side::back);
+            bool refused = false;
+            for (size_t i = 1; i < cuts.size(); ++i) {
+              refused |= compress_rows(a.view, cuts[i - 1], cuts[i], offsets.data()) ==
+                         RowOrder::out_of_range;
+            }
+            ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
+          });
+        }
+        indices[k] = valid;
       }
-      indices[k] = valid;
     }
-  }
+  });
 }
 
 TYPED_TEST(CompressRowsTest, MayRunInManyThreads) {
-  auto elements = sorted_elements(2, 50, 5, 1000);
-  for (const bool sorted : {true, false}) {
-    if (!sorted) std::shuffle(elements.begin(), elements.end(), std::mt19937_64(3));
-    const Coordinates<TypeParam> a(2, 50, 5, elements);
-    std::vector<TypeParam> offsets(101, -7);
-    std::vector<RowOrder> seen(4);
-    std::vector<std::thread> threads;
-    for (size_t i = 0; i < 4; ++i) {
-      threads.emplace_back([&, i] {
-        const auto first = static_cast<int64_t>(i) * 500;
-        seen[i] = compress_rows(a.view, first, first + 500, offsets.data());
-      });
+  for_each_instruction_set([&] {
+    auto elements = sorted_elements(2, 50, 5, 1000);
+    for (const bool sorted : {true, false}) {
+      if (!sorted) std::shuffle(elements.begin(), elements.end(), std::mt19937_64(3));
+      const Coordinates<TypeParam> a(2, 50, 5, elements);
+      std::vector<TypeParam> offsets(101, -7);
+      std::vector<RowOrder> seen(4);
+      std::vector<std::thread> threads;
+      for (size_t i = 0; i < 4; ++i) {
+        threads.emplace_back([&, i] {
+          const auto first = static_cast<int64_t>(i) * 500;
+          seen[i] = compress_rows(a.view, first, first + 500, offsets.data());
+        });
+      }
+      for (std::thread& thread : threads) thread.join();
+      if (sorted) {
+        EXPECT_EQ(offsets, reference_offsets<TypeParam>(2, 50, elements));
+      } else {
+        EXPECT_TRUE(this->saw(seen, RowOrder::unsorted));
+      }
     }
-    for (std::thread& thread : threads) thread.join();
-    if (sorted) {
-      EXPECT_EQ(offsets, reference_offsets<TypeParam>(2, 50, elements));
-    } else {
-      EXPECT_TRUE(this->saw(seen, RowOrder::unsorted));
-    }
-  }
+  });
 }
 
 template <class Types>
