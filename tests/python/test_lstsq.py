@@ -203,6 +203,26 @@ def test_scales_at_the_edge(scale):
     assert_close(x * scale, expected, 1e-12)
     x = spgrad.sparse_lstsq(D.to_sparse_csr(), B * scale)
     assert_close(x / scale, expected, 1e-12)
+    x = spgrad.sparse_lstsq((D * scale).to_sparse_csr(), B, scale="columns")
+    assert_close(x * scale, expected, 1e-12)
+
+
+@pytest.mark.parametrize("form", ["coo", "uncoalesced"])
+def test_damped_batches_with_empty_items(form):
+    Ds = torch.stack([matrix(5, 4), torch.zeros(5, 4, dtype=torch.float64), matrix(5, 4, seed=3)])
+    Ds[0, 4] = Ds[2, :, 1] = 0
+    B = right_side(3, 5, 2)
+    expected = torch.linalg.solve(Ds.mT @ Ds + 0.25 * torch.eye(4).double(), Ds.mT @ B)
+    coo = Ds.to_sparse_coo().coalesce()
+    A = (uncoalesced(coo) if form == "uncoalesced" else coo).requires_grad_()
+    x = spgrad.sparse_lstsq(A, B, damp=0.5)
+    assert_close(x, expected, 1e-12)
+    x.square().sum().backward()
+    D = Ds.clone().requires_grad_()
+    dense = torch.linalg.solve(D.mT @ D + 0.25 * torch.eye(4).double(), D.mT @ B)
+    dense.square().sum().backward()
+    places = A._indices()
+    assert_close(A.grad._values(), D.grad[tuple(places)], 1e-11)
 
 
 def test_condition_numbers():

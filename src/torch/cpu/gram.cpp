@@ -12,10 +12,11 @@
 
 #include "backend.h"
 #include "check.h"
-#include "cpu/in_order.h"
+#include "cpu/grouped.h"
 #include "cpu/memory.h"
 #include "extent.h"
 #include "malformed.h"
+#include "pattern_by_row.h"
 #include "solvers/interrupt.h"
 
 namespace spgrad {

@@ -177,16 +177,15 @@ struct PinvOnCpu {
                                                   int64_t most_iterations, int64_t gram,
                                                   at::TensorList factor, bool with_multipliers) {
     check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor);
-    check_indices(s);
+    const Tensor v = values.contiguous();
+    const InOrder by_row(s, v, false);
+    const InOrder by_column(s.transposed(), v, true);
     const Magnitudes magnitudes(s, values);
     check_finite(B, "B");
     const std::optional<CheckedFactor> checked = factor_of(s, values, gram, factor);
     const Extent extent(s);
     const int64_t p = B.size(-1);
     const Tensor b = B.contiguous();
-    const Tensor v = values.contiguous();
-    const InOrder by_row(s, v, false);
-    const InOrder by_column(s.transposed(), v, true);
     const std::vector<c10::SymInt> size = dense_size(s, s.columns(), p);
     Tensor x = empty_large(C10_AS_INTARRAYREF_SLOW(size), B.scalar_type());
     Tensor y;

@@ -9,12 +9,14 @@
 // separate", SIAM J. Numer. Anal. 10 (1973)). Where the rank of A changes there is no derivative;
 // where it is below both sizes, this is the derivative along changes that keep it. All of it is
 // made of A⁺, of the products and of the sampled product, so that it has derivatives of any order.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/ScopeExit.h>
 
 #include <mutex>
 #include <tuple>
+#include <vector>
 
 #include "backend.h"
 #include "node.h"
@@ -98,26 +100,27 @@ class PinvMmBackward final : public Node {
     }
     if (task_should_compute_output(1)) result[1] = w;
     if (!needs_values) return result;
-    Tensor gradient = call<Sddmm>(s, w.neg(), x.conj_physical());
-    // In place where nothing else sees it: each term has the memory of the entries.
-    const auto add = [&](const Tensor& term) {
-      if (!all_terms && has_numbers(gradient) && has_numbers(term)) {
-        gradient.add_(term);
-      } else {
-        gradient = gradient.add(term);
-      }
-    };
+    // All solves come before the gradient, since each has a copy of the matrix; then one product
+    // has all terms side by side, so that none has memory for the entries.
+    std::vector<Tensor> left{w.neg()};
+    std::vector<Tensor> right{x};
     if (needs_z) {
-      const Tensor r = B.sub(call<Mm>(s, values, x));
       if (!z.defined()) z = std::get<0>(solve(kOfGradient, s, values, w, preconditioner));
-      add(call<Sddmm>(s, r, z.conj_physical()));
+      left.push_back(B.sub(call<Mm>(s, values, x)));
+      right.push_back(z);
     }
     if (all_terms || !compatible(of_gradient)) {
-      const Tensor q = g.sub(call<MmTransposed>(s, conjugate, w));
-      const Tensor y = std::get<0>(solve(kOfSolution, transposed, conjugate, x, of_adjoint));
-      add(call<Sddmm>(s, y, q.conj_physical()));
+      left.push_back(std::get<0>(solve(kOfSolution, transposed, conjugate, x, of_adjoint)));
+      right.push_back(g.sub(call<MmTransposed>(s, conjugate, w)));
     }
-    result[0] = gradient;
+    const auto beside = [](std::vector<Tensor>& terms) {
+      const Tensor all = terms.size() == 1 ? terms.front() : at::cat(terms, -1);
+      terms.clear();
+      return all;
+    };
+    const Tensor of_rows = beside(left);
+    const Tensor of_columns = beside(right).conj_physical();
+    result[0] = call<Sddmm>(s, of_rows, of_columns);
     return result;
   }
 

@@ -4,7 +4,6 @@
 // are scaled by their values. So A⁺ B, with its gradients, is all that there is to solve.
 #include <ATen/OpMathType.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/bucketize.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
@@ -40,6 +39,19 @@ struct Options {
   at::TensorList analysis = {};
 };
 
+// The entries `given`, with `added` put in before those numbered `before`, in order.
+Tensor merged(const Tensor& given, const Tensor& added, const Tensor& before) {
+  const int64_t count = before.numel();
+  if (count == 0) return given;
+  const Tensor places = before.add(at::arange(count, before.options()));
+  const Tensor is_given = at::ones({given.size(0) + count}, given.options().dtype(at::kBool))
+                              .index_fill(0, places, 0)
+                              .unsqueeze(1);
+  return at::empty({given.size(0) + count, 2}, given.options())
+      .masked_scatter_(is_given, given)
+      .index_copy_(0, places, added);
+}
+
 // The rows damp · 1 below the matrix of each item. The values of the new entries come last.
 PatternStructure with_unit_rows(const PatternStructure& s) {
   const int64_t items = s.items().guard_int(__FILE__, __LINE__);
@@ -51,33 +63,26 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
   const auto options = s.row_offsets.options().dtype(
       largest <= std::numeric_limits<int32_t>::max() ? s.row_offsets.scalar_type() : at::kLong);
   const auto wide = options.dtype(at::kLong);
-  const Tensor before = at::arange(entries, wide);  // places of the entries that were there
-  const Tensor item_of_new = at::arange(items, wide).unsqueeze(1);
-  const Tensor column_of_new = at::arange(columns, wide).unsqueeze(0);
+  const Tensor column = at::arange(columns, options).expand({items, columns}).flatten();
+  const Tensor position = at::arange(entries, entries + added, options);
 
   // (index, position) of entries that may be in the order of their values.
   const auto pairs = [&](const Tensor& of) {
-    return of.dim() == 2 ? of.to(at::kLong) : at::stack({of.to(at::kLong), before}, 1);
-  };
-  const Tensor position_of_new = item_of_new.mul(columns).add(column_of_new).add(entries);
-  const auto put = [&](const Tensor& places, const Tensor& given, const Tensor& places_of_new,
-                       const Tensor& index_of_new) {
-    Tensor result = at::empty({entries + added, 2}, wide);
-    const Tensor of_new =
-        at::stack({index_of_new.expand({items, columns}), position_of_new}, -1).flatten(0, 1);
-    return result
-        .index_copy(0, at::cat({places, places_of_new.flatten()}), at::cat({given, of_new}))
-        .to(options);
+    return of.dim() == 2 ? of.to(options)
+                         : at::stack({of.to(options), at::arange(entries, options)}, 1);
   };
 
-  // By row: those of an item are followed by its new rows, of an entry each.
+  // By row: those of an item are followed by its new rows, of an entry each. Behind the last item,
+  // entries stay in the order of their values.
   const Tensor offsets = s.row_offsets.to(at::kLong);
-  const Tensor ends = offsets.slice(0, rows, std::nullopt, std::max<int64_t>(rows, 1));
-  const Tensor end_of_item = rows > 0 ? ends.contiguous() : at::zeros({items}, wide);
-  const Tensor item_of_entry = at::bucketize(before, end_of_item, false, /*right=*/true);
-  const Tensor row_entries =
-      put(before.add(item_of_entry, columns), pairs(s.row_entries),
-          end_of_item.unsqueeze(1).add(item_of_new, columns).add(column_of_new), column_of_new);
+  const bool in_order = items == 1 && s.row_entries.dim() == 1;
+  const Tensor of_new = in_order ? column : at::stack({column, position}, 1);
+  const Tensor row_entries = [&] {
+    if (items == 1) return at::cat({s.row_entries.to(options), of_new});
+    const Tensor ends = rows > 0 ? offsets.slice(0, rows, std::nullopt, rows).contiguous()
+                                 : at::zeros({items}, wide);
+    return merged(pairs(s.row_entries), of_new, ends.repeat_interleave(columns));
+  }();
   const Tensor counts =
       at::cat({offsets.diff().view({items, rows}), at::ones({items, columns}, wide)}, 1);
   const Tensor row_offsets =
@@ -85,13 +90,9 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
 
   // By column: the entries of a column are followed by the new one.
   const Tensor column_offsets = s.column_offsets.to(at::kLong);
-  const Tensor column_of_entry =
-      at::bucketize(before, column_offsets.slice(0, 1), false, /*right=*/true);
-  const Tensor column_number = item_of_new.mul(columns).add(column_of_new);
   const Tensor column_entries =
-      put(before.add(column_of_entry), pairs(s.column_entries),
-          column_offsets.slice(0, 1).view({items, columns}).add(column_number),
-          column_of_new.add(rows));
+      merged(pairs(s.column_entries), at::stack({column.add(rows), position}, 1),
+             column_offsets.slice(0, 1));
   const Tensor new_offsets = column_offsets.add(at::arange(added + 1, wide)).to(options);
 
   std::vector<c10::SymInt> size = s.size;
@@ -101,18 +102,21 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
 
 // The norms of the columns of each item, (m, 1) or (b, m, 1); 1 where a column has none.
 Tensor column_norms(const PatternStructure& s, const Tensor& values) {
-  const Tensor magnitude = values.abs();
-  const Tensor ones = at::ones_symint(dense_size(s, s.rows(), 1), magnitude.options());
-  const Tensor squares = call<MmTransposed>(s, magnitude.square(), ones);
-  return at::where(squares.gt(0), squares, at::ones({}, squares.options())).sqrt();
-}
-
-// The factor of each entry's column.
-Tensor of_columns(const PatternStructure& s, const Tensor& factors) {
-  const Tensor indices = call<Indices>(s);
-  Tensor column = indices.select(0, -1);
-  if (s.batched()) column = column.add(indices.select(0, 0).mul(s.columns()));
-  return factors.flatten().index_select(0, column);
+  // Of numbers up to 1, whose squares do not overflow.
+  Tensor squares = values;
+  Tensor unit;
+  if (values.sym_numel() != 0) {
+    unit = values.detach().abs().amax();
+    unit = unit.masked_fill(unit.eq(0), 1);
+    squares = squares.div(unit);
+  }
+  if (values.is_complex()) squares = squares.abs();
+  squares = squares.square();
+  const Tensor all = at::ones_symint(dense_size(s, s.rows(), 1), squares.options());
+  squares = call<MmTransposed>(s, squares, all);
+  const Tensor one = at::ones({}, squares.options());
+  const Tensor norms = at::where(squares.gt(0), squares, one).sqrt();
+  return unit.defined() ? norms.mul(at::where(squares.gt(0), unit, one)) : norms;
 }
 
 // Ten times the rounding error of a number: x and gradients are within 15 times of what QR gives
@@ -183,7 +187,9 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
   Tensor norms;
   if (options.scale) {
     norms = column_norms(s, values);
-    values = values.div(of_columns(s, norms));
+    // A product with ones is the factor of each entry's column.
+    const Tensor ones = at::ones_symint(dense_size(s, s.rows(), 1), norms.options());
+    values = values.div(call<Sddmm>(s, ones, norms));
   }
   const Preconditioner preconditioner =
       options.method == "direct" ? precondition(s, values, options.analysis) : Preconditioner();
@@ -204,7 +210,18 @@ Solved pattern_lstsq(const Tensor& row_offsets, const Tensor& row_entries,
                {damp, x0, tol, maxiter, scale, method, analysis});
 }
 
-PatternTensors pattern_of(const CsrStructure& s) { return call<MakePattern>(s); }
+// Rows that are in order need no copy of their own, which a Pattern has.
+PatternTensors pattern_of(const CsrStructure& s) {
+  PatternTensors result = call<MakePattern>(s);
+  auto& [row_offsets, row_entries, column_offsets, column_entries] = result;
+  const at::ScalarType dtype = row_offsets.scalar_type();
+  if (!s.batched() && s.crow_indices.scalar_type() == dtype &&
+      s.col_indices.scalar_type() == dtype) {
+    row_offsets = s.crow_indices;
+    row_entries = s.col_indices;
+  }
+  return result;
+}
 PatternTensors pattern_of(const CooStructure& s) {
   return is_traced(s.indices) ? call<MakeMovedPattern>(s) : call<MakePattern>(s);
 }
