@@ -195,16 +195,44 @@ def test_special_right_sides():
     assert report.iterations.tolist()[:2] == [0, 0]
 
 
-@pytest.mark.parametrize("scale", [1e150, 1e-150])
-def test_scales_at_the_edge(scale):
-    D, B = matrix(9, 4), right_side(9, 2)
-    expected = torch.linalg.lstsq(D, B).solution
-    x = spgrad.sparse_lstsq((D * scale).to_sparse_csr(), B)
-    assert_close(x * scale, expected, 1e-12)
-    x = spgrad.sparse_lstsq(D.to_sparse_csr(), B * scale)
-    assert_close(x / scale, expected, 1e-12)
-    x = spgrad.sparse_lstsq((D * scale).to_sparse_csr(), B, scale="columns")
-    assert_close(x * scale, expected, 1e-12)
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        *((torch.float64, scale) for scale in (1e150, 1e-150, 1e307, 1e-305, 1e-320)),
+        *((torch.float32, scale) for scale in (1e25, 4e37, 1e-36, 1e-40)),
+        *((torch.complex64, scale) for scale in (1e37, 1e-40)),
+    ],
+)
+def test_scales_at_the_edge(dtype, scale):
+    wide = WIDE.get(dtype, dtype)
+    D, B, G = (T.to(dtype) for T in (matrix(9, 4), right_side(9, 2), right_side(4, 2, seed=6)))
+    small, b, g = (D * scale, B * scale, G * scale)
+    finfo = torch.finfo(dtype)
+    limit = 100 * finfo.eps
+    rounded = finfo.tiny * finfo.eps / scale  # of the smallest numbers
+    at_unit = lambda T: T.to(wide) / scale  # noqa: E731 - what the rounding of small numbers left
+
+    def solved(A, B, **options):
+        return spgrad.sparse_lstsq(A.to_sparse_csr(), B, return_report=True, **options)
+
+    for options in ({}, {"scale": "columns"}):
+        x, report = solved(small, b, **options)
+        X = torch.linalg.lstsq(at_unit(small), at_unit(b)).solution
+        assert_close(x, X, limit + (100 * rounded if options else 0))  # scaled values are rounded
+        residual = (at_unit(b) - at_unit(small) @ X).norm(dim=0)
+        assert_close(report.residual_norm.div(scale), residual, limit + 100 * rounded)
+    x, _ = solved(D, b)
+    expected = torch.linalg.lstsq(D.to(wide), at_unit(b)).solution
+    assert_close(x.to(wide) / scale, expected, limit + 100 * rounded)
+    if not finfo.tiny < scale < 1e-2 / finfo.tiny:  # what follows has no number for 1 / scale
+        return
+    x, _ = solved(small, B)
+    assert_close(x.to(wide) * scale, torch.linalg.lstsq(at_unit(small), B.to(wide)).solution, limit)
+    leaf, right = small.to_sparse_csr().requires_grad_(), b.clone().requires_grad_()
+    spgrad.sparse_lstsq(leaf, right, tol=0).backward(g)
+    _, dA, W = gradients(at_unit(small), at_unit(b), at_unit(g))
+    assert_close(right.grad, W, limit)
+    assert_close(leaf.grad.values(), dA[tuple(D.to_sparse_coo().indices())], 10 * limit)
 
 
 @pytest.mark.parametrize("form", ["coo", "uncoalesced"])

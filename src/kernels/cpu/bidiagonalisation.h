@@ -30,9 +30,10 @@ inline double ratio(double over, double under) { return under > 0 ? over / under
 // The scalars of one column, in units in which |b| is 1 and the largest value of A too: so squares
 // do not overflow.
 struct ColumnState {
-  double norm_b = 0;  // in the caller's units
-  double norm_u = 0;  // of u as it is stored: u is divided by it where it is used
-  double alpha = 0;   // the norm of v as it is stored
+  double largest_b = 0;  // in the caller's units
+  double norm_b = 0;     // of b with a largest number of 1
+  double norm_u = 0;     // of u as it is stored: u is divided by it where it is used
+  double alpha = 0;      // the norm of v as it is stored
   // A lower bound of |A|, at least half of it once the iteration has found its direction.
   double norm_a = 0;
   bool done = false;
@@ -61,6 +62,20 @@ void scale(const Real* __restrict from, Real* __restrict to, const Real* __restr
       const Real scaled = factor[j] * from[i + j];
       to[i + j] = scaled;
       sums[j] += scaled * scaled;
+    }
+  }
+}
+
+// to = from / divisor, and the squares of it. Real may be too small for the reciprocal.
+template <class Real>
+void divide(const Real* __restrict from, Real* __restrict to, const double* __restrict divisor,
+            int64_t count, int64_t width, Real* __restrict sums) {
+  for (int64_t i = 0; i < count; i += width) {
+    const int64_t lanes = std::min(width, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const auto quotient = static_cast<Real>(static_cast<double>(from[i + j]) / divisor[j]);
+      to[i + j] = quotient;
+      sums[j] += quotient * quotient;
     }
   }
 }
@@ -216,12 +231,20 @@ class Bidiagonalisation {
           find_largest(b_ + first, count, width(), sums);
         },
         larger);
-    const std::vector<double> norm_u = scaled(
-        a_.rows, b_, u_.get(), coefficients([&](size_t i) { return reciprocal(largest[i]); }));
+    for (size_t i = 0; i < columns_.size(); ++i) columns_[i].largest_b = largest[i];
+    const std::vector<double> norm_u = take_b();
     for (size_t i = 0; i < columns_.size(); ++i) {
-      columns_[i].norm_b = largest[i] * norm_u[i];
-      columns_[i].norm_u = norm_u[i];
+      columns_[i].norm_b = columns_[i].norm_u = norm_u[i];
     }
+  }
+
+  // u = b with a largest number of 1; returns the norms.
+  std::vector<double> take_b() {
+    const auto divisor = coefficients<double>(
+        [&](size_t i) { return columns_[i].largest_b > 0 ? columns_[i].largest_b : 1; });
+    return norms(a_.rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+      divide(b_ + first, u_.get() + first, divisor.data() + item, count, width(), sums);
+    });
   }
 
   // u = b, v = Aᴴ u.
@@ -332,22 +355,30 @@ class Bidiagonalisation {
   Status report(const Real* x, std::span<LsmrReport> reports) {
     Status status = a_.multiply(x, product_.get(), active_);
     if (status != Status::done) return status;
-    scaled(a_.rows, b_, u_.get(),
-           coefficients([&](size_t i) { return reciprocal(columns_[i].norm_b); }));
+    take_b();
     const std::vector<double> residual =  // -r / |b|
         combined(a_.rows, product_.get(), u_.get(),
                  coefficients([&](size_t i) { return to_unit(i); }),
-                 coefficients([](size_t) { return 1.0; }));
+                 coefficients([&](size_t i) { return reciprocal(columns_[i].norm_b); }));
     status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
     if (status != Status::done) return status;
     const std::vector<double> gradient = scaled(a_.columns, product_.get(), v_.get(),
                                                 coefficients([&](size_t i) { return to_unit(i); }));
     for (size_t i = 0; i < columns_.size(); ++i) {
       const Column& c = columns_[i];
-      reports[i] = {c.iterations, c.ending, residual[i] * c.norm_b,
+      reports[i] = {c.iterations, c.ending, residual[i] * c.norm_b * c.largest_b,
                     ratio(gradient[i], norm_a(i) * residual[i])};
     }
     return Status::done;
+  }
+
+  // What a solution is in the caller's units, divided by what it is where |b| is 1 and the largest
+  // value of A too.
+  double unit_of_x(size_t i) const {
+    return columns_[i].norm_b * ratio(columns_[i].largest_b, unit_of_a(i));
+  }
+  double unit_of_a(size_t i) const {
+    return a_.largest[item_of(i)] * (a_.unit.empty() ? 1 : a_.unit[item_of(i)]);
   }
 
   // The Frobenius norm.

@@ -180,12 +180,12 @@ class Craig : Bidiagonalisation<Real, Column> {
       const Column& c = columns_[i];
       const bool holds = residual[i] <= tolerance * (this->norm_a(i) * norm_y[i] + norm_x[i]);
       reports[i] = {c.iterations, holds ? c.ending : Ending::limit,
-                    residual[i] * c.norm_b * to_unit(i),
+                    residual[i] * this->unit_of_x(i),
                     ratio(gradient[i], this->norm_a(i) * residual[i])};
     }
-    const auto scale_of_x = [&](size_t i) { return columns_[i].norm_b * to_unit(i); };
-    this->rescale(a_.columns, x, x, scale_of_x);
-    this->rescale(a_.rows, y, y, [&](size_t i) { return scale_of_x(i) * to_unit(i); });
+    this->rescale(a_.columns, x, x, [&](size_t i) { return this->unit_of_x(i); });
+    this->rescale(a_.rows, y, y,
+                  [&](size_t i) { return ratio(this->unit_of_x(i), this->unit_of_a(i)); });
     return Status::done;
   }
 

@@ -131,8 +131,7 @@ class Lsmr : Bidiagonalisation<Real, Column> {
     h_.reset();
     h_bar_.reset();
     status = this->report(x, reports);
-    this->rescale(a_.columns, x, x,
-                  [&](size_t i) { return columns_[i].norm_b * this->to_unit(i); });
+    this->rescale(a_.columns, x, x, [&](size_t i) { return this->unit_of_x(i); });
     return status;
   }
 
@@ -193,9 +192,8 @@ class Residuals : Bidiagonalisation<Real, ColumnState> {
   Status run(const Real* x, std::span<LsmrReport> reports) {
     this->prepare();
     const typename Base::Vector scaled_x = this->vector(a_.columns);
-    this->rescale(a_.columns, x, scaled_x.get(), [&](size_t i) {
-      return reciprocal(columns_[i].norm_b) * a_.largest[this->item_of(i)];
-    });
+    this->rescale(a_.columns, x, scaled_x.get(),
+                  [&](size_t i) { return reciprocal(this->unit_of_x(i)); });
     for (size_t i = 0; i < reports.size(); ++i) {
       columns_[i].iterations = reports[i].iterations;
       columns_[i].ending = reports[i].ending;

@@ -13,6 +13,7 @@
 #include <limits>
 #include <vector>
 
+#include "solvers/divided.h"
 #include "solvers/interrupt.h"
 #include "solvers/reports.h"
 #include "spgrad/lsmr.h"
@@ -80,6 +81,7 @@ class Bidiagonalisation {
     u_ = with_largest_one();
     norm_u_ = norms(u_);
     norm_b_ = largest_.mul(norm_u_);
+    unit_of_x_ = norm_u_.mul(largest_.div(a_.largest));
     inverse_norm_u_ = one_over(norm_u_);
     v_ = scaled(a_.multiply_adjoint(u_), inverse_norm_u_);
     alpha_ = norms(v_);
@@ -135,7 +137,8 @@ class Bidiagonalisation {
   }
 
   Tensor with_largest_one() const {
-    return b_.div(largest_.masked_fill(largest_.eq(0), 1).to(b_.scalar_type()));
+    const at::ScalarType dtype = at::toRealValueType(b_.scalar_type());
+    return divided(b_, largest_.masked_fill(largest_.eq(0), 1).to(dtype));
   }
 
   // The numbers of the columns that are left, 0 of the others: these are not a number, maybe.
@@ -192,6 +195,7 @@ class Bidiagonalisation {
   Tensor norm_u_, alpha_;  // of u and v as they are stored
   Tensor norm_a_;          // a lower bound of |A|
   Tensor norm_b_;          // of all columns, in the caller's units
+  Tensor unit_of_x_;       // of all columns: their quotient by the largest value of A
   Tensor largest_, inverse_norm_u_;
   Tensor compatible_, least_squares_, left_;
   Tensor iterations_;
@@ -260,7 +264,7 @@ class Lsmr : Bidiagonalisation {
               end(residual.le(norm_a_.mul(norms(x)).add_(1).mul_(stop_)),
                   zeta_bar.abs().le(norm_a_.mul(residual).mul_(stop_)));
             });
-    return {in_units(x, norm_b_.div(a_.largest)), report_of(x)};
+    return {in_units(x, unit_of_x_), report_of(x)};
   }
 };
 
@@ -299,7 +303,6 @@ class Craig : Bidiagonalisation {
       end(residual.le(norm_a_.mul(norm_x).add_(1).mul_(stop_)), gradient.le(norm_a_.mul(stop_)));
     });
     const Tensor report_of_x = report_of(x);
-    const Tensor unit_of_x = norm_b_.div(a_.largest);
     // The residual of y, by which x = Aᴴ y is checked.
     const Tensor r = x.sub(a_.multiply_adjoint(y));
     const Tensor residual = norms(r);
@@ -307,10 +310,10 @@ class Craig : Bidiagonalisation {
         a_.norm.mul(norms(y)).add_(norms(x)).mul_(std::max(tolerance_, 100 * epsilon_));
     const Tensor ending_of_y = ending().masked_fill_(residual.le(allowed).logical_not_(),
                                                      static_cast<double>(kernels::Ending::limit));
-    const Tensor report_of_y = report(ending_of_y, residual.mul(unit_of_x),
+    const Tensor report_of_y = report(ending_of_y, residual.mul(unit_of_x_),
                                       ratio(norms(a_.multiply(r)), residual.mul(a_.norm)));
-    return {{in_units(x, unit_of_x), report_of_x},
-            {in_units(y, unit_of_x.div(a_.largest)), report_of_y}};
+    return {{in_units(x, unit_of_x_), report_of_x},
+            {in_units(y, unit_of_x_.div(a_.largest)), report_of_y}};
   }
 };
 

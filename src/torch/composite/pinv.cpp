@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "solvers/divided.h"
 #include "solvers/gram.h"
 #include "solvers/reports.h"
 
@@ -83,6 +84,27 @@ std::function<Tensor(const Tensor&)> product_with(const Matrix& a, const Tensor&
   };
 }
 
+// The map of a problem that was checked; nothing where there is none. What it does not need is
+// freed before the iteration.
+DeviceMap map_of(const MakeMap& make_map, const PatternStructure& s, const Tensor& values,
+                 const Tensor& B) {
+  const Matrix rows = by_row(s);
+  const Matrix columns = by_column(s);
+  check_finite(values, B);
+  const Extent& extent = rows.extent;
+  if (extent.items == 0 || B.size(-1) == 0) return {};
+  const Tensor items = s.batched() ? items_of_entries(rows) : Tensor();
+  const Tensor largest = largest_values(s, extent, values, items);
+  const Tensor of_entry = s.batched() ? largest.index_select(0, items) : largest;
+  const Tensor scaled = divided(values, of_entry.to(at::toRealValueType(values.scalar_type())));
+  DeviceMap map{.largest = largest.view({-1, 1, 1}),
+                .norm = norms_of_items(s, extent, scaled),
+                .multiply = {},
+                .multiply_adjoint = {}};
+  make_map(map, s, rows, columns, scaled);
+  return map;
+}
+
 }  // namespace
 
 void map_of_composite(DeviceMap& map, const PatternStructure&, const Matrix& by_row,
@@ -99,10 +121,7 @@ std::tuple<Tensor, Tensor, Tensor> solve_on_device(const MakeMap& make_map,
   check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor);
   if (gram != kNoGram) refuse_factor(s.device());
   const WithoutAutocast guard;
-  const Matrix rows = by_row(s);
-  const Matrix columns = by_column(s);
-  check_finite(values, B);
-  const Extent& extent = rows.extent;
+  const Extent extent(s);
   const int64_t p = B.size(-1);
   const auto shaped = [&](const Tensor& tensor, int64_t number) {
     return tensor.view(C10_AS_INTARRAYREF_SLOW(dense_size(s, number, p)));
@@ -110,21 +129,13 @@ std::tuple<Tensor, Tensor, Tensor> solve_on_device(const MakeMap& make_map,
   Tensor reports =
       at::full({kSolves, extent.items, p, kFields}, std::numeric_limits<double>::quiet_NaN(),
                B.options().dtype(at::kDouble));
+  const DeviceMap map = map_of(make_map, s, values, B);
   if (extent.items == 0 || p == 0) {
     const auto zeros = [&](int64_t number) {
       return shaped(at::zeros({extent.items, number, p}, B.options()), number);
     };
     return {zeros(extent.columns), with_multipliers ? zeros(extent.rows) : Tensor(), reports};
   }
-  const Tensor items = s.batched() ? items_of_entries(rows) : Tensor();
-  const Tensor largest = largest_values(s, extent, values, items);
-  const Tensor of_entry = s.batched() ? largest.index_select(0, items) : largest;
-  const Tensor divided = values.div(of_entry.to(values.scalar_type()));
-  DeviceMap map{.largest = largest.view({-1, 1, 1}),
-                .norm = norms_of_items(s, extent, divided),
-                .multiply = {},
-                .multiply_adjoint = {}};
-  make_map(map, s, rows, columns, divided);
   const Tensor b = B.resolve_conj().reshape({extent.items, extent.rows, p});
   const auto write = [&](const Iterated& result, int64_t solve) {
     reports.select(0, solve).copy_(result.report.squeeze(1));

@@ -4,6 +4,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,6 +18,7 @@
 #include "extent.h"
 #include "malformed.h"
 #include "pattern_by_row.h"
+#include "solvers/divided.h"
 #include "solvers/interrupt.h"
 
 namespace spgrad {
@@ -96,8 +98,11 @@ Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
     const double most = largest_of(of_item);
     largest.push_back(most);
     const bool safe = most < bound && most > 1 / bound;
-    const Tensor scaled = safe || most == 0 ? of_item : of_item.div(most);
-    norm.push_back(at::linalg_vector_norm(scaled).item<double>() * (safe || most == 0 ? 1 : most));
+    const Tensor scaled =
+        safe || most == 0
+            ? of_item
+            : divided(of_item, at::scalar_tensor(most, at::toRealValueType(of_item.scalar_type())));
+    norm.push_back(at::linalg_vector_norm(scaled).item<double>() / (safe ? most : 1));
   }
 }
 

@@ -36,7 +36,7 @@ struct Magnitudes {
   Magnitudes(const PatternStructure& structure, const at::Tensor& values);
 
   std::vector<double> largest;
-  std::vector<double> norm;
+  std::vector<double> norm;  // of the values divided by the largest
 };
 
 void check_finite(const at::Tensor& tensor, const char* name);

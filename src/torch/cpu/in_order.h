@@ -3,15 +3,18 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/scalar_tensor.h>
 
 #include <atomic>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "cpu/grouped.h"
 #include "cpu/memory.h"
 #include "malformed.h"
 #include "pattern_by_row.h"
+#include "solvers/divided.h"
 
 namespace spgrad {
 
@@ -23,6 +26,21 @@ class InOrder {
       : values(given), grouped(group_by_row(in_order(s))) {
     if (!adjoint || !given.is_complex()) return;
     values = values.is_same(given) ? values.conj_physical() : values.conj_physical_();
+  }
+
+  // Divides the values of each item by its number, if that is not 0.
+  void divide(const PatternStructure& s, const std::vector<double>& divisors) {
+    values = values.clone();
+    const int64_t rows = s.rows().expect_int();
+    for (size_t item = 0; item < divisors.size(); ++item) {
+      if (divisors[item] == 0) continue;
+      const auto row = static_cast<int64_t>(item) * rows;
+      const auto first = s.row_offsets[row].item<int64_t>();
+      const auto last = s.row_offsets[row + rows].item<int64_t>();
+      const at::Tensor of_item = values.slice(0, first, last);
+      of_item.copy_(divided(
+          of_item, at::scalar_tensor(divisors[item], at::toRealValueType(of_item.scalar_type()))));
+    }
   }
 
   at::Tensor values;

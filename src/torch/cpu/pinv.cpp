@@ -2,10 +2,12 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ops/full.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -178,9 +180,14 @@ struct PinvOnCpu {
                                                   at::TensorList factor, bool with_multipliers) {
     check_pinv_mm(s, values, B, tolerance, most_iterations, gram, factor);
     const Tensor v = values.contiguous();
-    const InOrder by_row(s, v, false);
-    const InOrder by_column(s.transposed(), v, true);
+    InOrder by_row(s, v, false);
+    InOrder by_column(s.transposed(), v, true);
     const Magnitudes magnitudes(s, values);
+    const bool extreme = is_extreme(magnitudes, values.scalar_type());
+    if (extreme) {
+      by_row.divide(s, magnitudes.largest);
+      by_column.divide(s.transposed(), magnitudes.largest);
+    }
     check_finite(B, "B");
     const std::optional<CheckedFactor> checked = factor_of(s, values, gram, factor);
     const Extent extent(s);
@@ -200,6 +207,14 @@ struct PinvOnCpu {
                                    .parts = sizeof(scalar_t) / sizeof(Real),
                                    .largest = magnitudes.largest,
                                    .norm = magnitudes.norm};
+      for (size_t item = 0; item < map.norm.size() && !extreme; ++item) {
+        map.norm[item] *= map.largest[item];
+      }
+      if (extreme) {
+        map.unit = magnitudes.largest;
+        std::ranges::replace(map.unit, 0.0, 1.0);
+        std::ranges::fill(map.largest, 1.0);
+      }
       const auto product = [](const InOrder& matrix, int64_t rows, int64_t columns) {
         return [&matrix, rows, columns](const Real* in, Real* out, int64_t columns_of_both) {
           using Kernel = typename KernelScalar<scalar_t>::type;
@@ -240,6 +255,14 @@ struct PinvOnCpu {
       if (with_multipliers) write(ends_of_y, reports[kMultipliers]);
     });
     return {std::move(x), std::move(y), reports};
+  }
+
+  // Whether reciprocals of the values, or sums of products with them, may have no number.
+  static bool is_extreme(const Magnitudes& magnitudes, at::ScalarType dtype) {
+    const double bound = at::toRealValueType(dtype) == at::kFloat ? 1e20 : 1e200;
+    return std::ranges::any_of(magnitudes.largest, [&](double largest) {
+      return largest > bound || (largest > 0 && largest < 1 / bound);
+    });
   }
 
   // Made here where nobody could read the values before.

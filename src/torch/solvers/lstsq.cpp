@@ -19,6 +19,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "solvers/divided.h"
 #include "solvers/gram.h"
 #include "spgrad/lstsq.h"
 
@@ -100,23 +101,19 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
   return {row_offsets, row_entries, new_offsets, column_entries, size};
 }
 
-// The norms of the columns of each item, (m, 1) or (b, m, 1); 1 where a column has none.
+// The norms of the columns of each item, (m, 1) or (b, m, 1), of a matrix divided by its largest
+// value, so that squares do not overflow; 1 where a column has none.
 Tensor column_norms(const PatternStructure& s, const Tensor& values) {
-  // Of numbers up to 1, whose squares do not overflow.
   Tensor squares = values;
-  Tensor unit;
   if (values.sym_numel() != 0) {
-    unit = values.detach().abs().amax();
-    unit = unit.masked_fill(unit.eq(0), 1);
-    squares = squares.div(unit);
+    const Tensor largest = values.detach().abs().amax();
+    squares = divided(values, largest.masked_fill(largest.eq(0), 1));
   }
   if (values.is_complex()) squares = squares.abs();
   squares = squares.square();
   const Tensor all = at::ones_symint(dense_size(s, s.rows(), 1), squares.options());
   squares = call<MmTransposed>(s, squares, all);
-  const Tensor one = at::ones({}, squares.options());
-  const Tensor norms = at::where(squares.gt(0), squares, one).sqrt();
-  return unit.defined() ? norms.mul(at::where(squares.gt(0), unit, one)) : norms;
+  return at::where(squares.gt(0), squares, at::ones({}, squares.options())).sqrt();
 }
 
 // Ten times the rounding error of a number: x and gradients are within 15 times of what QR gives
@@ -189,13 +186,13 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
     norms = column_norms(s, values);
     // A product with ones is the factor of each entry's column.
     const Tensor ones = at::ones_symint(dense_size(s, s.rows(), 1), norms.options());
-    values = values.div(call<Sddmm>(s, ones, norms));
+    values = divided(values, call<Sddmm>(s, ones, norms));
   }
   const Preconditioner preconditioner =
       options.method == "direct" ? precondition(s, values, options.analysis) : Preconditioner();
   auto [x, reports] = call<PinvMm>(s, values, B, tolerance, most_iterations, preconditioner.gram,
                                    preconditioner.factor);
-  if (options.scale) x = x.div(norms);
+  if (options.scale) x = divided(x, norms);
   if (options.x0) x = x.add(first.detach());
   return {vector ? x.squeeze(-1) : x, reports};
 }

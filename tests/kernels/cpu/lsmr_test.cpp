@@ -307,5 +307,26 @@ TEST(Lsmr, SolutionsWhereScalesDifferByMoreThanAFloatHas) {
   EXPECT_NEAR(x[1], 1e-37, 1e-42);
 }
 
+// 1 / 1e-40 is no float.
+TEST(Lsmr, NumbersWithoutReciprocals) {
+  const std::vector<float> b = {0, 2e-40F};
+  std::vector<float> x(2);
+  std::vector<float> y(2);
+  std::vector<LsmrReport> reports(1);
+  std::vector<LsmrReport> of_y(1);
+  LinearMap<float> map = diagonal({1, 0.5F});
+  map.unit = {1e-20};
+  EXPECT_EQ(lsmr<float>(map, b.data(), x.data(), 1, {1e-6, 10, {}}, reports), Status::done);
+  EXPECT_NEAR(x[1], 4e-20, 1e-25);
+  EXPECT_LT(reports[0].residual_norm, 1e-45);
+  EXPECT_EQ(measure<float>(map, b.data(), x.data(), 1, reports), Status::done);
+  EXPECT_LT(reports[0].residual_norm, 1e-44);
+  EXPECT_EQ(craig<float>(map, b.data(), x.data(), y.data(), 1, {1e-6, 10, {}}, reports, of_y),
+            Status::done);
+  EXPECT_NEAR(x[1], 4e-20, 1e-25);
+  EXPECT_NEAR(y[1], 8, 1e-4);
+  EXPECT_LT(of_y[0].residual_norm, 1e-24);
+}
+
 }  // namespace
 }  // namespace spgrad::kernels::test
