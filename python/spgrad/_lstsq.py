@@ -285,8 +285,8 @@ def sparse_lstsq(
 
             maxiter: The most iterations; by default ``200 + 20 min(n, m)``.
 
-            scale: ``"columns"`` scales the columns of A to norm 1 inside, which helps where they
-            differ by orders of magnitude. It changes which solution is found where there are
+            scale: ``"columns"`` scales the columns of A to equal norms inside, which helps where
+            they differ by orders of magnitude. It changes which solution is found where there are
             several.
 
             method: ``"lsmr"``, or ``"direct"`` for A of full rank (any, with ``damp``): by a sparse

@@ -62,7 +62,7 @@ Tensor largest_values(const PatternStructure& s, const Extent& extent, const Ten
 
 // The Frobenius norms of the items, (items, 1, 1), from sums by row: the same bits in each run.
 Tensor norms_of_items(const PatternStructure& s, const Extent& extent, const Tensor& values) {
-  const Tensor squares = values.abs().square();
+  const Tensor squares = values.abs().square_();
   const Tensor ones =
       at::ones(C10_AS_INTARRAYREF_SLOW(dense_size(s, extent.columns, 1)), squares.options());
   return call<Mm>(s, squares, ones)
