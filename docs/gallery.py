@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import spgrad
+from benchmarks.operator.machine import processor
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -116,10 +117,12 @@ def _page(name: str, run: Run) -> str:
         for file in _pictures(name)
     )
     parts = [f"# {_title(name)}\n", description + "\n", *images]
-    parts.append(f"The pictures are those of this run, of {run.seconds:.0f} s:\n")
+    machine = f"{run.seconds:.0f} s on {processor()}"
+    parts.append(f"The pictures are those of this run, of {machine}:\n")
     parts.append(f"```shell\n{command}\n```\n")
     parts.append(f"```text\n{run.output}\n```\n")
-    parts += ["```{eval-rst}", _docstring(name), "```\n"]
+    if more := _docstring(name).partition("\n\n")[2]:
+        parts += ["```{eval-rst}", more, "```\n"]
     parts.append(f"The files of `examples/{name}`:\n")
     for path in _sources(name):
         place = os.path.relpath(path, PAGES)

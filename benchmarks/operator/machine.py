@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("spgrad", "torch", "torchsparsegradutils", "torch_sparse", "scipy", "numpy")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor as the system does."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -63,7 +64,7 @@ def describe() -> dict[str, str]:
     """Describe the machine and the software, as pairs of what and which."""
     described = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "cores busy before the run": f"{_busy_cores():.2f}",
         "instruction set": spgrad.instruction_set(),
