@@ -41,6 +41,10 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+# What comes first among the files of a module.
+FIRST = ("spgrad._products", "spgrad._pattern", "spgrad._lstsq", "spgrad.distributed._row_sharded")
+
+
 def _first_sentence(thing: object) -> str:
     return (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
 
@@ -63,13 +67,17 @@ def python_api() -> str:
             origin = getattr(getattr(module, name), "__module__", None)  # modules have none
             if origin:
                 files.setdefault(origin, []).append(f"   {module.__name__}.{name}")
-        for origin, names in files.items():
+        # Functions, then classes.
+        ordered = sorted(files, key=lambda origin: (*(origin != first for first in FIRST),))
+        for origin in ordered:
+            names = sorted(files[origin], key=lambda name: name.rpartition(".")[2][0].isupper())
             if origin != module.__name__:
                 parts.append(_first_sentence(importlib.import_module(origin)) + "\n")
             table = [
                 "```{eval-rst}",
                 ".. autosummary::",
                 "   :toctree: python",
+                "   :nosignatures:",
                 "",
                 *names,
                 "```\n",

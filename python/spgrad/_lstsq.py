@@ -1,4 +1,4 @@
-"""Sparse least squares, as PyTorch users call them. The iteration and gradients are in C++."""
+"""Sparse least squares. The iteration and gradients are in C++."""
 
 from __future__ import annotations
 

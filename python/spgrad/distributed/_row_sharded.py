@@ -1,4 +1,4 @@
-"""A sparse matrix whose rows are shared out to ranks, as users call it."""
+"""A sparse matrix whose rows are shared out to ranks."""
 
 from __future__ import annotations
 
