@@ -203,6 +203,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="run what one runs while working")
     parser.add_argument("--long", action="store_true", help="run what takes hours")
     options = parser.parse_args()
+    # The tools of this Python, whoever started it.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     steps = CHECK if options.check else LONG if options.long else STEPS
     if options.only:
         steps = {options.only: STEPS[options.only]}
