@@ -22,7 +22,7 @@ help:
 	@echo "                        (MATRIX=file.mtx compares on a matrix of your own)"
 	@echo "make demo-distributed   a graph network in one process and on four ranks, side by side"
 	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
-	@echo "make bench-quick        the same with small matrices, in two minutes"
+	@echo "make bench-quick        the same with small matrices, in three minutes"
 	@echo "make bench-distributed  what ranks exchange, and times over links of 1 Gb/s (by root)"
 	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
 	@echo "make sweep-cuda         times of the CUDA kernels with other constants (SECONDS=60)"
