@@ -118,7 +118,7 @@ class LstsqReport:
 
     @property
     def optimality(self) -> Tensor:
-        """How far from optimal x is: ``|A.mH @ r| / (|A| |r|)``, float64, computed from x.
+        """How far from optimal x is, ``|A.mH @ r| / (|A| |r|)``, float64, computed from x.
 
         With the Frobenius norm of A; 0 where there is no residual at all.
         """
@@ -126,7 +126,7 @@ class LstsqReport:
 
     @property
     def backward(self) -> tuple[LstsqReport, ...]:
-        """The solves of the last backward pass: one to three, none before it.
+        """The solves of the last backward pass, one to three, or none before it.
 
         The first is for the gradient of B, with the transposed matrix; the others are for that of
         A, and are made only where they can add something to it.
@@ -272,32 +272,26 @@ def sparse_lstsq(
         return_report: Return ``(x, report)``: see :class:`LstsqReport`.
         options: As follows.
 
-            damp: λ of ``argmin |A @ x - b|² + λ² |x|²``, a number or a real 0-dimensional tensor,
-            which gets a gradient.
-
-            x0: First guess, in the shape of ``x``, without a gradient. Of several solutions, the
-            one next to it is found.
-
-            tol: Where a column is done: at ``|r| <= tol (|A| |x| + |b|)`` or
-            ``|A.mH @ r| <= tol |A| |r|``, with ``r = b - A @ x`` and a lower bound of ``|A|``. By
-            default 10 times the rounding error of a number, 2.2e-15, or 1.2e-6 for float32 and
-            complex64; once with ``method="direct"``.
-
-            maxiter: The most iterations; by default ``200 + 20 min(n, m)``.
-
-            scale: ``"columns"`` scales the columns of A to equal norms inside, which helps where
-            they differ by orders of magnitude. It changes which solution is found where there are
-            several.
-
-            method: ``"lsmr"``, or ``"direct"`` for A of full rank (any, with ``damp``): by a sparse
-            Cholesky factor of ``A.mH @ A + damp² I``, or of ``A @ A.mH`` where A is wide, and a few
-            iterations that take its rounding errors away. It is made once, for the backward pass as
-            well. For condition numbers up to 1e7.
-
-            on_failure: What to do where a column has not converged, forward or backward:
-            ``"warn"`` (:class:`ConvergenceWarning`), ``"raise"`` (:class:`ConvergenceError`) or
-            ``"ignore"``. Not under ``torch.compile`` and ``torch.func``, where the report alone
-            tells.
+            - ``damp``: λ of ``argmin |A @ x - b|² + λ² |x|²``, a number or a real 0-dimensional
+              tensor, which gets a gradient.
+            - ``x0``: First guess, in the shape of ``x``, without a gradient. Of several solutions,
+              the one next to it is found.
+            - ``tol``: Where a column is done: at ``|r| <= tol (|A| |x| + |b|)`` or
+              ``|A.mH @ r| <= tol |A| |r|``, with ``r = b - A @ x`` and a lower bound of ``|A|``.
+              By default 10 times the rounding error of a number, 2.2e-15, or 1.2e-6 for float32
+              and complex64; once with ``method="direct"``.
+            - ``maxiter``: The most iterations; by default ``200 + 20 min(n, m)``.
+            - ``scale``: ``"columns"`` scales the columns of A to equal norms inside, which helps where
+              they differ by orders of magnitude. It changes which solution is found where there are
+              several.
+            - ``method``: ``"lsmr"``, or ``"direct"`` for A of full rank (any, with ``damp``): by a
+              sparse Cholesky factor of ``A.mH @ A + damp² I``, or of ``A @ A.mH`` where A is wide,
+              and a few iterations that take its rounding errors away. It is made once, for the
+              backward pass as well. For condition numbers up to 1e7.
+            - ``on_failure``: What to do where a column has not converged, forward or backward:
+              ``"warn"`` (:class:`ConvergenceWarning`), ``"raise"`` (:class:`ConvergenceError`) or
+              ``"ignore"``. Not under ``torch.compile`` and ``torch.func``, where the report alone
+              tells.
 
     Returns:
         ``x`` of shape ``(m,)``, ``(m, k)`` or ``(b, m, k)``, differentiable to any order. The

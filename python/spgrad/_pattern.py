@@ -150,7 +150,7 @@ class Pattern:
 
     @property
     def values_shape(self) -> torch.Size:
-        """Shape of the values: ``(nnz,)``, or ``(b, nnz)`` for batched CSR."""
+        """Shape of the values, ``(nnz,)``, or ``(b, nnz)`` for batched CSR."""
         return self._values_shape
 
     @property
@@ -190,8 +190,8 @@ class Pattern:
                 [1, 0, 1]])
 
         Returns:
-            A new int64 tensor of shape ``(2, nnz)``: row and column of each entry; or
-            ``(3, nnz)``, with the item of the batch first. This is what COO has, so that
+            A new int64 tensor of shape ``(2, nnz)`` with row and column of each entry, or
+            ``(3, nnz)`` with the item of the batch first. This is what COO has, so that
             ``torch.sparse_coo_tensor(pattern.indices(), values.flatten(), pattern.shape)`` is the
             matrix.
 
@@ -308,9 +308,9 @@ class Pattern:
                 ``X``.
 
         Returns:
-            ``X[i] · Y[j]``, without conjugation, for each entry: values of shape
-            :attr:`values_shape` behind the leading dimensions of ``X`` and ``Y``, which broadcast,
-            in their order. The gradients of ``X`` and ``Y`` are dense.
+            The values ``X[i] · Y[j]``, without conjugation, of shape :attr:`values_shape` behind
+            the leading dimensions of ``X`` and ``Y``, which broadcast. The gradients
+            of ``X`` and ``Y`` are dense.
 
         Raises:
             ValueError: An argument is no tensor, or shapes or layouts do not fit.

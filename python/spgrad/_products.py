@@ -101,8 +101,8 @@ def matmul(A: Tensor, B: Tensor) -> Tensor:
             ones go to ``torch.matmul``.
 
     Returns:
-        The product, a dense tensor of the shape that ``torch.matmul`` gives: vectors on either
-        side, and batches that broadcast. For all dense matrices that are broadcast over a sparse
+        The product, a dense tensor of the shape that ``torch.matmul`` gives for vectors on either
+        side and batches that broadcast. For all dense matrices that are broadcast over a sparse
         one, its structure is checked once, and nothing of it is copied.
 
         The gradient of the sparse operand is sparse: at its specified entries only, in its layout,
@@ -290,9 +290,9 @@ def csr_sddmm(crow_indices: Tensor, col_indices: Tensor, X: Tensor, Y: Tensor) -
         Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
-        ``X[i] · Y[j]``, without conjugation, for each entry: values in the shape and order of
-        ``col_indices``, behind the leading dimensions of ``X`` and ``Y``, which broadcast. The
-        gradients of ``X`` and ``Y`` are dense, to any order.
+        The values ``X[i] · Y[j]``, without conjugation, in the shape and order of ``col_indices``,
+        behind the leading dimensions of ``X`` and ``Y``, which broadcast. The gradients
+        of ``X`` and ``Y`` are dense, to any order.
 
     Raises:
         ValueError: An argument is no tensor, or shapes or layouts do not fit.
@@ -354,8 +354,8 @@ def coo_sddmm(indices: Tensor, size: Sequence[int], X: Tensor, Y: Tensor) -> Ten
         Y: Dense tensor of shape ``(*, m, p)`` or ``(*, b, m, p)``, with the dtype of ``X``.
 
     Returns:
-        ``X[i] · Y[j]``, without conjugation, for each entry: values of shape ``(*, nnz)`` in the
-        order of ``indices``, where leading dimensions of ``X`` and ``Y`` broadcast. The gradients
+        The values ``X[i] · Y[j]``, without conjugation, of shape ``(*, nnz)`` in the order of
+        ``indices``, where leading dimensions of ``X`` and ``Y`` broadcast. The gradients
         of ``X`` and ``Y`` are dense, to any order.
 
     Raises:

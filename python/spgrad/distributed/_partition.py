@@ -46,8 +46,8 @@ def partition(
             again and again; where hubs make these uneven, it cuts all at once.
 
     Returns:
-        The permutation, int64 of shape ``(n,)``: row and column i become what ``permutation[i]``
-        was; and where the rows of each part begin, with n at the end.
+        The permutation, int64 of shape ``(n,)``, by which row and column i become what
+        ``permutation[i]`` was; and where the rows of each part begin, with n at the end.
         :meth:`spgrad.distributed.RowSharded.from_rank` takes both; rows of B are
         ``B[permutation]``.
 

@@ -41,7 +41,7 @@ class Report:
 
     @property
     def balance(self) -> float:
-        """Entries of the largest rank over the mean: 1 where all have as many."""
+        """Entries of the largest rank over the mean, 1 where all have as many."""
         return max(self.entries) * len(self.entries) / max(sum(self.entries), 1)
 
     def __str__(self) -> str:

@@ -369,8 +369,8 @@ class RowSharded:
             Y: This rank's rows of a matrix of shape ``(m, p)``, as rows of B; or a ``DTensor``.
 
         Returns:
-            ``X[i] · Y[j]``, without conjugation, for each of this rank's entries: over all columns
-            of X and Y, where ranks share these out. The gradients are sharded as X and Y.
+            The values ``X[i] · Y[j]``, without conjugation, of this rank's entries, over all
+            columns of X and Y where ranks share these out. The gradients are sharded as X and Y.
 
         Raises:
             ValueError: As :meth:`mm`.

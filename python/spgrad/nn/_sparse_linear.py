@@ -248,7 +248,7 @@ class SparseLinear(nn.Module):
 
     @property
     def mask(self) -> Tensor:
-        """The places of the weights: a new bool tensor ``(out_features, in_features)``."""
+        """The places of the weights, a new bool tensor ``(out_features, in_features)``."""
         mask = torch.zeros(
             self.out_features, self.in_features, dtype=torch.bool, device=self.col_indices.device
         )
