@@ -166,9 +166,8 @@ class SPGRAD_EXPORT Pattern {
   at::Tensor mm(const at::Tensor& values, const at::Tensor& B,
                 std::string_view reduce = "sum") const;
 
-  /// C = Aᵀ B, for B with a row for each of A's, without conjugation.
-  ///
-  /// It is mm of transposed().
+  /// C = Aᵀ B, for B with a row for each of A's, without conjugation: the same as mm of what
+  /// transposed() gives.
   at::Tensor mm_transposed(const at::Tensor& values, const at::Tensor& B) const;
 
   /// X_i · Y_j at the entries, without conjugation: values of values_size() behind the leading
