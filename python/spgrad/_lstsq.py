@@ -281,9 +281,9 @@ def sparse_lstsq(
               By default 10 times the rounding error of a number, 2.2e-15, or 1.2e-6 for float32
               and complex64; once with ``method="direct"``.
             - ``maxiter``: The most iterations; by default ``200 + 20 min(n, m)``.
-            - ``scale``: ``"columns"`` scales the columns of A to equal norms inside, which helps where
-              they differ by orders of magnitude. It changes which solution is found where there are
-              several.
+            - ``scale``: ``"columns"`` scales the columns of A to equal norms inside, which helps
+              where they differ by orders of magnitude. It changes which solution is found where
+              there are several.
             - ``method``: ``"lsmr"``, or ``"direct"`` for A of full rank (any, with ``damp``): by a
               sparse Cholesky factor of ``A.mH @ A + damp² I``, or of ``A @ A.mH`` where A is wide,
               and a few iterations that take its rounding errors away. It is made once, for the
