@@ -114,12 +114,13 @@ def test_products_and_gradients_are_those_of_the_dense_matrices(form, size, lead
     assert_same(product_of(form, A), lambda v, B: written_out(A, v) @ B, operands)
 
 
-# Rows, or columns, that the kernels of CUDA do in pieces.
+# Rows, or columns, that the kernels of CUDA do in pieces, of one tile of columns and of several.
+@pytest.mark.parametrize("p", [3, 300])
 @pytest.mark.parametrize("size", [(3, 1000), (1000, 3)], ids=["rows", "columns"])
 @pytest.mark.parametrize("form", ["csr32", "uncoalesced", "pattern"])
-def test_long_rows_and_columns_are_right_for_each_head(form, size):
+def test_long_rows_and_columns_are_right_for_each_head(form, size, p):
     A = matrix_of(form, size)
-    operands = values_for(A, 3), dense_for(A, -1, 3)
+    operands = values_for(A, 3), dense_for(A, -1, 3, p=p)
     assert_same(product_of(form, A), lambda v, B: written_out(A, v) @ B, operands)
 
 

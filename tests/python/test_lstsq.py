@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -147,6 +148,40 @@ def test_scaled_columns():
     assert_close(x * scales.unsqueeze(1), torch.linalg.lstsq(D, B).solution, 1e-9)
     plain = spgrad.sparse_lstsq(A, B, return_report=True, on_failure="ignore")[1]
     assert report.iterations.max() < plain.iterations.min()
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [[[1e13, 1.0, 1e-11]], [[1e20, 1e20, 1e20], [1e-4, 1e-12, 1e-4]]],
+    ids=["one", "batch"],
+)
+def test_columns_may_be_as_different_as_float32_allows(scales):
+    scales = torch.tensor(scales).unsqueeze(1)
+    D = torch.stack([matrix(20, 3, seed=seed) for seed in range(len(scales))]).float()
+    right = torch.tensor([1.0, 2.0, 3.0])
+    A = (D * scales).to_sparse_coo()
+    x, report = spgrad.sparse_lstsq(
+        A, (D @ right).unsqueeze(-1), scale="columns", return_report=True
+    )
+    assert report.converged.all()
+    assert_close(x.squeeze(-1) * scales.squeeze(1), right.expand(len(scales), 3), 1e-4)
+
+
+def test_autocast_reaches_no_solve():
+    D, B = matrix(20, 8).float(), right_side(20).float()
+    A = D.to_sparse_csr().requires_grad_()
+    autocast = partial(torch.autocast, torch.get_default_device().type, torch.bfloat16)
+
+    def solved(enabled, **options):
+        with autocast(enabled=enabled):
+            x = spgrad.sparse_lstsq(A, B, damp=0.1, **options)
+        backward = autocast(enabled=enabled and not options)  # of what options add, it is PyTorch's
+        with backward:
+            (dA,) = torch.autograd.grad(x.sum(), A)
+        return x.detach(), dA.values()
+
+    for options in ({}, {"scale": "columns", "x0": torch.ones(8)}):
+        assert all(map(torch.equal, solved(True, **options), solved(False, **options)))
 
 
 def test_scaled_columns_have_gradients():

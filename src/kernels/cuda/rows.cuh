@@ -184,7 +184,7 @@ __device__ __forceinline__ void finish_piece(const Product& a, const Lane<S>& la
   sync_warp();  // the other lanes, too, see what the first one has seen: exchanges order no memory
   const unsigned tiles = static_cast<unsigned>((a.p + S::kColumns - 1) / S::kColumns);
   if (!has_done || done != count * tiles - 1 || piece.first + count > a.most_pieces) return;
-  if (lane.first == 0) fetch_add(&a.pieces[piece.first].done, 0u - count * tiles);  // for heads
+  if (lane.first == 0) fetch_add(&a.pieces[piece.first].done, 0u - count * tiles);  // next head
   fence_device();
   for (int column = lane.first; column < a.p; column += S::kLanes) {
     add_pieces<S>(a, piece, count, column);

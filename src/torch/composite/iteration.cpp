@@ -320,7 +320,12 @@ class Craig : Bidiagonalisation {
 }  // namespace
 
 Tensor magnitudes_of(const Tensor& numbers) {
-  return (numbers.is_complex() ? numbers.to(at::kComplexDouble) : numbers).abs();
+  if (!numbers.is_complex()) return numbers.abs();
+  // That of two finite parts may have no number in their dtype.
+  const bool single = numbers.scalar_type() == at::kComplexFloat;
+  const double most =
+      single ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  return numbers.to(at::kComplexDouble).abs().clamp_max_(most);
 }
 
 Iterated lsmr(const DeviceMap& a, const Tensor& b, double tolerance, int64_t most_iterations) {

@@ -5,13 +5,13 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <initializer_list>
 #include <utility>
 #include <vector>
 
+#include "autocast.h"
 #include "extent.h"
 #include "heads.h"
 #include "structure.h"
@@ -63,11 +63,6 @@ at::Tensor stacked(const at::Tensor& dense);
 
 // The same, with a row for each column of the matrix: zeros for its empty ones.
 at::Tensor stacked_for(const Extent& extent, const at::Tensor& dense);
-
-// Autocast must not reach the operators that a product is made of.
-struct WithoutAutocast {
-  c10::impl::ExcludeDispatchKeyGuard guard{c10::autocast_dispatch_keyset};
-};
 
 // product(operands) for each head, of operands with so many dimensions each.
 template <class Product>

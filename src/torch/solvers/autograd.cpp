@@ -18,6 +18,7 @@
 #include <tuple>
 #include <vector>
 
+#include "autocast.h"
 #include "backend.h"
 #include "node.h"
 #include "saved_structure.h"
@@ -62,6 +63,7 @@ class PinvMmBackward final : public Node {
     variable_list result(2);
     const Tensor& g = grads[0];
     if (!g.defined()) return result;
+    const WithoutAutocast guard;
     TORCH_CHECK(!has_numbers(g) || at::isfinite(g).all().item<bool>(),
                 "the incoming gradient must have finite numbers only, but received NaN or Inf");
     const bool needs_values = task_should_compute_output(0);

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <utility>
 
+#include "autocast.h"
 #include "backend.h"
 #include "check.h"
 #include "solvers/divided.h"
@@ -101,19 +102,25 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
   return {row_offsets, row_entries, new_offsets, column_entries, size};
 }
 
-// The norms of the columns of each item, (m, 1) or (b, m, 1), of a matrix divided by its largest
-// value, so that squares do not overflow; 1 where a column has none.
+// The norms of the columns of each item, (m, 1) or (b, m, 1), or numbers in proportion; 1 where a
+// column has none. Squares of float32 have numbers in float64. Those of float64 are of a matrix
+// divided by its largest value.
 Tensor column_norms(const PatternStructure& s, const Tensor& values) {
-  Tensor squares = values;
-  if (values.sym_numel() != 0) {
+  const bool is_double = at::toRealValueType(values.scalar_type()) == at::kDouble;
+  Tensor numbers = values;
+  if (!is_double) {
+    numbers = values.to(values.is_complex() ? at::kComplexDouble : at::kDouble);
+  } else if (values.sym_numel() != 0) {
     const Tensor largest = values.detach().abs().amax();
-    squares = divided(values, largest.masked_fill(largest.eq(0), 1));
+    numbers = divided(values, largest.masked_fill(largest.eq(0), 1));
   }
-  if (values.is_complex()) squares = squares.abs();
-  squares = squares.square();
+  const Tensor squares = numbers.is_complex()
+                             ? at::view_as_real(numbers.resolve_conj()).square().sum(-1)
+                             : numbers.square();
   const Tensor all = at::ones_symint(dense_size(s, s.rows(), 1), squares.options());
-  squares = call<MmTransposed>(s, squares, all);
-  return at::where(squares.gt(0), squares, at::ones({}, squares.options())).sqrt();
+  const Tensor sums = call<MmTransposed>(s, squares, all);
+  const Tensor norms = at::where(sums.gt(0), sums, at::ones({}, sums.options())).sqrt();
+  return is_double ? norms : norms.clamp_max(std::numeric_limits<float>::max()).to(at::kFloat);
 }
 
 // Ten times the rounding error of a number: x and gradients are within 15 times of what QR gives
@@ -142,6 +149,7 @@ Preconditioner precondition(const PatternStructure& s, const Tensor& values,
 }
 
 Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Options& options) {
+  const WithoutAutocast guard;
   const bool vector = !s.batched() && given_B.dim() == 1;
   TORCH_CHECK_VALUE(vector || given_B.dim() == (s.batched() ? 3 : 2), "B must have shape ",
                     s.batched() ? "(b, n, k)" : "(n) or (n, k)", ", but received ",
