@@ -47,11 +47,11 @@ struct LinearMap {
   int64_t parts = 1;                 ///< Reals of a number
   std::vector<double> largest = {};  ///< magnitude of the values of each item
   std::vector<double> norm = {};     ///< of each item, Frobenius
-  /// What each item of the matrix is divided by in all of the above, if there: so that products of
-  /// matrices with values near the ends of Real's range neither overflow nor vanish.
-  std::vector<double> unit = {};
   std::function<Status(const Real* x, Real* out, int64_t p)> multiply = {};          ///< A x
   std::function<Status(const Real* x, Real* out, int64_t p)> multiply_adjoint = {};  ///< Aᴴ x
+  /// What each item of the matrix is divided by in all of the above, in both products too, if
+  /// there: so that values near the ends of Real's range neither overflow nor vanish.
+  std::vector<double> unit = {};
 };
 
 struct LsmrOptions {
