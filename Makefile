@@ -134,7 +134,7 @@ test: install
 	$(with_tools) $(bin)/python tests/run.py
 
 test-cuda: install
-	$(bin)/python tests/cuda/run.py --output build/cuda --steps sanity,tests,memcheck,racecheck \
+	$(bin)/python tests/cuda/run.py --output build/cuda --steps sanity,ranks,tests,memcheck,racecheck \
 	  --scale 10 --seconds 3600
 
 run-cuda: install

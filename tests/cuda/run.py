@@ -66,7 +66,7 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     on = ("--device", device)
     small = ("--size", "full" if device == "cuda" else "tiny")
     sanity = (python, "tests/cuda/sanity.py", *on)
-    bench_seconds = 150 * scale
+    bench_seconds = 120 * scale
     bench = (python, "-m", "benchmarks.operator.cuda", *on, *small, "--seconds", f"{bench_seconds}")
     profiler = (
         "ncu",
@@ -84,10 +84,11 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     uncached = (("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),)
     # On all cores, so that nothing afterwards waits for the compiler.
     compiled = (python, "-m", "spgrad.cuda", "precompile")
+    ranks = (python, "tests/cuda/ranks.py", *on)
     return [
         *([Step("precompile", 40 * scale, compiled, 2)] if device == "cuda" else []),
         Step("sanity", 45 * scale, sanity, 20),
-        Step("ranks", 25 * scale, (python, "tests/cuda/ranks.py", *on), 24),
+        Step("ranks", 20 * scale + 15, (*ranks, "--seconds", f"{20 * scale}"), 24),
         Step("bench", bench_seconds + 30, (*bench, "--output", str(output / "bench.json")), 400),
         Step("tests", 120 * scale, (python, *PYTEST, "-n", str(processes), "--maxfail=60"), 40),
         Step("memcheck", 60 * scale, (*SANITIZER, *sanity, "--few"), 12, uncached),
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", help="names with commas between; all, if left out")
     parser.add_argument("--seconds", type=float, default=470, help="of all together (470)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the limits of the steps")
-    cores = os.cpu_count() or 1
+    cores = min(len(os.sched_getaffinity(0)), 16)  # each has a context on the device
     parser.add_argument(
         "--processes", type=int, default=cores, help=f"that run tests side by side ({cores})"
     )

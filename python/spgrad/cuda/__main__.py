@@ -64,9 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "info":
         print(info())
         return
-    architectures = options.arch or sorted({device.architecture for device in info().devices})
+    usable = {device.architecture for device in info().devices if device.unavailable is None}
+    architectures = options.arch or sorted(usable)
     if not architectures:
-        parser.error("--arch must name an architecture where there is no CUDA device")
+        parser.error("--arch must name an architecture where no CUDA device can run the kernels")
     try:
         for arch in architectures:
             precompile(arch, options.dtype or list(DTYPES), options.output)

@@ -10,9 +10,9 @@ Where ranks share out the columns of B, too, those with the same rows have copie
 is `copies`, whose gradient is the sum over these ranks; to have a sum is `add_up`, whose gradient
 is a copy. Each is the other's derivative, since all copies stand for one tensor.
 
-Ranks agree before each of these steps on what they are about to do. Rows of the halo that one
-product fetched are handed on to those that need the same rows: they are no operand of their own,
-since their derivative is that of the operand that they were fetched from.
+Ranks agree in each of these steps on what they are about to do, before rows travel. Rows of the
+halo that one product fetched are handed on to those that need the same rows: they are no operand of
+their own, since their derivative is that of the operand that they were fetched from.
 """
 
 from __future__ import annotations

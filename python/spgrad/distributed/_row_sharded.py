@@ -44,8 +44,8 @@ class RowSharded:
     tensor([1., 1., 1.])
 
     All ranks of the mesh call the same methods in the same order, and go the same way through
-    backward passes. Each call compares a few words between ranks first, so that ranks that
-    disagree, and errors of one, are the same error on all. Without a mesh there is one rank.
+    backward passes. Each call compares a few words between ranks before rows travel, so that ranks
+    that disagree, and errors of one, are the same error on all. Without a mesh there is one rank.
 
     Args:
         built: What the constructors hand over; use those.
@@ -188,7 +188,7 @@ class RowSharded:
 
         Args:
             path: The folder, which all ranks can read.
-            mesh: As :meth:`from_local` takes it.
+            mesh: As :meth:`from_local` takes it, or None: this process alone, on the CPU.
             max_halo_bytes: As :meth:`from_local` takes it.
 
         Returns:
@@ -230,7 +230,7 @@ class RowSharded:
         Args:
             path: The folder of ``torch.distributed.checkpoint``, which all ranks can read.
             name: What the matrix is called in it.
-            mesh: As :meth:`from_local` takes it.
+            mesh: As :meth:`from_local` takes it, or None: this process alone, on the CPU.
             row_starts: Where the rows of each rank begin, and n, the same on all ranks. By default
                 as they were saved where there are as many ranks, else as ``torch.chunk`` has it.
             max_halo_bytes: As :meth:`from_local` takes it.
@@ -345,7 +345,7 @@ class RowSharded:
 
         """
         built = self._built
-        if torch.is_autocast_enabled(built.ranks.device_type):
+        if _casts(built.ranks.device_type):
             with _cast(built.ranks.device_type, values, B) as operands:
                 return self.mm(*operands)
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
@@ -378,7 +378,7 @@ class RowSharded:
 
         """
         built = self._built
-        if torch.is_autocast_enabled(built.ranks.device_type):
+        if _casts(built.ranks.device_type):
             with _cast(built.ranks.device_type, X, Y) as operands:
                 return self.sddmm(*operands)
         local_X, wrong = self._local(X, "X", built.layout.row_starts)
@@ -549,6 +549,11 @@ def _wrong_with(
             f"but received {operand.dtype} on {operand.device}"
         )
     return None
+
+
+def _casts(device_type: str) -> bool:
+    """Whether autocast is on for a type of device, which may have none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_precompile_refuses_an_architecture_that_nvrtc_does_not_know(tmp_path):
 def test_precompile_needs_an_architecture_where_there_is_no_device():
     done = command_line("precompile")
     assert done.returncode == 2
-    assert "--arch must name an architecture where there is no CUDA device" in done.stderr
+    assert "--arch must name an architecture where no CUDA device" in done.stderr
 
 
 @needs_nvrtc
