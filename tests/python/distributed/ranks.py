@@ -8,6 +8,7 @@ import time
 import rank_program
 import torch
 import torch.distributed
+from torch.distributed.checkpoint import _nested_dict
 from torch.distributed.device_mesh import init_device_mesh
 
 # Of PyTorch's own tests, and private: only this file knows it.
@@ -27,9 +28,14 @@ IMPORTED = [
 def _threads_as_ranks():
     torch._C._distributed_c10d._set_thread_isolation_mode(True)
     threaded._install_threaded_pg()
+    # One that loads a checkpoint sets, for a moment and for all threads, that names are made as in
+    # PyTorch 2.3: others then miss their keys.
+    names_of_2_3 = _nested_dict.traverse_state_dict_v_2_3
+    _nested_dict.traverse_state_dict_v_2_3 = _nested_dict.traverse_state_dict
     try:
         yield torch.distributed.HashStore()
     finally:
+        _nested_dict.traverse_state_dict_v_2_3 = names_of_2_3
         threaded._uninstall_threaded_pg()
         torch._C._distributed_c10d._set_thread_isolation_mode(False)
         threaded.ProcessLocalGroup.reset()
