@@ -85,12 +85,14 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     # On all cores, so that nothing afterwards waits for the compiler.
     compiled = (python, "-m", "spgrad.cuda", "precompile")
     ranks = (python, "tests/cuda/ranks.py", *on)
+    tests = (python, *PYTEST, "-n", str(processes))
+    few_threads = (("OMP_NUM_THREADS", "2"),)  # of each process
     return [
         *([Step("precompile", 40 * scale, compiled, 2)] if device == "cuda" else []),
         Step("sanity", 45 * scale, sanity, 20),
         Step("ranks", 20 * scale + 15, (*ranks, "--seconds", f"{20 * scale}"), 24),
         Step("bench", bench_seconds + 30, (*bench, "--output", str(output / "bench.json")), 400),
-        Step("tests", 120 * scale, (python, *PYTEST, "-n", str(processes), "--maxfail=60"), 40),
+        Step("tests", 120 * scale, (*tests, "--maxfail=60"), 40, few_threads),
         Step("memcheck", 60 * scale, (*SANITIZER, *sanity, "--few"), 12, uncached),
         Step("racecheck", 60 * scale, (*SANITIZER, "--tool", "racecheck", *sanity, "--few"), 12),
         Step("profile", 60 * scale, (*profiler, python, "tests/cuda/products.py", *on, *small), 0),
@@ -103,8 +105,6 @@ def run(step: Step, output: Path) -> str:
         return f"left out: no {step.command[0]}"
     environment = os.environ | dict(step.settings) | {"PYTHONUNBUFFERED": "1"}
     environment.setdefault("SPGRAD_CACHE", str(output / "cache"))
-    if step.name == "tests":
-        environment.setdefault("OMP_NUM_THREADS", "2")  # of each process
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     with (output / f"{step.name}.log").open("w", encoding="utf-8") as log:

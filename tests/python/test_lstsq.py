@@ -175,8 +175,7 @@ def test_autocast_reaches_no_solve():
     def solved(enabled, **options):
         with autocast(enabled=enabled):
             x = spgrad.sparse_lstsq(A, B, damp=0.1, **options)
-        backward = autocast(enabled=enabled and not options)  # of what options add, it is PyTorch's
-        with backward:
+        with autocast(enabled=enabled and not options):  # of what options add, it is PyTorch's
             (dA,) = torch.autograd.grad(x.sum(), A)
         return x.detach(), dA.values()
 
