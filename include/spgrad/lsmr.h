@@ -44,11 +44,20 @@ struct LinearMap {
   int64_t items = 1;
   int64_t rows = 0;
   int64_t columns = 0;
+  int64_t entries = 0;               ///< of all items, if known: how much work their rows are
   int64_t parts = 1;                 ///< Reals of a number
-  std::vector<double> largest = {};  ///< magnitude of the values of each item
+  std::vector<double> largest = {};  ///< magnitude of the values of each item, or of their parts
   std::vector<double> norm = {};     ///< of each item, Frobenius
-  std::function<Status(const Real* x, Real* out, int64_t p)> multiply = {};          ///< A x
-  std::function<Status(const Real* x, Real* out, int64_t p)> multiply_adjoint = {};  ///< Aᴴ x
+  using Multiply = std::function<Status(const Real* x, Real* out, int64_t p)>;
+  Multiply multiply = {};          ///< A x
+  Multiply multiply_adjoint = {};  ///< Aᴴ x
+  /// The same products, if there: rows [first, last) of the batch, all of one item, which `out`
+  /// begins with, on the calling thread, several at a time. Vectors are then changed while their
+  /// part of a product is in the nearest cache, and no product needs memory as a whole.
+  using MultiplyRows =
+      std::function<Status(const Real* x, Real* out, int64_t p, int64_t first, int64_t last)>;
+  MultiplyRows multiply_rows = {};          ///< of A x
+  MultiplyRows multiply_adjoint_rows = {};  ///< of Aᴴ x
   /// What each item of the matrix is divided by in all of the above, in both products too, if
   /// there: so that values near the ends of Real's range neither overflow nor vanish.
   std::vector<double> unit = {};
@@ -77,9 +86,9 @@ struct LsmrReport {
 /// Solves for `b`, (items, rows, p), into `x`, (items, columns, p).
 ///
 /// `reports` has one for each column of each item, items first. All numbers must be finite. It
-/// allocates five vectors of the larger side for each column, and throws std::bad_alloc where there
-/// is no memory for them, and what options.between throws. Returns Status::done, or what a product
-/// returned.
+/// allocates four vectors of the larger side for each column, and a fifth where products come as a
+/// whole, and throws std::bad_alloc where there is no memory for them, and what options.between
+/// throws. Returns Status::done, or what a product returned.
 template <class Real>
 Status lsmr(const LinearMap<Real>& a, const Real* b, Real* x, int64_t p, const LsmrOptions& options,
             std::span<LsmrReport> reports, const Threads& threads = {});
@@ -95,8 +104,8 @@ Status lsmr(const LinearMap<Real>& a, const Real* b, Real* x, int64_t p, const L
 ///     assert(std::abs(y[0] - 0.12) < 1e-12);
 ///
 /// `y` is (items, rows, p). A column whose b is not in the range ends as Ending::least_squares, and
-/// has neither x nor y: lsmr finds its x. It allocates four vectors of the larger side for each
-/// column; all else is as for lsmr.
+/// has neither x nor y: lsmr finds its x. It allocates three vectors of the larger side for each
+/// column, or four; all else is as for lsmr.
 ///
 /// Method: CRAIG (C. Paige, "Bidiagonalization of matrices and solution of linear equations", SIAM
 /// J. Numer. Anal. 11 (1974)), which ends where LSQR would that b is not in the range.
@@ -113,5 +122,20 @@ Status craig(const LinearMap<Real>& a, const Real* b, Real* x, Real* y, int64_t 
 template <class Real>
 Status measure(const LinearMap<Real>& a, const Real* b, const Real* x, int64_t p,
                std::span<LsmrReport> reports, const Threads& threads = {});
+
+/// What a map says of its values, those of complex numbers being their parts.
+struct Magnitude {
+  double largest = 0;
+  double squares = 0;  ///< their sum: it overflows to infinity, and is NaN beside a NaN
+};
+
+/// Measures numbers, with the same bits on any number of threads.
+///
+///     const spgrad::kernels::Magnitude magnitude = spgrad::kernels::magnitude_of<double>(a);
+///     assert(magnitude.largest == 4 && magnitude.squares == 25);
+///
+/// Where one is not finite, the sum of squares is not either.
+template <class Real>
+Magnitude magnitude_of(std::span<const Real> numbers, const Threads& threads = {});
 
 }  // namespace spgrad::kernels

@@ -134,6 +134,9 @@ void solve() {
 
   const auto measured = spgrad::kernels::measure<double>(map, b, x, 1, reports);
   assert(measured == spgrad::kernels::Status::done && reports[0].residual_norm < 1e-12);
+
+  const spgrad::kernels::Magnitude magnitude = spgrad::kernels::magnitude_of<double>(a);
+  assert(magnitude.largest == 4 && magnitude.squares == 25);
 }
 
 void factor() {

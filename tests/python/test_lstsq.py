@@ -229,6 +229,13 @@ def test_special_right_sides():
     assert report.iterations.tolist()[:2] == [0, 0]
 
 
+def test_complex_numbers_whose_magnitude_has_no_number():
+    largest = torch.tensor(3e38 + 3e38j)
+    A = torch.stack([largest, largest.conj()]).unsqueeze(1).to_sparse_csr()
+    x = spgrad.sparse_lstsq(A, torch.stack([largest, largest.conj()]))
+    torch.testing.assert_close(x, torch.ones(1, dtype=torch.complex64))
+
+
 @pytest.mark.parametrize(
     ("dtype", "scale"),
     [

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "iteration_table.h"
 #include "partition.h"
 #include "spgrad/lsmr.h"
 
@@ -19,6 +20,12 @@ namespace spgrad::kernels {
 
 // Numbers of a block, which is one task and one partial sum of each norm: 10 µs of work.
 inline constexpr int64_t kBlock = 1 << 14;
+// So many entries of a product are as much work as a number of a vector. A block has so many rows
+// at least, so that its partial sums are small beside it.
+inline constexpr int64_t kEntriesOfNumber = 8;
+inline constexpr int64_t kLeastRowsOfBlock = 64;
+// Numbers of a product that are in the nearest cache until they are used.
+inline constexpr int64_t kNumbersAtOnce = 1 << 11;
 // Numbers that a loop takes at once, at least: enough for its start to be cheap.
 inline constexpr int64_t kWidth = 64;
 // Columns that are done are dropped when at most these parts of four are left.
@@ -44,28 +51,6 @@ struct ColumnState {
 // Loops over `count` numbers, of which number i belongs to lane i % width; coefficients and sums
 // are those of the lanes.
 
-template <class Real>
-void find_largest(const Real* x, int64_t count, int64_t width, Real* __restrict largest) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) largest[j] = std::max(largest[j], std::abs(x[i + j]));
-  }
-}
-
-// to = factor from, and the squares of it.
-template <class Real>
-void scale(const Real* __restrict from, Real* __restrict to, const Real* __restrict factor,
-           int64_t count, int64_t width, Real* __restrict sums) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      const Real scaled = factor[j] * from[i + j];
-      to[i + j] = scaled;
-      sums[j] += scaled * scaled;
-    }
-  }
-}
-
 // to = from / divisor, and the squares of it. Real may be too small for the reciprocal.
 template <class Real>
 void divide(const Real* __restrict from, Real* __restrict to, const double* __restrict divisor,
@@ -76,21 +61,6 @@ void divide(const Real* __restrict from, Real* __restrict to, const double* __re
       const auto quotient = static_cast<Real>(static_cast<double>(from[i + j]) / divisor[j]);
       to[i + j] = quotient;
       sums[j] += quotient * quotient;
-    }
-  }
-}
-
-// to = new_factor from - old_factor to, and the squares of it.
-template <class Real>
-void combine(const Real* __restrict from, Real* __restrict to, const Real* __restrict new_factor,
-             const Real* __restrict old_factor, int64_t count, int64_t width,
-             Real* __restrict sums) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      const Real sum = new_factor[j] * from[i + j] - old_factor[j] * to[i + j];
-      to[i + j] = sum;
-      sums[j] += sum * sum;
     }
   }
 }
@@ -111,6 +81,13 @@ class Bidiagonalisation {
     Real* result = nullptr;
     Real* sum = nullptr;  // the result itself until columns are dropped
     Vector own_sum = {};
+  };
+  // A product with the matrix or its adjoint: of so many rows, each with so many entries.
+  struct Product {
+    const typename LinearMap<Real>::Multiply& whole;
+    const typename LinearMap<Real>::MultiplyRows& some_rows;
+    int64_t rows;
+    int64_t entries_of_row;
   };
   // A vector of so many rows.
   struct Held {
@@ -147,11 +124,11 @@ class Bidiagonalisation {
   }
 
   // Calls loop(first number, count, the item's first coefficient, sums of the lanes) for all blocks
-  // of the rows, and puts the sums together by fold(a, b), in the order of the blocks: one number
-  // for each column of each item.
+  // of so many rows each, of `rows`, until one returns an error, and puts the sums together by
+  // fold(a, b), in the order of the blocks: one number for each column of each item.
   template <class Loop, class Fold>
-  std::vector<double> for_blocks(int64_t rows, const Loop& loop, const Fold& fold) const {
-    const int64_t rows_of_block = std::max<int64_t>(kBlock / width(), 1) * repeats();
+  Status run_blocks(int64_t rows, int64_t rows_of_block, const Loop& loop, const Fold& fold,
+                    std::vector<double>& result) const {
     const int64_t blocks = (rows + rows_of_block - 1) / rows_of_block;
     std::vector<double> partial(static_cast<size_t>(a_.items * blocks * active_));
     const auto task = [&](int64_t number) {
@@ -159,24 +136,43 @@ class Bidiagonalisation {
       const int64_t first = number % blocks * rows_of_block;
       const int64_t last = std::min(first + rows_of_block, rows);
       std::vector<Real> sums(static_cast<size_t>(width()));
-      loop((item * rows + first) * lanes(), (last - first) * lanes(), item * width(), sums.data());
+      const Status status = loop((item * rows + first) * lanes(), (last - first) * lanes(),
+                                 item * width(), sums.data());
       double* const out = partial.data() + number * active_;
       for (int64_t lane = 0; lane < width(); ++lane) {
         double& sum = out[lane % lanes() / a_.parts];
         sum = fold(sum, static_cast<double>(sums[static_cast<size_t>(lane)]));
       }
-      return Status::done;
+      return status;
     };
     // A few blocks take less time than it takes to wake a thread.
-    [[maybe_unused]] const Status done =
+    const Status status =
         run_tasks(a_.items * blocks, a_.items * blocks > 2 ? threads_ : Threads(), task);
-    std::vector<double> result(static_cast<size_t>(a_.items * active_));
+    result.assign(static_cast<size_t>(a_.items * active_), 0);
     for (size_t i = 0; i < partial.size(); ++i) {
       const auto number = static_cast<int64_t>(i);
       const int64_t item = number / (blocks * active_);
       double& sum = result[static_cast<size_t>(item * active_ + number % active_)];
       sum = fold(sum, partial[i]);
     }
+    return status;
+  }
+
+  // Whole rows of about so many numbers, at least `least`.
+  int64_t rows_of(int64_t numbers, int64_t least = 1) const {
+    const int64_t times = std::max(numbers / width(), (least + repeats() - 1) / repeats());
+    return std::max<int64_t>(times, 1) * repeats();
+  }
+
+  // The same of a loop over vectors alone, which returns nothing; returns the result.
+  template <class Loop, class Fold>
+  std::vector<double> for_blocks(int64_t rows, const Loop& loop, const Fold& fold) const {
+    std::vector<double> result;
+    const auto run = [&](auto... range) {
+      loop(range...);
+      return Status::done;
+    };
+    [[maybe_unused]] const Status done = run_blocks(rows, rows_of(kBlock), run, fold, result);
     return result;
   }
 
@@ -188,22 +184,95 @@ class Bidiagonalisation {
     return result;
   }
 
+  Product product() const { return product_of(a_.multiply, a_.multiply_rows, a_.rows); }
+  Product adjoint_product() const {
+    return product_of(a_.multiply_adjoint, a_.multiply_adjoint_rows, a_.columns);
+  }
+  Product product_of(const typename LinearMap<Real>::Multiply& whole,
+                     const typename LinearMap<Real>::MultiplyRows& some_rows, int64_t rows) const {
+    return {whole, some_rows, rows, a_.entries / std::max<int64_t>(a_.items * rows, 1)};
+  }
+
+  // Calls loop(numbers of the product with x, where these begin in vectors like it, count, the
+  // item's first coefficient, sums of the lanes) for all of the product, and gives the norms. Where
+  // the map has some rows alone, the product is never there as a whole.
+  template <class Loop>
+  Status multiply(const Product& product, const Real* x, const Loop& loop,
+                  std::vector<double>& norms) {
+    Status status = Status::done;
+    if (product.some_rows) {
+      const int64_t of_block =
+          rows_of(kBlock / (1 + product.entries_of_row / kEntriesOfNumber), kLeastRowsOfBlock);
+      const int64_t at_once = rows_of(kNumbersAtOnce) * lanes();
+      const auto some_rows = [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+        const Vector numbers =
+            std::make_unique_for_overwrite<Real[]>(static_cast<size_t>(std::min(at_once, count)));
+        for (int64_t i = 0; i < count; i += at_once) {
+          const int64_t part = std::min(at_once, count - i);
+          const Status met = product.some_rows(x, numbers.get(), active_, (first + i) / lanes(),
+                                               (first + i + part) / lanes());
+          if (met != Status::done) return met;
+          loop(numbers.get(), first + i, part, item, sums);
+        }
+        return Status::done;
+      };
+      status = run_blocks(product.rows, of_block, some_rows, std::plus<>(), norms);
+    } else {
+      if (!product_) product_ = vector(std::max(a_.rows, a_.columns));
+      status = product.whole(x, product_.get(), active_);
+      if (status != Status::done) return status;
+      norms = for_blocks(
+          product.rows,
+          [&](int64_t first, int64_t count, int64_t item, Real* sums) {
+            loop(product_.get() + first, first, count, item, sums);
+          },
+          std::plus<>());
+    }
+    for (double& number : norms) number = std::sqrt(number);
+    return status;
+  }
+
   // to = factor from, for vectors of so many rows; returns the norms.
   std::vector<double> scaled(int64_t rows, const Real* from, Real* to,
                              const std::vector<Real>& factor) const {
     return norms(rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
-      scale(from + first, to + first, factor.data() + item, count, width(), sums);
+      passes_.scale(from + first, to + first, factor.data() + item, count, width(), sums);
     });
   }
 
-  // to = new_factor from - old_factor to; returns the norms.
-  std::vector<double> combined(int64_t rows, const Real* from, Real* to,
-                               const std::vector<Real>& new_factor,
-                               const std::vector<Real>& old_factor) const {
-    return norms(rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
-      combine(from + first, to + first, new_factor.data() + item, old_factor.data() + item, count,
-              width(), sums);
-    });
+  // to = factor (the product with x), and the norms.
+  Status scaled(const Product& product, const Real* x, Real* to, const std::vector<Real>& factor,
+                std::vector<double>& norms) {
+    return multiply(
+        product, x,
+        [&](const Real* from, int64_t first, int64_t count, int64_t item, Real* sums) {
+          passes_.scale(from, to + first, factor.data() + item, count, width(), sums);
+        },
+        norms);
+  }
+
+  // to = new_factor (the product with x) - old_factor to, and the norms.
+  Status combined(const Product& product, const Real* x, Real* to,
+                  const std::vector<Real>& new_factor, const std::vector<Real>& old_factor,
+                  std::vector<double>& norms) {
+    return multiply(
+        product, x,
+        [&](const Real* from, int64_t first, int64_t count, int64_t item, Real* sums) {
+          passes_.combine(from, to + first, new_factor.data() + item, old_factor.data() + item,
+                          count, width(), sums);
+        },
+        norms);
+  }
+
+  // Whether Real has numbers for factors of all columns, 0 or normal ones.
+  template <class Number>
+  bool have_numbers(const Number& number) const {
+    using Limits = std::numeric_limits<Real>;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      const double factor = number(i);
+      if (factor != 0 && !(factor >= Limits::min() && factor <= Limits::max())) return false;
+    }
+    return true;
   }
 
   // Zeros for the columns that there are.
@@ -223,12 +292,12 @@ class Bidiagonalisation {
     columns_.resize(static_cast<size_t>(a_.items * p_));
     u_ = vector(a_.rows);
     v_ = vector(a_.columns);
-    product_ = vector(std::max(a_.rows, a_.columns));
     const auto larger = [](double a, double b) { return std::max(a, b); };
     const std::vector<double> largest = for_blocks(
         a_.rows,
         [&](int64_t first, int64_t count, int64_t, Real* sums) {
-          find_largest(b_ + first, count, width(), sums);
+          std::vector<Real> squares(static_cast<size_t>(width()));
+          passes_.measure(b_ + first, count, width(), sums, squares.data());
         },
         larger);
     for (size_t i = 0; i < columns_.size(); ++i) columns_[i].largest_b = largest[i];
@@ -240,6 +309,8 @@ class Bidiagonalisation {
 
   // u = b with a largest number of 1; returns the norms.
   std::vector<double> take_b() {
+    const auto to_one = [&](size_t i) { return reciprocal(columns_[i].largest_b); };
+    if (have_numbers(to_one)) return scaled(a_.rows, b_, u_.get(), coefficients(to_one));
     const auto divisor = coefficients<double>(
         [&](size_t i) { return columns_[i].largest_b > 0 ? columns_[i].largest_b : 1; });
     return norms(a_.rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
@@ -253,11 +324,11 @@ class Bidiagonalisation {
     ended_.resize(columns_.size());
     original_.resize(static_cast<size_t>(p_));
     std::iota(original_.begin(), original_.end(), int64_t{0});
-    const Status status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    std::vector<double> alpha;
+    const Status status = scaled(
+        adjoint_product(), u_.get(), v_.get(),
+        coefficients([&](size_t i) { return reciprocal(columns_[i].norm_u) * to_unit(i); }), alpha);
     if (status != Status::done) return status;
-    const std::vector<double> alpha =
-        scaled(a_.columns, product_.get(), v_.get(),
-               coefficients([&](size_t i) { return reciprocal(columns_[i].norm_u) * to_unit(i); }));
     for (size_t i = 0; i < columns_.size(); ++i) {
       Column& c = columns_[i];
       c.start(alpha[i]);
@@ -353,17 +424,16 @@ class Bidiagonalisation {
 
   // Reports the residual of the x that came out, in units in which |b| is 1. Overwrites u and v.
   Status report(const Real* x, std::span<LsmrReport> reports) {
-    Status status = a_.multiply(x, product_.get(), active_);
-    if (status != Status::done) return status;
     take_b();
-    const std::vector<double> residual =  // -r / |b|
-        combined(a_.rows, product_.get(), u_.get(),
-                 coefficients([&](size_t i) { return to_unit(i); }),
-                 coefficients([&](size_t i) { return reciprocal(columns_[i].norm_b); }));
-    status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    std::vector<double> residual;  // of -r / |b|
+    Status status =
+        combined(product(), x, u_.get(), coefficients([&](size_t i) { return to_unit(i); }),
+                 coefficients([&](size_t i) { return reciprocal(columns_[i].norm_b); }), residual);
     if (status != Status::done) return status;
-    const std::vector<double> gradient = scaled(a_.columns, product_.get(), v_.get(),
-                                                coefficients([&](size_t i) { return to_unit(i); }));
+    std::vector<double> gradient;
+    status = scaled(adjoint_product(), u_.get(), v_.get(),
+                    coefficients([&](size_t i) { return to_unit(i); }), gradient);
+    if (status != Status::done) return status;
     for (size_t i = 0; i < columns_.size(); ++i) {
       const Column& c = columns_[i];
       reports[i] = {c.iterations, c.ending, residual[i] * c.norm_b * c.largest_b,
@@ -387,6 +457,10 @@ class Bidiagonalisation {
   // to = factor from, which may be the same, by factors that Real may be too small for.
   template <class Number>
   void rescale(int64_t rows, const Real* from, Real* to, const Number& number) const {
+    if (have_numbers(number)) {
+      scaled(rows, from, to, coefficients(number));
+      return;
+    }
     const std::vector<double> factor = coefficients<double>(number);
     for_blocks(
         rows,
@@ -410,12 +484,14 @@ class Bidiagonalisation {
   const int64_t p_;
   const LsmrOptions& options_;
   const Threads& threads_;
+  const IterationTable<Real>& passes_ = iteration_table_in_use<Real>();
 
   int64_t active_;                 // columns that the vectors have
   std::vector<int64_t> original_;  // their numbers in b
   std::vector<Column> columns_;    // theirs, items first
   std::vector<Column> ended_;      // of all columns of b
-  Vector u_, v_, product_;
+  Vector u_, v_;
+  Vector product_;  // where the map has whole products alone
 };
 
 }  // namespace spgrad::kernels

@@ -58,45 +58,6 @@ struct Column : ColumnState {
   }
 };
 
-// The step of u, and those of e and y with u as it was; the squares of u.
-template <class Real>
-void step_of_rows(const Real* __restrict product, Real* __restrict u, Real* __restrict e,
-                  Real* __restrict y, const Real* __restrict from_product,
-                  const Real* __restrict from_u, const Real* __restrict to_e,
-                  const Real* __restrict from_e, const Real* __restrict to_y, int64_t count,
-                  int64_t width, Real* __restrict sums) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      const Real before = u[i + j];
-      const Real direction = to_e[j] * before - from_e[j] * e[i + j];
-      const Real sum = from_product[j] * product[i + j] - from_u[j] * before;
-      e[i + j] = direction;
-      y[i + j] += to_y[j] * direction;
-      u[i + j] = sum;
-      sums[j] += sum * sum;
-    }
-  }
-}
-
-// The step of v, and that of x with v as it was; the squares of v.
-template <class Real>
-void step_of_columns(const Real* __restrict product, Real* __restrict v, Real* __restrict x,
-                     const Real* __restrict from_product, const Real* __restrict from_v,
-                     const Real* __restrict to_x, int64_t count, int64_t width,
-                     Real* __restrict sums) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      const Real before = v[i + j];
-      const Real sum = from_product[j] * product[i + j] - from_v[j] * before;
-      x[i + j] += to_x[j] * before;
-      v[i + j] = sum;
-      sums[j] += sum * sum;
-    }
-  }
-}
-
 template <class Real>
 class Craig : Bidiagonalisation<Real, Column> {
   using Base = Bidiagonalisation<Real, Column>;
@@ -127,8 +88,6 @@ class Craig : Bidiagonalisation<Real, Column> {
     const auto column = [&](size_t i) -> const Column& { return columns_[i]; };
     const auto left = [&](size_t i) { return columns_[i].done ? 0.0 : 1.0; };
     const auto to_solution = coefficients([&](size_t i) { return column(i).to_solution; });
-    Status status = a_.multiply(v_.get(), product_.get(), active_);
-    if (status != Status::done) return status;
     const auto from_av =
         coefficients([&](size_t i) { return left(i) * reciprocal(column(i).alpha) * to_unit(i); });
     const auto from_u = coefficients(
@@ -136,24 +95,31 @@ class Craig : Bidiagonalisation<Real, Column> {
     const auto to_e =
         coefficients([&](size_t i) { return left(i) * reciprocal(column(i).norm_u); });
     const auto from_e = coefficients([&](size_t i) { return column(i).from_e; });
-    const std::vector<double> beta =
-        norms(a_.rows, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
-          step_of_rows(product_.get() + first, u_.get() + first, e_.get() + first, y_.sum + first,
-                       from_av.data() + item, from_u.data() + item, to_e.data() + item,
-                       from_e.data() + item, to_solution.data() + item, count, width(), sums);
-        });
-    status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+    std::vector<double> beta;
+    Status status = this->multiply(
+        this->product(), v_.get(),
+        [&](const Real* product, int64_t first, int64_t count, int64_t item, Real* sums) {
+          passes_.step_of_rows(product, u_.get() + first, e_.get() + first, y_.sum + first,
+                               from_av.data() + item, from_u.data() + item, to_e.data() + item,
+                               from_e.data() + item, to_solution.data() + item, count, width(),
+                               sums);
+        },
+        beta);
     if (status != Status::done) return status;
     const auto from_au =
         coefficients([&](size_t i) { return left(i) * reciprocal(beta[i]) * to_unit(i); });
     const auto from_v =
         coefficients([&](size_t i) { return left(i) * beta[i] * reciprocal(column(i).alpha); });
-    const std::vector<double> alpha =
-        norms(a_.columns, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
-          step_of_columns(product_.get() + first, v_.get() + first, x_.sum + first,
-                          from_au.data() + item, from_v.data() + item, to_solution.data() + item,
-                          count, width(), sums);
-        });
+    std::vector<double> alpha;
+    status = this->multiply(
+        this->adjoint_product(), u_.get(),
+        [&](const Real* product, int64_t first, int64_t count, int64_t item, Real* sums) {
+          passes_.step_of_columns(product, v_.get() + first, x_.sum + first, from_au.data() + item,
+                                  from_v.data() + item, to_solution.data() + item, count, width(),
+                                  sums);
+        },
+        alpha);
+    if (status != Status::done) return status;
     for (size_t i = 0; i < columns_.size(); ++i) {
       if (columns_[i].done) continue;
       columns_[i].advance(beta[i], alpha[i]);
@@ -164,17 +130,16 @@ class Craig : Bidiagonalisation<Real, Column> {
 
   // The residual of y, by which x = Aᴴ y is checked, and both in the caller's units.
   Status finish(Real* x, Real* y, std::span<LsmrReport> reports) {
-    Status status = a_.multiply_adjoint(y, product_.get(), active_);
-    if (status != Status::done) return status;
     const auto ones = coefficients([](size_t) { return 1.0; });
     const auto units = coefficients([&](size_t i) { return to_unit(i); });
-    const std::vector<double> norm_x = scaled(a_.columns, x, v_.get(), ones);
-    const std::vector<double> residual =
-        this->combined(a_.columns, product_.get(), v_.get(), units, ones);
-    status = a_.multiply(v_.get(), product_.get(), active_);
+    const std::vector<double> norm_x = this->scaled(a_.columns, x, v_.get(), ones);
+    std::vector<double> residual;
+    Status status = this->combined(this->adjoint_product(), y, v_.get(), units, ones, residual);
     if (status != Status::done) return status;
-    const std::vector<double> gradient = scaled(a_.rows, product_.get(), u_.get(), units);
-    const std::vector<double> norm_y = scaled(a_.rows, y, e_.get(), ones);
+    std::vector<double> gradient;
+    status = this->scaled(this->product(), v_.get(), u_.get(), units, gradient);
+    if (status != Status::done) return status;
+    const std::vector<double> norm_y = this->scaled(a_.rows, y, e_.get(), ones);
     const double tolerance = std::max(options_.tolerance, 100 * kEpsilon);
     for (size_t i = 0; i < columns_.size(); ++i) {
       const Column& c = columns_[i];
@@ -189,8 +154,8 @@ class Craig : Bidiagonalisation<Real, Column> {
     return Status::done;
   }
 
-  using Base::a_, Base::active_, Base::columns_, Base::options_, Base::u_, Base::v_, Base::product_;
-  using Base::coefficients, Base::norms, Base::scaled, Base::to_unit, Base::width;
+  using Base::a_, Base::active_, Base::columns_, Base::options_, Base::passes_, Base::u_, Base::v_;
+  using Base::coefficients, Base::to_unit, Base::width;
   using Base::kEpsilon;
 
   typename Base::Solution x_, y_;

@@ -8,6 +8,7 @@
 
 #include "block_matrix.h"
 #include "extremum_table.h"
+#include "iteration_table.h"
 #include "kernel_table.h"
 #include "spgrad/isa.h"
 
@@ -24,6 +25,8 @@ template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
 template <class Scalar>
 const ExtremumTable<Scalar>& extremum_table();
+template <class Real>
+const IterationTable<Real>& iteration_table();
 }  // namespace baseline
 #ifdef SPGRAD_AVX2
 namespace avx2 {
@@ -31,6 +34,8 @@ template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
 template <class Scalar>
 const ExtremumTable<Scalar>& extremum_table();
+template <class Real>
+const IterationTable<Real>& iteration_table();
 }  // namespace avx2
 #endif
 #ifdef SPGRAD_AVX512
@@ -39,6 +44,8 @@ template <class Scalar>
 const KernelTable<Scalar>& kernel_table();
 template <class Scalar>
 const ExtremumTable<Scalar>& extremum_table();
+template <class Real>
+const IterationTable<Real>& iteration_table();
 }  // namespace avx512
 #endif
 
@@ -67,6 +74,16 @@ using Extrema = ExtremaOf<float, double, kernels::Float16, kernels::BFloat16>;
     return Extrema(kernels::target::extremum_table<Scalars>()...);  \
   }(std::type_identity<Extrema>())
 
+// And for the passes of iterations, of real types.
+template <class... Reals>
+using IterationsOf = std::tuple<const kernels::IterationTable<Reals>&...>;
+using Iterations = IterationsOf<float, double>;
+
+#define SPGRAD_ITERATIONS(target)                                    \
+  []<class... Reals>(std::type_identity<IterationsOf<Reals...>>) {   \
+    return Iterations(kernels::target::iteration_table<Reals>()...); \
+  }(std::type_identity<Iterations>())
+
 #if defined(SPGRAD_AVX2) || defined(SPGRAD_AVX512)
 // What the compiler's own check does not know: Clang has no name for F16C, which AVX2 does not
 // include where a hypervisor masks features one by one.
@@ -81,6 +98,7 @@ struct Target {
   bool supported;
   Tables tables;
   Extrema extrema;
+  Iterations iterations;
 };
 
 // Best first, each with the features that CMakeLists.txt lets the compiler use. The compiler's CPU
@@ -92,13 +110,14 @@ const auto& targets() {
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx512), SPGRAD_EXTREMA(avx512)},
+       SPGRAD_TABLES(avx512), SPGRAD_EXTREMA(avx512), SPGRAD_ITERATIONS(avx512)},
 #endif
 #ifdef SPGRAD_AVX2
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx2), SPGRAD_EXTREMA(avx2)},
+       SPGRAD_TABLES(avx2), SPGRAD_EXTREMA(avx2), SPGRAD_ITERATIONS(avx2)},
 #endif
-      {"baseline", true, SPGRAD_TABLES(baseline), SPGRAD_EXTREMA(baseline)},
+      {"baseline", true, SPGRAD_TABLES(baseline), SPGRAD_EXTREMA(baseline),
+       SPGRAD_ITERATIONS(baseline)},
   };
   return list;
 }
@@ -162,6 +181,14 @@ template const ExtremumTable<float>& extremum_table_in_use();
 template const ExtremumTable<double>& extremum_table_in_use();
 template const ExtremumTable<Float16>& extremum_table_in_use();
 template const ExtremumTable<BFloat16>& extremum_table_in_use();
+
+template <class Real>
+const IterationTable<Real>& iteration_table_in_use() {
+  return std::get<const IterationTable<Real>&>(
+      chosen_target().load(std::memory_order_relaxed)->iterations);
+}
+template const IterationTable<float>& iteration_table_in_use();
+template const IterationTable<double>& iteration_table_in_use();
 
 namespace {
 

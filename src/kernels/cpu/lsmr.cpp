@@ -87,25 +87,6 @@ struct Column : ColumnState {
   }
 };
 
-// The step of x, as Column says, and the squares of x.
-template <class Real>
-void step(const Real* __restrict v, Real* __restrict h, Real* __restrict h_bar, Real* __restrict x,
-          const Real* __restrict from_h_bar, const Real* __restrict to_x,
-          const Real* __restrict from_v, const Real* __restrict from_h, int64_t count,
-          int64_t width, Real* __restrict sums) {
-  for (int64_t i = 0; i < count; i += width) {
-    const int64_t lanes = std::min(width, count - i);
-    for (int64_t j = 0; j < lanes; ++j) {
-      const Real bar = h[i + j] - from_h_bar[j] * h_bar[i + j];
-      const Real sum = x[i + j] + to_x[j] * bar;
-      h[i + j] = from_v[j] * v[i + j] - from_h[j] * h[i + j];
-      h_bar[i + j] = bar;
-      x[i + j] = sum;
-      sums[j] += sum * sum;
-    }
-  }
-}
-
 template <class Real>
 class Lsmr : Bidiagonalisation<Real, Column> {
   using Base = Bidiagonalisation<Real, Column>;
@@ -140,19 +121,21 @@ class Lsmr : Bidiagonalisation<Real, Column> {
   Status iterate() {
     const auto column = [&](size_t i) -> const Column& { return columns_[i]; };
     const auto left = [&](size_t i) { return columns_[i].done ? 0.0 : 1.0; };
-    Status status = a_.multiply(v_.get(), product_.get(), active_);
-    if (status != Status::done) return status;
-    const std::vector<double> beta = combined(
-        a_.rows, product_.get(), u_.get(),
+    std::vector<double> beta;
+    Status status = this->combined(
+        this->product(), v_.get(), u_.get(),
         coefficients([&](size_t i) { return left(i) * reciprocal(column(i).alpha) * to_unit(i); }),
         coefficients(
-            [&](size_t i) { return left(i) * column(i).alpha * reciprocal(column(i).norm_u); }));
-    status = a_.multiply_adjoint(u_.get(), product_.get(), active_);
+            [&](size_t i) { return left(i) * column(i).alpha * reciprocal(column(i).norm_u); }),
+        beta);
     if (status != Status::done) return status;
-    const std::vector<double> alpha = combined(
-        a_.columns, product_.get(), v_.get(),
+    std::vector<double> alpha;
+    status = this->combined(
+        this->adjoint_product(), u_.get(), v_.get(),
         coefficients([&](size_t i) { return left(i) * reciprocal(beta[i]) * to_unit(i); }),
-        coefficients([&](size_t i) { return left(i) * beta[i] * reciprocal(column(i).alpha); }));
+        coefficients([&](size_t i) { return left(i) * beta[i] * reciprocal(column(i).alpha); }),
+        alpha);
+    if (status != Status::done) return status;
     for (size_t i = 0; i < columns_.size(); ++i) {
       if (!columns_[i].done) columns_[i].advance(beta[i], alpha[i]);
     }
@@ -163,9 +146,9 @@ class Lsmr : Bidiagonalisation<Real, Column> {
     const auto from_h = coefficients([&](size_t i) { return column(i).from_h; });
     const std::vector<double> norm_x =
         norms(a_.columns, [&](int64_t first, int64_t count, int64_t item, Real* sums) {
-          step(v_.get() + first, h_.get() + first, h_bar_.get() + first, x_.sum + first,
-               from_h_bar.data() + item, to_x.data() + item, from_v.data() + item,
-               from_h.data() + item, count, width(), sums);
+          passes_.step(v_.get() + first, h_.get() + first, h_bar_.get() + first, x_.sum + first,
+                       from_h_bar.data() + item, to_x.data() + item, from_v.data() + item,
+                       from_h.data() + item, count, width(), sums);
         });
     for (size_t i = 0; i < columns_.size(); ++i) {
       if (!columns_[i].done) columns_[i].judge(norm_x[i], options_, kEpsilon);
@@ -173,8 +156,8 @@ class Lsmr : Bidiagonalisation<Real, Column> {
     return Status::done;
   }
 
-  using Base::a_, Base::active_, Base::columns_, Base::options_, Base::u_, Base::v_, Base::product_;
-  using Base::coefficients, Base::combined, Base::norms, Base::to_unit, Base::width;
+  using Base::a_, Base::active_, Base::columns_, Base::options_, Base::passes_, Base::u_, Base::v_;
+  using Base::coefficients, Base::norms, Base::to_unit, Base::width;
   using Base::kEpsilon;
 
   typename Base::Solution x_;
@@ -230,5 +213,33 @@ template Status measure(const LinearMap<float>&, const float*, const float*, int
                         std::span<LsmrReport>, const Threads&);
 template Status measure(const LinearMap<double>&, const double*, const double*, int64_t,
                         std::span<LsmrReport>, const Threads&);
+
+template <class Real>
+Magnitude magnitude_of(std::span<const Real> numbers, const Threads& threads) {
+  const IterationTable<Real>& passes = iteration_table_in_use<Real>();
+  const auto count = std::ssize(numbers);
+  const int64_t blocks = (count + kBlock - 1) / kBlock;
+  std::vector<Magnitude> of_blocks(static_cast<size_t>(blocks));
+  [[maybe_unused]] const Status done = run_tasks(blocks, threads, [&](int64_t block) {
+    Real largest[kWidth] = {};
+    Real squares[kWidth] = {};
+    const int64_t first = block * kBlock;
+    passes.measure(numbers.data() + first, std::min(kBlock, count - first), kWidth, largest,
+                   squares);
+    Magnitude& of_block = of_blocks[static_cast<size_t>(block)];
+    of_block.largest = *std::ranges::max_element(largest);
+    of_block.squares = std::reduce(squares, squares + kWidth, 0.0);
+    return Status::done;
+  });
+  Magnitude result;
+  for (const Magnitude& of_block : of_blocks) {
+    result.largest = std::max(result.largest, of_block.largest);
+    result.squares += of_block.squares;
+  }
+  return result;
+}
+
+template Magnitude magnitude_of(std::span<const float>, const Threads&);
+template Magnitude magnitude_of(std::span<const double>, const Threads&);
 
 }  // namespace spgrad::kernels

@@ -3,7 +3,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
@@ -15,11 +15,13 @@
 #include "check.h"
 #include "cpu/grouped.h"
 #include "cpu/memory.h"
+#include "cpu/parallel.h"
 #include "extent.h"
 #include "malformed.h"
 #include "pattern_by_row.h"
 #include "solvers/divided.h"
 #include "solvers/interrupt.h"
+#include "spgrad/lsmr.h"
 
 namespace spgrad {
 namespace {
@@ -75,34 +77,42 @@ Tensor values_of_item(const PatternStructure& s, const Tensor& values, int64_t i
   return values.index_select(0, s.row_entries.slice(0, first, last).select(1, 1));
 }
 
-// NaN and Inf where there is one.
-double largest_of(const Tensor& tensor) {
-  if (tensor.numel() == 0) return 0;
-  return at::linalg_vector_norm(tensor, std::numeric_limits<double>::infinity()).item<double>();
+// Of real numbers, or of the parts of complex ones.
+kernels::Magnitude magnitude_of(const Tensor& given) {
+  const Tensor tensor = given.contiguous().resolve_conj();
+  return AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES(tensor.scalar_type(), "spgrad", [&] {
+    using Real = typename c10::scalar_value_type<scalar_t>::type;
+    const auto* numbers = reinterpret_cast<const Real*>(tensor.const_data_ptr<scalar_t>());
+    const auto count = static_cast<size_t>(tensor.numel()) * sizeof(scalar_t) / sizeof(Real);
+    return kernels::magnitude_of<Real>({numbers, count}, pytorch_threads());
+  });
 }
 
 }  // namespace
 
 void check_finite(const Tensor& tensor, const char* name) {
-  TORCH_CHECK(std::isfinite(largest_of(tensor)), name,
-              " must have finite numbers only, but received NaN or Inf");
+  // Squares of finite numbers may overflow.
+  TORCH_CHECK(
+      std::isfinite(magnitude_of(tensor).squares) || at::isfinite(tensor).all().item<bool>(), name,
+      " must have finite numbers only, but received NaN or Inf");
 }
 
 Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
-  check_finite(values, "values");
   const bool single = at::toRealValueType(values.scalar_type()) == at::kFloat;
   // Squares of numbers below it, and above its inverse, can be summed up.
   const double bound = single ? 1e9 : 1e75;
   for (int64_t item = 0; item < s.items().expect_int(); ++item) {
     const Tensor of_item = values_of_item(s, values, item);
-    const double most = largest_of(of_item);
-    largest.push_back(most);
+    kernels::Magnitude magnitude = magnitude_of(of_item);
+    const double most = magnitude.largest;
     const bool safe = most < bound && most > 1 / bound;
-    const Tensor scaled =
-        safe || most == 0
-            ? of_item
-            : divided(of_item, at::scalar_tensor(most, at::toRealValueType(of_item.scalar_type())));
-    norm.push_back(at::linalg_vector_norm(scaled).item<double>() / (safe ? most : 1));
+    if (!std::isfinite(magnitude.squares)) check_finite(of_item, "values");
+    if (!safe && most > 0) {
+      magnitude = magnitude_of(
+          divided(of_item, at::scalar_tensor(most, at::toRealValueType(of_item.scalar_type()))));
+    }
+    largest.push_back(most);
+    norm.push_back(std::sqrt(magnitude.squares) / (safe ? most : 1));
   }
 }
 

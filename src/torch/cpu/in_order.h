@@ -12,9 +12,13 @@
 
 #include "cpu/grouped.h"
 #include "cpu/memory.h"
+#include "cpu/parallel.h"
+#include "cpu/views.h"
+#include "extent.h"
 #include "malformed.h"
 #include "pattern_by_row.h"
 #include "solvers/divided.h"
+#include "spgrad/lsmr.h"
 
 namespace spgrad {
 
@@ -23,7 +27,7 @@ namespace spgrad {
 class InOrder {
  public:
   InOrder(const PatternStructure& s, const at::Tensor& given, bool adjoint)
-      : values(given), grouped(group_by_row(in_order(s))) {
+      : values(given), grouped(*group_in_order(in_order(s))) {
     if (!adjoint || !given.is_complex()) return;
     values = values.is_same(given) ? values.conj_physical() : values.conj_physical_();
   }
@@ -43,8 +47,12 @@ class InOrder {
     }
   }
 
+  bool has_long_rows() const {
+    return std::visit([](const auto& group) { return !group.blocks.empty(); }, grouped);
+  }
+
   at::Tensor values;
-  GroupedByRow grouped;
+  GroupedInOrder grouped;
 
  private:
   // The structure without positions, in one pass that puts the values in its order.
@@ -82,5 +90,68 @@ class InOrder {
 
   static constexpr int64_t kEntriesOfTask = 1 << 15;
 };
+
+// The product with such a matrix.
+template <class scalar_t>
+auto product_with(const InOrder& matrix) {
+  using Real = typename c10::scalar_value_type<scalar_t>::type;
+  return [&matrix](const Real* in, Real* out, int64_t p) {
+    using Number = typename KernelScalar<scalar_t>::type;
+    return std::visit(
+        [&](const auto& a) {
+          return kernels::spmm(a.view, a.blocks, data_of<scalar_t>(matrix.values),
+                               {reinterpret_cast<const Number*>(in), a.view.columns * p, p},
+                               {reinterpret_cast<Number*>(out), a.view.rows * p, p}, p,
+                               pytorch_threads());
+        },
+        matrix.grouped);
+  };
+}
+
+// Some rows of it. They are the rows of a matrix of their own, so that they are not written past
+// the caches as those of a large result are.
+template <class scalar_t>
+auto product_with_rows(const InOrder& matrix) {
+  using Real = typename c10::scalar_value_type<scalar_t>::type;
+  return [&matrix](const Real* in, Real* out, int64_t p, int64_t first, int64_t last) {
+    using Number = typename KernelScalar<scalar_t>::type;
+    return std::visit(
+        [&](const auto& a) {
+          const kernels::WholeMatrix whole{a.view.items * a.view.rows, a.view.columns,
+                                           kernels::total_entries(a.view)};
+          const int64_t item = first / a.view.rows;
+          auto rows = a.view;
+          rows.items = 1;
+          rows.rows = last - first;
+          rows.offsets += item * a.view.offsets_stride + first % a.view.rows;
+          rows.entry += item * a.view.entries_stride;
+          rows.whole = &whole;
+          return kernels::spmm(
+              rows, data_of<scalar_t>(matrix.values) + item * a.view.entries_stride,
+              {reinterpret_cast<const Number*>(in) + item * a.view.columns * p, 0, p},
+              {reinterpret_cast<Number*>(out), 0, p}, p, 0, rows.rows);
+        },
+        matrix.grouped);
+  };
+}
+
+// The products of an iteration, of a matrix whose entries are in order by row and by column.
+template <class scalar_t>
+auto map_of(const InOrder& by_row, const InOrder& by_column, const Extent& extent) {
+  using Real = typename c10::scalar_value_type<scalar_t>::type;
+  kernels::LinearMap<Real> map{.items = extent.items,
+                               .rows = extent.rows,
+                               .columns = extent.columns,
+                               .entries = extent.entries,
+                               .parts = sizeof(scalar_t) / sizeof(Real),
+                               .multiply = product_with<scalar_t>(by_row),
+                               .multiply_adjoint = product_with<scalar_t>(by_column)};
+  // A long row is done in blocks, for all threads.
+  if (!by_row.has_long_rows()) map.multiply_rows = product_with_rows<scalar_t>(by_row);
+  if (!by_column.has_long_rows()) {
+    map.multiply_adjoint_rows = product_with_rows<scalar_t>(by_column);
+  }
+  return map;
+}
 
 }  // namespace spgrad

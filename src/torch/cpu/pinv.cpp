@@ -62,6 +62,7 @@ class Preconditioned {
       result.norm[item] =
           result.largest[item] * std::sqrt(static_cast<double>(std::min(map_.rows, map_.columns)));
     }
+    result.multiply_rows = result.multiply_adjoint_rows = {};
     result.multiply = [this](const Real* in, Real* out, int64_t p) {
       if (of_columns_) return map_.multiply(upper(in, p), out, p);
       return then_lower(map_.multiply, in, out, p);
@@ -115,6 +116,7 @@ template <class Real>
 kernels::LinearMap<Real> adjoint_of(kernels::LinearMap<Real> map) {
   std::swap(map.rows, map.columns);
   std::swap(map.multiply, map.multiply_adjoint);
+  std::swap(map.multiply_rows, map.multiply_adjoint_rows);
   return map;
 }
 
@@ -201,12 +203,9 @@ struct PinvOnCpu {
                                     std::numeric_limits<double>::quiet_NaN(), at::kDouble);
     AT_DISPATCH_FLOATING_AND_COMPLEX_TYPES(B.scalar_type(), "spgrad", [&] {
       using Real = typename c10::scalar_value_type<scalar_t>::type;
-      kernels::LinearMap<Real> map{.items = extent.items,
-                                   .rows = extent.rows,
-                                   .columns = extent.columns,
-                                   .parts = sizeof(scalar_t) / sizeof(Real),
-                                   .largest = magnitudes.largest,
-                                   .norm = magnitudes.norm};
+      kernels::LinearMap<Real> map = map_of<scalar_t>(by_row, by_column, extent);
+      map.largest = magnitudes.largest;
+      map.norm = magnitudes.norm;
       for (size_t item = 0; item < map.norm.size() && !extreme; ++item) {
         map.norm[item] *= map.largest[item];
       }
@@ -215,23 +214,6 @@ struct PinvOnCpu {
         std::ranges::replace(map.unit, 0.0, 1.0);
         std::ranges::fill(map.largest, 1.0);
       }
-      const auto product = [](const InOrder& matrix, int64_t rows, int64_t columns) {
-        return [&matrix, rows, columns](const Real* in, Real* out, int64_t columns_of_both) {
-          using Kernel = typename KernelScalar<scalar_t>::type;
-          const kernels::DenseView<const Kernel> from{reinterpret_cast<const Kernel*>(in),
-                                                      columns * columns_of_both, columns_of_both};
-          const kernels::DenseView<Kernel> to{reinterpret_cast<Kernel*>(out),
-                                              rows * columns_of_both, columns_of_both};
-          return std::visit(
-              [&](const auto& a) {
-                return kernels::spmm(a.view, a.blocks, data_of<scalar_t>(matrix.values), from, to,
-                                     columns_of_both, pytorch_threads());
-              },
-              matrix.grouped);
-        };
-      };
-      map.multiply = product(by_row, extent.rows, extent.columns);
-      map.multiply_adjoint = product(by_column, extent.columns, extent.rows);
       const kernels::LsmrOptions options{tolerance, most_iterations, Interrupt()};
       std::vector<kernels::LsmrReport> ends(static_cast<size_t>(extent.items * p));
       std::vector<kernels::LsmrReport> ends_of_y(with_multipliers ? ends.size() : 0);

@@ -66,34 +66,44 @@ struct Problem {
       map.largest.push_back(largest);
       map.norm.push_back(std::sqrt(squares));
     }
-    const auto product = [this](bool adjoint, const Real* in, Real* out, int64_t width) {
-      const auto* from = reinterpret_cast<const Scalar*>(in);
-      auto* to = reinterpret_cast<Scalar*>(out);
-      std::fill_n(to, items * (adjoint ? columns : rows) * width, Scalar(0));
-      for (int64_t item = 0; item < items; ++item) {
-        for (int64_t r = 0; r < rows; ++r) {
-          for (int64_t c = 0; c < columns; ++c) {
-            const int64_t row = (item * rows + r) * width;
-            const int64_t column = (item * columns + c) * width;
-            for (int64_t j = 0; j < width; ++j) {
-              if (adjoint) {
-                to[column + j] += conjugate(at(item, r, c)) * from[row + j];
-              } else {
-                to[row + j] += at(item, r, c) * from[column + j];
-              }
-            }
-          }
-        }
-      }
-      return Status::done;
+    map.multiply = [this](const Real* in, Real* out, int64_t width) {
+      return multiply_rows(false, in, out, width, 0, items * rows);
     };
-    map.multiply = [product](const Real* in, Real* out, int64_t width) {
-      return product(false, in, out, width);
+    map.multiply_adjoint = [this](const Real* in, Real* out, int64_t width) {
+      return multiply_rows(true, in, out, width, 0, items * columns);
     };
-    map.multiply_adjoint = [product](const Real* in, Real* out, int64_t width) {
-      return product(true, in, out, width);
+    if (!in_rows) return map;
+    map.entries = static_cast<int64_t>(a.size());
+    map.multiply = map.multiply_adjoint = {};
+    map.multiply_rows = [this](const Real* in, Real* out, int64_t width, int64_t first,
+                               int64_t last) {
+      return multiply_rows(false, in, out, width, first, last);
+    };
+    map.multiply_adjoint_rows = [this](const Real* in, Real* out, int64_t width, int64_t first,
+                                       int64_t last) {
+      return multiply_rows(true, in, out, width, first, last);
     };
     return map;
+  }
+
+  // Rows [first, last) of the product, which `out` begins with.
+  Status multiply_rows(bool adjoint, const Real* in, Real* out, int64_t width, int64_t first,
+                       int64_t last) const {
+    const auto* from = reinterpret_cast<const Scalar*>(in);
+    auto* to = reinterpret_cast<Scalar*>(out);
+    const int64_t length = adjoint ? columns : rows;
+    const int64_t terms = adjoint ? rows : columns;
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t item = row / length;
+      for (int64_t j = 0; j < width; ++j, ++to) {
+        *to = 0;
+        for (int64_t k = 0; k < terms; ++k) {
+          const Scalar& value = adjoint ? at(item, k, row % length) : at(item, row % length, k);
+          *to += (adjoint ? conjugate(value) : value) * from[(item * terms + k) * width + j];
+        }
+      }
+    }
+    return Status::done;
   }
 
   Status solve(const LsmrOptions& options, const Threads& threads = {}) {
@@ -110,8 +120,9 @@ struct Problem {
   // The largest element of Aᴴ y - x, computed anew.
   double worst_multiplier() const {
     std::vector<Scalar> product(x.size());
-    const Status status = map().multiply_adjoint(reinterpret_cast<const Real*>(y.data()),
-                                                 reinterpret_cast<Real*>(product.data()), p);
+    const Status status =
+        multiply_rows(true, reinterpret_cast<const Real*>(y.data()),
+                      reinterpret_cast<Real*>(product.data()), p, 0, items * columns);
     EXPECT_EQ(status, Status::done);
     double worst = 0;
     for (size_t i = 0; i < x.size(); ++i) {
@@ -144,6 +155,7 @@ struct Problem {
   }
 
   int64_t items, rows, columns, p;
+  bool in_rows = false;  // whether the map has products in rows alone
   std::vector<Scalar> a, b, x, y;
   std::vector<LsmrReport> reports, reports_of_y;
 };
@@ -159,6 +171,7 @@ TYPED_TEST(LsmrTest, TheNormalEquationsHold) {
   for (const int64_t p : {1, 3, 20}) {
     for (const int64_t columns : {6, 30}) {
       Problem<TypeParam, Real> problem(2, 17, columns, p);
+      problem.in_rows = columns < 17;
       ASSERT_EQ(problem.solve({20 * epsilon, 500, {}}), Status::done);
       EXPECT_LE(problem.worst_gradient(), 1e4 * epsilon) << p << " " << columns;
       for (const LsmrReport& report : problem.reports) {
@@ -180,6 +193,7 @@ TYPED_TEST(LsmrTest, CraigSolvesForXAndItsMultipliers) {
     if (p > 1) {
       for (size_t row = 0; row < 12; ++row) problem.b[row * static_cast<size_t>(p)] = 0;
     }
+    problem.in_rows = p > 1;
     ASSERT_EQ(problem.solve_both({20 * epsilon, 500, {}}), Status::done);
     EXPECT_LE(problem.worst_gradient(), 1e9 * epsilon) << p;
     EXPECT_LE(problem.worst_multiplier(), 1e-3 * epsilon) << p;
@@ -240,6 +254,43 @@ TEST(Lsmr, ResultsDoNotDependOnThreads) {
   EXPECT_LE(problem.reports[0].residual_norm, 1e-9);
 }
 
+// Rows of a thousand entries make small blocks. Columns end one after the other.
+TEST(Lsmr, ProductsInRowsGiveTheSameAsWholeOnes) {
+  Problem<double, double> problem(2, 700, 40, 3);
+  for (size_t i = 0; i < problem.b.size(); i += 3) problem.b[i] = problem.a[i / 3 * 40];
+  Problem<double, double> in_rows = problem;
+  in_rows.in_rows = true;
+  Problem<double, double> on_threads = in_rows;
+  ASSERT_EQ(problem.solve({1e-13, 50, {}}), Status::done);
+  ASSERT_EQ(in_rows.solve({1e-13, 50, {}}), Status::done);
+  ASSERT_EQ(on_threads.solve({1e-13, 50, {}}, threads(3)), Status::done);
+  EXPECT_EQ(in_rows.x, on_threads.x);
+  for (size_t i = 0; i < problem.x.size(); ++i) EXPECT_NEAR(in_rows.x[i], problem.x[i], 1e-12);
+  for (size_t i = 0; i < problem.reports.size(); ++i) {
+    EXPECT_NEAR(in_rows.reports[i].residual_norm, problem.reports[i].residual_norm, 1e-9);
+    EXPECT_LE(std::abs(in_rows.reports[i].iterations - problem.reports[i].iterations), 1);
+  }
+}
+
+TEST(Lsmr, MagnitudesAreThoseOfAllNumbers) {
+  for (const size_t count : {0, 1, 63, 200, 40000}) {
+    std::vector<double> numbers(count, 0.5);
+    if (count > 0) numbers[count / 2] = -3;
+    const double squares = count > 0 ? 0.25 * static_cast<double>(count - 1) + 9 : 0;
+    const Magnitude magnitude = magnitude_of<double>(numbers, threads(3));
+    EXPECT_EQ(magnitude.largest, count > 0 ? 3 : 0) << count;
+    EXPECT_EQ(magnitude.squares, squares) << count;
+  }
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+    for (const size_t place : {0, 70, 129}) {
+      std::vector<float> numbers(130, 1);
+      numbers[place] = bad;
+      EXPECT_FALSE(std::isfinite(magnitude_of<float>(numbers).squares)) << bad << " " << place;
+    }
+  }
+  EXPECT_EQ(magnitude_of<float>(std::vector<float>{1, 3e38F}).largest, 3e38F);
+}
+
 TEST(Lsmr, StopsAtTheLimitAndSaysSo) {
   Problem<double, double> problem(1, 20, 10, 2);
   ASSERT_EQ(problem.solve({0, 3, {}}), Status::done);
@@ -267,6 +318,12 @@ TEST(Lsmr, ReturnsTheErrorOfAProduct) {
   EXPECT_EQ(
       lsmr<double>(map, problem.b.data(), problem.x.data(), 1, {1e-10, 10, {}}, problem.reports),
       Status::bad_index);
+  map.multiply_adjoint_rows = [](const double*, double*, int64_t, int64_t, int64_t) {
+    return Status::bad_offset;
+  };
+  EXPECT_EQ(
+      lsmr<double>(map, problem.b.data(), problem.x.data(), 1, {1e-10, 10, {}}, problem.reports),
+      Status::bad_offset);
 }
 
 // The matrix with these numbers on its diagonal.
