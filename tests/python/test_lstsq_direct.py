@@ -118,6 +118,12 @@ def test_scales_at_the_edge(scale):
     assert_close(report.residual_norm / scale, (B - D @ expected).norm(dim=0), 1e-12)
 
 
+def test_numbers_without_reciprocals():
+    A, B = matrix(9, 4) * 1e-310, right_side(9, 2) * 1e-310
+    x = spgrad.sparse_lstsq(A.to_sparse_csr(), B, method="direct")
+    assert_close(x, torch.linalg.lstsq(A / 1e-310, B / 1e-310).solution, 1e-11)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e6])
 def test_it_is_as_exact_as_qr_where_iterations_take_hundreds(condition):
     make = torch.Generator().manual_seed(0)

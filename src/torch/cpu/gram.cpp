@@ -134,7 +134,10 @@ std::vector<Tensor> analyse(const PatternStructure& s, int64_t gram) {
 Tensor factorise(const PatternStructure& s, const Tensor& values, int64_t gram,
                  at::TensorList analysis) {
   std::vector<double> units = Magnitudes(s, values).largest;
-  for (double& unit : units) unit = unit > 0 ? 1 / unit : 1;
+  // Numbers below the normal ones have no reciprocal, and need none: their squares are normal then.
+  for (double& unit : units) {
+    unit = unit > 0 ? std::min(1 / unit, std::numeric_limits<double>::max()) : 1;
+  }
   const PatternStructure of = side(s, gram);
   const Extent extent(of);
   const int64_t unknowns = extent.items * extent.columns;
