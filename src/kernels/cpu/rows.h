@@ -38,6 +38,26 @@ inline constexpr int64_t kStreamDistance = 512;
 template <class TileType>
 inline constexpr bool kPrefetchesStreams = TileType::count <= 2;
 
+// Where A and the dense operand stay in the cache, as those of a small product or of an iteration
+// do, prefetches of rows only cost, for a few vectors of columns. A branch in the loops would cost
+// as much, so spmm is compiled a second time, for entries in place: that takes a twentieth longer.
+// Of all products it would be a quarter.
+inline constexpr int64_t kMostCachedRows = int64_t{512} << 10;   // bytes of the dense operand
+inline constexpr int64_t kMostCachedEntries = int64_t{4} << 20;  // bytes of A
+inline constexpr int kMostCachedVectors = 2;
+template <class Scalar, bool prefetches>
+inline constexpr int kMostVectorsOf = prefetches ? kTileVectors<Scalar> : kMostCachedVectors;
+
+// Whether that is so, of a product with so many columns.
+template <class Scalar, class Index, class Entry>
+inline bool is_cached(const CompressedView<Index, Entry>& a, int64_t columns) {
+  constexpr int64_t most_columns = kWidth<Element<Scalar>> * kMostCachedVectors;
+  constexpr int64_t entry = sizeof(Entry) + sizeof(Scalar);
+  const int64_t row = columns * int64_t{sizeof(Element<Scalar>)};
+  return columns > 0 && columns <= most_columns && total_entries(a) <= kMostCachedEntries / entry &&
+         a.items * a.columns <= kMostCachedRows / row;
+}
+
 // Prefetches the part of a row that belongs to a tile. The row need not be checked yet.
 template <class TileType>
 [[gnu::always_inline]] inline void prefetch_row(const TileRows<TileType>& rows, int64_t row) {
@@ -274,7 +294,8 @@ inline int64_t rows_at_a_time(const CompressedView<Index, Entry>& a) {
 // Calls function(tile, first, last, block) for groups of rows of the range, and for each tile of
 // `columns` elements; `block` is what columns_of_block says. Stops at the first status that is an
 // error, and returns it.
-template <class Scalar, class Index, class Entry, class Function>
+template <class Scalar, int most_vectors = kTileVectors<Scalar>, class Index, class Entry,
+          class Function>
 inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int64_t columns,
                                       int64_t first_row, int64_t last_row, Function&& function) {
   if (first_row >= last_row) return Status::done;
@@ -286,7 +307,7 @@ inline Status for_each_group_and_tile(const CompressedView<Index, Entry>& a, int
                                            : rows_at_a_time(a);
   for (int64_t first = first_row; first < last_row; first += group) {
     const int64_t last = first + group < last_row ? first + group : last_row;
-    for_each_tile<Scalar>(columns, [&](const auto& tile) {
+    for_each_tile<Scalar, most_vectors>(columns, [&](const auto& tile) {
       status = worse(status, function(tile, first, last, block));
       return !is_error(status);
     });

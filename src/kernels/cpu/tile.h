@@ -150,12 +150,13 @@ inline constexpr int kMostVectors = width == kWidth<Element<Scalar>> ? of_full_w
 // Calls function(tile) for tiles that together cover the columns [0, p), and stops at the first
 // call that returns false. Where p is below the vector width, vectors are narrower: p = 3 takes two
 // vectors of 2, p = 1 scalars.
-template <class Scalar, int width = kWidth<Element<Scalar>>, class Function>
+template <class Scalar, int most_vectors = kTileVectors<Scalar>,
+          int width = kWidth<Element<Scalar>>, class Function>
 inline bool for_each_tile(int64_t p, Function&& function) {
   if constexpr (width > kParts<Scalar>) {
-    if (p < width) return for_each_tile<Scalar, width / 2>(p, function);
+    if (p < width) return for_each_tile<Scalar, most_vectors, width / 2>(p, function);
   }
-  constexpr int most = kMostVectors<Scalar, width, kTileVectors<Scalar>>;
+  constexpr int most = kMostVectors<Scalar, width, most_vectors>;
   const int64_t vectors = (p + width - 1) / width;
   const int64_t tiles = (vectors + most - 1) / most;
   int64_t first = 0;

@@ -83,6 +83,49 @@ TEST(Spmm, HasNothingToDoWithoutRowsBesideALargeDenseOperand) {
   });
 }
 
+// Rows behind those that A uses make an operand too large for the products that do not prefetch.
+TEST(Spmm, GivesTheSameBitsWithPrefetchesAndWithout) {
+  constexpr int64_t rows = 60, columns = 300;
+  std::mt19937_64 random(13);
+  std::uniform_real_distribution<double> number(-1, 1);
+  std::vector<int32_t> offsets{0}, entries;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t k = 0; k < row % 11; ++k) {
+      entries.push_back(std::uniform_int_distribution<int32_t>(0, columns - 1)(random));
+    }
+    offsets.push_back(static_cast<int32_t>(entries.size()));
+  }
+  std::vector<double> values(entries.size());
+  for (double& v : values) v = number(random);
+  for (const int64_t p : {1, 2, 3, 4, 5, 7, 8, 9, 12, 16}) {
+    const int64_t all_columns = columns + (int64_t{1} << 19) / 8 / p;
+    std::vector<double> x(static_cast<size_t>(all_columns * p));
+    for (int64_t i = 0; i < columns * p; ++i) x[static_cast<size_t>(i)] = number(random);
+    const auto small = csr<int32_t>(columns, offsets, entries);
+    const auto large = csr<int32_t>(all_columns, offsets, entries);
+    std::vector<int32_t> bad_entries = entries;
+    bad_entries.back() = static_cast<int32_t>(all_columns);
+    const auto bad = csr<int32_t>(all_columns, offsets, bad_entries);
+    for_each_instruction_set([&] {
+      std::vector<double> without(rows * p), with(rows * p);
+      const DenseView<const double> from{x.data(), 0, p};
+      const DenseView<double> to{with.data(), 0, p};
+      ASSERT_EQ(spmm<double>(small, values.data(), from, {without.data(), 0, p}, p, 0, rows),
+                Status::done);
+      ASSERT_EQ(spmm<double>(large, values.data(), from, to, p, 0, rows), Status::done);
+      EXPECT_EQ(with, without) << p;
+      for (int64_t j = 0; j < p; ++j) {
+        double last = 0;
+        for (auto k = static_cast<size_t>(offsets[rows - 1]); k < entries.size(); ++k) {
+          last += values[k] * x[static_cast<size_t>(entries[k] * p + j)];
+        }
+        EXPECT_NEAR(with[static_cast<size_t>((rows - 1) * p + j)], last, 1e-14);
+      }
+      EXPECT_EQ(spmm<double>(bad, values.data(), from, to, p, 0, rows), Status::bad_index);
+    });
+  }
+}
+
 // Some rows of a matrix that is done in blocks of columns, with the columns that they need, in
 // order behind an offset and in any order.
 TEST(Spmm, MakesRowsOfALargerMatrixWithItsBits) {
