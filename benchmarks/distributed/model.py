@@ -43,7 +43,7 @@ class Rank:
     own_rows: int
     """Own rows of B that rows with halo need."""
     in_runs: bool
-    """Whether both are one run each, as `partition` has it, or few: to read a run is no copy."""
+    """Whether both are one run each, as `partition` has it, or few: rows of C are written there."""
     sent: int
     """Rows of B that go to other ranks, each counted for each of them."""
     received: int
@@ -62,7 +62,7 @@ def step_seconds(rank: Rank, p: int, costs: Costs) -> float:
         + of_halo * rank.own_rows
         + max(under_way, costs.forward * p * interior)
         + costs.forward * p * rank.boundary_entries
-        + of_halo * rank.boundary_rows
+        + (0 if rank.in_runs else copied * rank.boundary_rows)
     )
     backward = (
         costs.gradients * p * rank.boundary_entries

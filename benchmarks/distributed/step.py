@@ -83,7 +83,8 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
     # By itself, as in a step and with half of the columns.
     plan = A._built.plan  # noqa: SLF001
     over_link = plan.rounds(1)[0].exchange
-    rows = {width: torch.rand(len(over_link.own_rows), width) for width in (p // 2, p)}
+    sent = sum(over_link.sent)
+    rows = {width: torch.rand(sent, width) for width in (p // 2, p)}
     out = {width: torch.empty(plan.halo_rows, width) for width in rows}
 
     def exchange(width: int) -> None:
@@ -117,9 +118,7 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
             call()
             seconds[name].append((time.perf_counter() - start) / count)
     costs = {name: statistics.median(each) for name, each in seconds.items()}
-    narrow, wide = (
-        4 * width * max(len(over_link.own_rows), plan.halo_rows) for width in (p // 2, p)
-    )
+    narrow, wide = (4 * width * max(sent, plan.halo_rows) for width in (p // 2, p))
     of_narrow = costs.pop("narrow")
     costs["byte"] = (costs.pop("wide") - of_narrow) / (wide - narrow)
     costs["exchange"] = of_narrow - costs["byte"] * narrow

@@ -1,11 +1,13 @@
 #include "check.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/OpMathType.h>
 #include <ATen/SparseCsrTensorUtils.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -403,6 +405,74 @@ void check_of_full_precision(at::ScalarType dtype, const char* names) {
 }
 
 }  // namespace
+
+namespace {
+
+// Must be a tensor to write into, beside the operands that are read.
+void check_into(const at::Tensor& into, const char* name,
+                std::initializer_list<const at::Tensor*> operands) {
+  check_strided(into, name);
+  const at::Tensor& like = **operands.begin();
+  TORCH_CHECK(into.device() == like.device() && into.scalar_type() == like.scalar_type(), name,
+              " must have the device and dtype of the operands, ", like.device(), " and ",
+              like.scalar_type(), ", but received ", into.device(), " and ", into.scalar_type());
+  const bool in_rows = into.dim() < 2 || into.size(0) < 2 || into.stride(0) >= into.size(-1);
+  TORCH_CHECK_VALUE(into.dim() > 0 && in_rows && (into.size(-1) < 2 || into.stride(-1) == 1), name,
+                    " must have contiguous columns in memory of their own, but received strides ",
+                    into.strides());
+  for (const at::Tensor* operand : operands) at::assert_no_overlap(into, *operand);
+}
+
+void check_one_head(const PatternStructure& s, std::initializer_list<const at::Tensor*> dense) {
+  for (const at::Tensor* operand : dense) {
+    TORCH_CHECK_VALUE(!s.batched() && operand->dim() == 2,
+                      "rows must be of one matrix, and dense operands have two dimensions, but "
+                      "received a structure of size ",
+                      s.size, " and an operand of size ", operand->sym_sizes());
+  }
+}
+
+void check_values_into(const PatternStructure& s, const at::Tensor& values, const char* name,
+                       std::initializer_list<const at::Tensor*> operands) {
+  check_into(values, name, operands);
+  TORCH_CHECK_VALUE(values.sym_sizes() == s.values_size(), name,
+                    " must have one element for each entry, shape ", s.values_size(),
+                    ", but received ", values.sym_sizes());
+}
+
+}  // namespace
+
+void check_mm_of_rows(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
+                      int64_t first, int64_t last, const at::Tensor& C) {
+  check_mm(s, values, B);
+  check_one_head(s, {&B});
+  TORCH_CHECK_VALUE(values.dim() == 1, "values must have one dimension, but received ",
+                    values.sym_sizes());
+  check_into(C, "C", {&B, &values});
+  TORCH_CHECK_VALUE(0 <= first && first <= last && last <= s.rows(),
+                    "first and last must be a range of the ", s.rows(), " rows, but received ",
+                    first, " and ", last);
+  TORCH_CHECK_VALUE(C.dim() == 2 && C.size(0) >= last && C.sym_size(1) == B.sym_size(1),
+                    "C must have shape (rows, ", B.sym_size(1), ") with ", last,
+                    " rows or more, but received ", C.sym_sizes());
+}
+
+void check_sddmm_into(const PatternStructure& s, const at::Tensor& X, const at::Tensor& Y,
+                      const at::Tensor& products) {
+  check_sddmm(s, X, Y);
+  check_one_head(s, {&X, &Y});
+  check_values_into(s, products, "products", {&X, &Y});
+}
+
+void check_mm_backward_into(const PatternStructure& s, const at::Tensor& values,
+                            const at::Tensor& B, const at::Tensor& grad,
+                            const at::Tensor& grad_values) {
+  check_mm_backward(s, values, B, grad);
+  check_one_head(s, {&B, &grad});
+  check_values_into(s, grad_values, "grad_values", {&B, &values, &grad});
+  TORCH_CHECK_VALUE(values.dim() == 1, "values must have one dimension, but received ",
+                    values.sym_sizes());
+}
 
 void check_pinv_mm(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
                    double tolerance, int64_t most_iterations, int64_t gram, at::TensorList factor,

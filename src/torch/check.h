@@ -46,6 +46,16 @@ template <class Structure>
 void check_mm_backward(const Structure& structure, const at::Tensor& values, const at::Tensor& B,
                        const at::Tensor& grad, Checks checks = Checks::all);
 
+// Those of products of rows that ranks share out. What results are written into must be as new
+// ones, of rows with any stride, and share no memory with what is read.
+void check_mm_of_rows(const PatternStructure& structure, const at::Tensor& values,
+                      const at::Tensor& B, int64_t first, int64_t last, const at::Tensor& C);
+void check_sddmm_into(const PatternStructure& structure, const at::Tensor& X, const at::Tensor& Y,
+                      const at::Tensor& products);
+void check_mm_backward_into(const PatternStructure& structure, const at::Tensor& values,
+                            const at::Tensor& B, const at::Tensor& grad,
+                            const at::Tensor& grad_values);
+
 // Those of extrema and of the products of winners, which have no complex numbers.
 template <class Structure>
 void check_mm_extremum(const Structure& structure, const at::Tensor& values, const at::Tensor& B,

@@ -49,6 +49,8 @@ template struct Operator<CooStructure, MakeMovedPattern>;
 
 template struct Operator<PatternStructure, Mm>;
 template struct Operator<PatternStructure, MmOfRows>;
+template struct Operator<PatternStructure, SddmmInto>;
+template struct Operator<PatternStructure, MmBackwardInto>;
 template struct Operator<PatternStructure, MmTransposed>;
 template struct Operator<PatternStructure, Sddmm>;
 template struct Operator<PatternStructure, MmBackward>;

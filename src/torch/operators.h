@@ -45,15 +45,35 @@ struct Mm {  // values, B
   static constexpr int columns_operand = 0;
 };
 
-// Of patterns only, on CPU, and without gradients: mm where the structure is some rows of a larger
-// matrix and the columns that they need, with the bits that the rows have in the product of all.
+// Of patterns only, without heads and gradients: products of a matrix that is some rows of a larger
+// one, and the columns that they need, into a part of what the larger one has.
+
+// On CPU: rows [first, last) of mm into those of C, with the bits that they have in the product of
+// the whole matrix.
 struct MmOfRows {  // values, B, the whole matrix: its (n, m, nnz), its column that the first of the
-                   // structure is, or its columns that all of the structure are
+                   // structure is, or its columns that all of the structure are; first, last, C
   static constexpr const char* name = "mm_of_rows";
+  using Result = void;
+  using Values = Types<const at::Tensor&>;
+  using Dense = Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&,
+                      int64_t, int64_t, const at::Tensor&>;
+  static constexpr int columns_operand = 0;
+};
+
+// sddmm into `products`, and mm_backward with its first result in `grad_values`.
+struct SddmmInto {  // X, Y, products
+  static constexpr const char* name = "sddmm_into";
+  using Result = void;
+  using Values = Types<>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
+  static constexpr int columns_operand = 1;
+};
+
+struct MmBackwardInto {  // values, B, grad, grad_values
+  static constexpr const char* name = "mm_backward_into";
   using Result = at::Tensor;
   using Values = Types<const at::Tensor&>;
-  using Dense =
-      Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&>;
+  using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 

@@ -99,11 +99,18 @@ TORCH_LIBRARY(spgrad, m) {
   m.def(
       "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
-  // For rows that are shared out to ranks: see MmOfRows.
+  // For rows that are shared out to ranks: see MmOfRows, SddmmInto, MmBackwardInto.
   m.def(
       "pattern_mm_of_rows(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B, int[] whole, int first_column, "
-      "Tensor? column_numbers) -> Tensor");
+      "Tensor? column_numbers, int first, int last, Tensor(a!) C) -> ()");
+  m.def(
+      "pattern_sddmm_into(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
+      "column_entries, SymInt[] size, Tensor X, Tensor Y, Tensor(a!) products) -> ()");
+  m.def(
+      "pattern_mm_backward_into(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, "
+      "Tensor column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad, Tensor(a!) "
+      "grad_values) -> Tensor");
   m.def(
       "pattern_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
       "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
@@ -174,6 +181,8 @@ TORCH_LIBRARY(spgrad, m) {
   m.def("use_instruction_set(str name) -> ()");
 
   m.def("empty_cache() -> ()");
+  // A CPU tensor with undefined contents, in memory that large results share: see memory.h.
+  m.def("empty_large(int[] size, ScalarType dtype) -> Tensor");
 
   // Behind spgrad.cuda: see cuda/info.cpp.
   m.def(

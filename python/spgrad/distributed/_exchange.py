@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from spgrad.distributed._places import Places
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,8 +27,8 @@ class Arrival(NamedTuple):
         return self.rows
 
 
-class Exchange(NamedTuple):
-    """The halo of each rank, as far as it concerns this one."""
+class Neighbours(NamedTuple):
+    """Who needs what of whom, as far as it concerns this rank."""
 
     ranks: Ranks
     received: tuple[int, ...]  # rows of the halo from each rank
@@ -34,7 +36,7 @@ class Exchange(NamedTuple):
     own_rows: Tensor  # those that are sent, in the order of ranks
 
     @classmethod
-    def of_halo(cls, ranks: Ranks, halo: Tensor, starts: Tensor, step: str) -> Exchange:
+    def of_halo(cls, ranks: Ranks, halo: Tensor, starts: Tensor, step: str) -> Neighbours:
         """Tell every rank which of its rows this one needs.
 
         Args:
@@ -54,13 +56,13 @@ class Exchange(NamedTuple):
         own_rows -= starts[ranks.rank]
         return cls(ranks, tuple(received_counts), tuple(sent_counts), own_rows)
 
-    def within(self, distances: Sequence[int]) -> Exchange:
+    def within(self, distances: Sequence[int], own_columns: int) -> Exchange:
         """Keep the rows from ranks at these distances, which count up from this rank, in a ring."""
         size, rank = self.ranks.size, self.ranks.rank
         near = set(distances)
-        sends = [(rank - other) % size in near for other in range(size)]
         parts = [
-            rows for rows, kept in zip(self.own_rows.split(self.sent), sends, strict=True) if kept
+            rows if (rank - other) % size in near else rows[:0]
+            for other, rows in enumerate(self.own_rows.split(self.sent))
         ]
         return Exchange(
             self.ranks,
@@ -68,13 +70,24 @@ class Exchange(NamedTuple):
                 count if (other - rank) % size in near else 0
                 for other, count in enumerate(self.received)
             ),
-            tuple(count if kept else 0 for count, kept in zip(self.sent, sends, strict=True)),
-            torch.cat(parts) if parts else self.own_rows[:0],
+            tuple(map(len, parts)),
+            Places.of(torch.cat(parts), own_columns),
+            tuple(Places.of(rows, own_columns) for rows in parts),
         )
 
+
+class Exchange(NamedTuple):
+    """The halo that travels at a time."""
+
+    ranks: Ranks
+    received: tuple[int, ...]  # rows of the halo from each rank
+    sent: tuple[int, ...]  # own rows to each rank
+    own_rows: Places  # those that are sent, in the order of ranks
+    own_rows_of: tuple[Places, ...]  # those of each rank
+
     def pack(self, B: Tensor) -> Tensor:
-        """Copy those of this rank's rows B that others need."""
-        return B.index_select(0, self.own_rows)
+        """Put those of this rank's rows B together that others need: where they lie so, a view."""
+        return self.own_rows.take(B).contiguous()
 
     def start(self, rows: Tensor, out: Tensor, product: str) -> Arrival:
         """Start to send rows that were packed, and to fetch those of the halo into `out`."""
@@ -83,7 +96,7 @@ class Exchange(NamedTuple):
 
     def start_back(self, halo: Tensor, product: str) -> Arrival:
         """Start to send rows of the halo back to their ranks."""
-        out = halo.new_empty(len(self.own_rows), *halo.shape[1:])
+        out = halo.new_empty(sum(self.sent), *halo.shape[1:])
         transfer = self.ranks.send_rows(out, halo, self.sent, self.received, product)
         return Arrival(out, transfer)
 
@@ -93,6 +106,5 @@ class Exchange(NamedTuple):
         A rank has each row once: the sums have the same bits in every run, on every device.
         """
         rows = arrival.wait().split(self.sent)
-        for places, more in zip(self.own_rows.split(self.sent), rows, strict=True):
-            if len(places) > 0:
-                B.index_add_(0, places, more)
+        for places, more in zip(self.own_rows_of, rows, strict=True):
+            places.add(more, B)

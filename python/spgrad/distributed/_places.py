@@ -17,7 +17,7 @@ _MOST_RUNS = 64
 
 
 class Places(NamedTuple):
-    """Places among a rank's entries or rows, in ascending order.
+    """Places among a rank's entries or rows, in ascending order (to take them, in any).
 
     Where they are few runs, as rows in the order of a grid or of `partition` have it, these are
     enough. Otherwise they are int32, in which PyTorch looks up faster than in int64.
@@ -42,6 +42,10 @@ class Places(NamedTuple):
             return values.index_select(0, self.places)
         pieces = [values[begin:end] for begin, end in self.runs]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces) if pieces else values[:0]
+
+    def view(self, values: Tensor) -> Tensor | None:
+        """Give what is at these places as a view, where they are one run."""
+        return self.take(values) if self.places is None and len(self.runs) <= 1 else None
 
     def copy(self, rows: Tensor, out: Tensor) -> None:
         """Copy the rows at these places to `out`."""

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from spgrad._pattern import Pattern
-from spgrad.distributed._exchange import Exchange
+from spgrad.distributed._exchange import Neighbours
 from spgrad.distributed._places import Places
 
 if TYPE_CHECKING:
+    from spgrad.distributed._exchange import Exchange
     from spgrad.distributed._ranks import Ranks
 
 
@@ -85,7 +86,7 @@ class Plan:
         self._first_column = begin
         self._size = ranks.size
         self._max_halo_bytes = max_halo_bytes
-        self._exchange = Exchange.of_halo(ranks, halo, starts, step)
+        self._neighbours = Neighbours.of_halo(ranks, halo, starts, step)
         counts = crow_indices.diff()
         row_of = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
         is_boundary = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
@@ -102,9 +103,9 @@ class Plan:
         self._most_received: list[int] = []
         if max_halo_bytes is None:
             self._rounds_of_ends((ranks.size,))
-            del self._boundary  # all that can be asked for is made
+            del self._boundary, self._neighbours  # all that can be asked for is made
         else:
-            received = torch.tensor(self._exchange.received).roll(-ranks.rank)
+            received = torch.tensor(self._neighbours.received).roll(-ranks.rank)
             self._most_received = ranks.largest(received, step).tolist()
 
     @property
@@ -162,10 +163,10 @@ class Plan:
 
     def _round(self, distances: range) -> Round:
         """Make the matrix of what ranks at these distances send; own columns are in the first."""
-        exchange = self._exchange.within(distances)
+        exchange = self._neighbours.within(distances, self.own_columns)
         rank = exchange.ranks.rank
         device = self._boundary.columns.device
-        received = torch.tensor(self._exchange.received, device=device)
+        received = torch.tensor(self._neighbours.received, device=device)
         owner = torch.repeat_interleave(torch.arange(self._size, device=device), received)
         distance = (owner - rank) % self._size
         is_needed = torch.zeros(self.own_columns + self.halo_rows, dtype=torch.bool, device=device)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from spgrad.distributed._places import Places
     from spgrad.distributed._plan import Interior, Plan
 
+_empty_large = torch.ops.spgrad.empty_large.default
 _pattern_mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
-_pattern_mm_backward = torch.ops.spgrad.pattern_mm_backward.default
+_pattern_mm_backward_into = torch.ops.spgrad.pattern_mm_backward_into.default
+_pattern_sddmm_into = torch.ops.spgrad.pattern_sddmm_into.default
 
 # The rows of an operand that a round needs, where they are already here.
 Needed = tuple[Tensor, ...]
@@ -49,9 +51,17 @@ def _of(values: Tensor, part: Interior | Round) -> Tensor:
     return values if part.entries is None else part.entries.take(values)
 
 
+def _empty(like: Tensor, *size: int) -> Tensor:
+    """Make a tensor to write into, in the memory of large results where these have one."""
+    if like.device.type != "cpu":
+        return like.new_empty(size)
+    empty: Tensor = _empty_large(size, like.dtype)
+    return empty
+
+
 def _start(task: Task, part: Round, B: Tensor) -> Arrival:
-    B = B.resolve_conj()
-    needed = B.new_empty(part.pattern.shape[-1], B.shape[1])
+    B = B.resolve_conj().resolve_neg()  # what is sent may be B's own memory
+    needed = _empty(B, part.pattern.shape[-1], B.shape[1])
     packed = part.exchange.pack(B)
     task.agree()
     arrival = part.exchange.start(packed, needed[part.own :], task.product)
@@ -93,73 +103,103 @@ class _Halo:
 def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, Needed]:
     """Multiply; also give the rows of B that a later product need not fetch again."""
     halo = _Halo(task, B, needed)
-    interior = task.plan.interior
-    C = _multiply(task, interior, values, B)
+    C = _multiply(task, task.plan.interior, values, B)
     for number, (part, rows) in enumerate(halo):
-        of_part = _multiply(task, part, values, rows)
-        if number == 0:
-            part.rows.put_rows(of_part, C)  # to add them to zeros would lose the sign of a zero
-        else:
-            part.rows.add(of_part, C)
+        if number > 0:
+            part.rows.add(_multiply(task, part, values, rows), C)
+        elif part.rows.places is None and _has_bits_of_whole(part, rows):
+            _multiply_into(task, part, values, rows, part.rows.runs, C)
+        else:  # to add them to zeros would lose the sign of a zero
+            part.rows.put_rows(_multiply(task, part, values, rows), C)
     task.agree()
     return C, halo.kept
 
 
-def _multiply(task: Task, part: Interior | Round, values: Tensor, rows: Tensor) -> Tensor:
-    """Multiply a part's rows, with the bits that they have in the product of the whole matrix."""
-    of_part = _of(values, part)
+def _has_bits_of_whole(part: Interior | Round, rows: Tensor) -> bool:
+    """Whether a part's rows have the bits of the product of the whole matrix."""
     is_in_rounds = part.column_numbers is None and isinstance(part, Round)
-    if rows.device.type != "cpu" or is_in_rounds:
-        return part.pattern.mm(of_part, rows)
-    C: Tensor = _pattern_mm_of_rows(
-        *part.pattern._tensors,  # noqa: SLF001
-        part.pattern.shape,
-        of_part,
-        rows,
-        task.plan.whole,
-        part.first_column,
-        part.column_numbers,
-    )
+    return rows.device.type == "cpu" and not is_in_rounds
+
+
+def _multiply(task: Task, part: Interior | Round, values: Tensor, rows: Tensor) -> Tensor:
+    """Multiply a part's rows."""
+    if not _has_bits_of_whole(part, rows):
+        return part.pattern.mm(_of(values, part), rows)
+    count = part.pattern.shape[0]
+    C = _empty(rows, count, rows.shape[1])
+    _multiply_into(task, part, values, rows, ((0, count),), C)
     return C
+
+
+def _multiply_into(  # noqa: PLR0913, PLR0917 - a product and its place
+    task: Task,
+    part: Interior | Round,
+    values: Tensor,
+    rows: Tensor,
+    runs: tuple[tuple[int, int], ...],
+    C: Tensor,
+) -> None:
+    """Multiply a part's rows, in order, into these runs of rows of C."""
+    of_part = _of(values, part)
+    first = 0
+    for begin, end in runs:
+        last = first + end - begin
+        _pattern_mm_of_rows(
+            *part.pattern._tensors,  # noqa: SLF001
+            part.pattern.shape,
+            of_part,
+            rows,
+            task.plan.whole,
+            part.first_column,
+            part.column_numbers,
+            first,
+            last,
+            C[begin - first :],
+        )
+        first = last
 
 
 def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Needed]:
     """Multiply at the entries; also give the rows of Y that a later product need not fetch."""
     halo = _Halo(task, Y, needed)
     interior = task.plan.interior
-    products = _OfEntries(task)
-    products.add(interior, interior.pattern.sddmm(X, Y))
+    products = _OfEntries(task, X)
+
+    def multiply(part: Interior | Round, X: Tensor, rows: Tensor) -> None:
+        pattern = part.pattern
+        _pattern_sddmm_into(*pattern._tensors, pattern.shape, X, rows, products.room(part))  # noqa: SLF001
+
+    multiply(interior, X, Y)
     products.put_together()  # while the halo is under way
     for part, rows in halo:
-        products.add(part, part.pattern.sddmm(part.rows.take(X), rows))
+        multiply(part, part.rows.take(X), rows)
     task.agree()
     return products.put_together(), halo.kept
 
 
 class _OfEntries:
-    """What each part has for its entries, and where they are put into the order of all."""
+    """A number for each entry, of which parts write theirs: in place where they are one run."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, like: Tensor) -> None:
         """Have none yet."""
-        self._entries = task.plan.entries
-        self._parts: list[tuple[Places, Tensor]] = []
-        self._together: Tensor | None = None
+        self._together = _empty(like, task.plan.entries)
+        self._beside: list[tuple[Places, Tensor]] = []
 
-    def add(self, part: Interior | Round, products: Tensor) -> None:
-        """Keep those of a part."""
+    def room(self, part: Interior | Round) -> Tensor:
+        """Give the place for those of a part."""
         if part.entries is None:
-            self._together = products
-        else:
-            self._parts.append((part.entries, products))
+            return self._together
+        room = part.entries.view(self._together)
+        if room is None:
+            room = _empty(self._together, part.pattern.nnz)
+            self._beside.append((part.entries, room))
+        return room
 
     def put_together(self) -> Tensor:
-        """Put those that there are into their places."""
-        for places, products in self._parts:
-            if self._together is None:
-                self._together = products.new_empty(self._entries)
-            places.put(products, self._together)
-        self._parts.clear()
-        assert self._together is not None  # noqa: S101 - the interior is a part
+        """Put those that were written beside into their places."""
+        for places, numbers in self._beside:
+            places.put(numbers, self._together)
+        self._beside.clear()
         return self._together
 
 
@@ -179,20 +219,18 @@ def gradients(
     task: Task, values: Tensor, B: Tensor, grad: Tensor, needed: Needed
 ) -> tuple[Tensor, Tensor]:
     """Give both gradients of mm, in one pass over the entries."""
-    grad_values = _OfEntries(task)
+    grad_values = _OfEntries(task, values)
 
     def of_part(part: Interior | Round, rows: Tensor, grad_rows: Tensor) -> Tensor:
         pattern = part.pattern
-        products: Tensor
-        partial_sum: Tensor
-        products, partial_sum = _pattern_mm_backward(
+        partial_sum: Tensor = _pattern_mm_backward_into(
             *pattern._tensors,  # noqa: SLF001
             pattern.shape,
             _of(values, part),
             rows,
             grad_rows,
+            grad_values.room(part),
         )
-        grad_values.add(part, products)
         return partial_sum
 
     def of_interior() -> Tensor:

@@ -216,7 +216,8 @@ def _gather_in_few_steps(row: Tensor, group: ProcessGroup, size: int) -> Tensor:
 
 
 def _bytes_of(rows: Tensor) -> Tensor:
-    return rows.reshape(len(rows), rows.shape[1:].numel()).view(torch.uint8)
+    size = rows.shape[1:].numel() * rows.element_size()
+    return rows.view(-1).view(torch.uint8).view(len(rows), size)
 
 
 def _left_alone(product: str) -> RuntimeError:

@@ -107,6 +107,21 @@ struct Composite {
             sum_to_size(multiply(s, a, values.conj(), grad), B.sym_sizes())};
   }
 
+  // On every device but the CPU, whose own products these are with a copy.
+  static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& X,
+                  const Tensor& Y, const Tensor& products) {
+    check_sddmm_into(s, X, Y, products);
+    products.copy_(call<Sddmm>(s, X, Y));
+  }
+  static Tensor run(MmBackwardInto, c10::DispatchKeySet, const PatternStructure& s,
+                    const Tensor& values, const Tensor& B, const Tensor& grad,
+                    const Tensor& grad_values) {
+    check_mm_backward_into(s, values, B, grad, grad_values);
+    const auto [products, grad_B] = call<MmBackward>(s, values, B, grad);
+    grad_values.copy_(products);
+    return grad_B;
+  }
+
   template <class Structure>
   static PatternTensors run(MakePattern, c10::DispatchKeySet, const Structure& s) {
     check_structure(s);
@@ -145,6 +160,8 @@ struct Composite {
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
   register_products<Composite>(m);
+  register_operation<Composite, SddmmInto>(m, Types<PatternStructure>());
+  register_operation<Composite, MmBackwardInto>(m, Types<PatternStructure>());
   register_pattern<Composite>(m);
   register_indices<Composite>(m);
 }

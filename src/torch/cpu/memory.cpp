@@ -214,6 +214,7 @@ void empty_cache() { kept_blocks().clear(); }
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeImplicitAutograd, m) {
   m.impl("empty_cache", [] { empty_cache(); });
+  m.impl("empty_large", &empty_large);
 }
 
 }  // namespace spgrad

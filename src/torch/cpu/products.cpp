@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "backend.h"
 #include "check.h"
@@ -96,25 +97,45 @@ struct Product {
   at::Tensor out;
 };
 
-// The product with entries grouped by row (A) or by column (Aᵀ), which have so many rows, maybe of
-// a larger matrix.
+// The product with entries grouped by row (A) or by column (Aᵀ), which have so many rows.
 template <class Structure, class Grouped>
 at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at::Tensor& values,
-                    const at::Tensor& B, const c10::SymInt& rows,
-                    const kernels::WholeMatrix* whole = nullptr) {
+                    const at::Tensor& B, const c10::SymInt& rows) {
   const Product product(structure, values, B, rows);
   run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
     const auto numbers = heads_of(data_of<Scalar>(product.v), product.v, values_dims(structure));
     const auto from = view<Scalar>(product.x, product.dims);
     const auto to = mutable_view<Scalar>(product.out, product.dims);
-    auto matrix = a.view;
-    matrix.whole = whole;
     return run_heads(count(product.heads), [&](int64_t head, const kernels::Threads& threads) {
-      return kernels::spmm(matrix, a.blocks, numbers[head], from[head], to[head], B.size(-1),
+      return kernels::spmm(a.view, a.blocks, numbers[head], from[head], to[head], B.size(-1),
                            threads);
     });
   });
   return product.result;
+}
+
+// Rows [first, last) of a product, one head of it, into those of C.
+template <class Grouped>
+void multiply_rows(const PatternStructure& structure, const Grouped& grouped,
+                   const at::Tensor& values, const at::Tensor& B, const kernels::WholeMatrix& whole,
+                   int64_t first, int64_t last, const at::Tensor& C) {
+  const at::Tensor v = contiguous_values(values, 1, {});
+  const at::Tensor x = contiguous_dense(B, 2, {});
+  run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
+    auto rows = a.view;
+    rows.whole = &whole;
+    rows.offsets += first;
+    rows.rows = last - first;
+    std::vector<kernels::RowBlock> blocks;
+    for (kernels::RowBlock block : a.blocks) {
+      if (block.row < first || block.row >= last) continue;
+      block.row -= first;
+      blocks.push_back(block);
+    }
+    const at::Tensor out = C.slice(0, first, last);
+    return kernels::spmm(rows, blocks, data_of<Scalar>(v), view<Scalar>(x, 2)[0],
+                         mutable_view<Scalar>(out, 2)[0], B.size(-1), pytorch_threads());
+  });
 }
 
 // The product with Aᵀ by the rows of A, or nothing where that cannot be done.
@@ -142,7 +163,6 @@ kernels::WholeMatrix checked_whole(const PatternStructure& structure, at::IntArr
   // Half of it, so that the end of a block of columns is a number, too.
   constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;
   const auto is_size = [](int64_t size) { return size >= 0 && size <= most; };
-  TORCH_CHECK_VALUE(!structure.batched(), "rows must be of one matrix, but received a batch");
   TORCH_CHECK_VALUE(
       sizes.size() == 3 && std::ranges::all_of(sizes, is_size) && is_size(first_column),
       "a whole matrix must have (n, m, nnz) and a first column from 0 on, but received ", sizes,
@@ -164,6 +184,23 @@ kernels::WholeMatrix checked_whole(const PatternStructure& structure, at::IntArr
   return whole;
 }
 
+// Where kernels put numbers at the entries: into what is given, or, where it has less precision
+// than they sum in, beside it.
+template <class Structure>
+at::Tensor values_into(const std::optional<at::Tensor>& into, const Structure& structure,
+                       const Size& heads, const at::Tensor& like) {
+  const bool can_be_it = into && at::toOpMathType(into->scalar_type()) == into->scalar_type();
+  if (!can_be_it) return empty_values(structure, heads, like);
+  return like.size(-1) == 0 ? into->zero_() : *into;
+}
+
+// The same in the dtype of the operands.
+at::Tensor finished(const at::Tensor& numbers, const std::optional<at::Tensor>& into,
+                    at::ScalarType dtype) {
+  if (!into) return numbers.to(dtype);
+  return numbers.is_same(*into) ? numbers : into->copy_(numbers);
+}
+
 struct Cpu {
   template <class Structure>
   static at::Tensor run(Mm, c10::DispatchKeySet, const Structure& structure,
@@ -172,14 +209,15 @@ struct Cpu {
     return multiply(structure, checked_group_by_row(structure, B), values, B, structure.rows());
   }
 
-  static at::Tensor run(MmOfRows, c10::DispatchKeySet, const PatternStructure& structure,
-                        const at::Tensor& values, const at::Tensor& B, at::IntArrayRef sizes,
-                        int64_t first_column, const std::optional<at::Tensor>& column_numbers) {
-    check_mm(structure, values, B);
+  static void run(MmOfRows, c10::DispatchKeySet, const PatternStructure& structure,
+                  const at::Tensor& values, const at::Tensor& B, at::IntArrayRef sizes,
+                  int64_t first_column, const std::optional<at::Tensor>& column_numbers,
+                  int64_t first, int64_t last, const at::Tensor& C) {
+    check_mm_of_rows(structure, values, B, first, last, C);
     const kernels::WholeMatrix whole =
         checked_whole(structure, sizes, first_column, column_numbers);
-    return multiply(structure, checked_group_by_row(structure, B), values, B, structure.rows(),
-                    &whole);
+    const GroupedByRow grouped = checked_group_by_row(structure, B);
+    if (first < last) multiply_rows(structure, grouped, values, B, whole, first, last, C);
   }
 
   template <class Structure>
@@ -198,13 +236,26 @@ struct Cpu {
   static at::Tensor run(Sddmm, c10::DispatchKeySet, const Structure& structure, const at::Tensor& X,
                         const at::Tensor& Y) {
     check_sddmm(structure, X, Y);
+    return sddmm(structure, X, Y, std::nullopt);
+  }
+
+  static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& structure,
+                  const at::Tensor& X, const at::Tensor& Y, const at::Tensor& products) {
+    check_sddmm_into(structure, X, Y, products);
+    sddmm(structure, X, Y, products);
+  }
+
+  // Into the tensor that is given, if any.
+  template <class Structure>
+  static at::Tensor sddmm(const Structure& structure, const at::Tensor& X, const at::Tensor& Y,
+                          const std::optional<at::Tensor>& into) {
     const GroupedByRow grouped = checked_group_by_row(structure, Y);
     const int64_t dims = dense_dims(structure);
     const Size heads = dense_heads(structure, X, Y);
     const at::Tensor x = contiguous_dense(X, dims, heads);
     const at::Tensor y = contiguous_dense(Y, dims, heads);
     const int64_t p = x.size(-1);
-    const at::Tensor result = empty_values(structure, heads, x);
+    const at::Tensor result = values_into(into, structure, heads, x);
     const at::Tensor out = with_heads(result, values_dims(structure), heads);
     run_kernel(structure, grouped, x.scalar_type(), [&]<class Scalar>(const auto& a) {
       const auto rows = view<Scalar>(x, dims);
@@ -216,23 +267,38 @@ struct Cpu {
                               threads);
       });
     });
-    return result.to(x.scalar_type());
+    return finished(result, into, x.scalar_type());
   }
 
   template <class Structure>
-  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet keys,
+  static std::tuple<at::Tensor, at::Tensor> run(MmBackward, c10::DispatchKeySet,
                                                 const Structure& structure,
                                                 const at::Tensor& values, const at::Tensor& B,
                                                 const at::Tensor& grad) {
     check_mm_backward(structure, values, B, grad);
+    return mm_backward(structure, values, B, grad, std::nullopt);
+  }
+
+  static at::Tensor run(MmBackwardInto, c10::DispatchKeySet, const PatternStructure& structure,
+                        const at::Tensor& values, const at::Tensor& B, const at::Tensor& grad,
+                        const at::Tensor& grad_values) {
+    check_mm_backward_into(structure, values, B, grad, grad_values);
+    return std::get<1>(mm_backward(structure, values, B, grad, grad_values));
+  }
+
+  // The first result into the tensor that is given, if any.
+  template <class Structure>
+  static std::tuple<at::Tensor, at::Tensor> mm_backward(const Structure& structure,
+                                                        const at::Tensor& values,
+                                                        const at::Tensor& B, const at::Tensor& grad,
+                                                        const std::optional<at::Tensor>& into) {
     const Transposition how = transposition(structure, grad);
     std::optional<GroupedByColumn> grouped;
     if (how.chunks == 0) grouped = with_positions(group_by_column(structure, how));
     const auto two_products = [&]() -> std::tuple<at::Tensor, at::Tensor> {
-      return {
-          sum_to_size(run(Sddmm(), keys, structure, grad, B.conj_physical()), values.sym_sizes()),
-          sum_to_size(run(MmTransposed(), keys, structure, values.conj_physical(), grad),
-                      B.sym_sizes())};
+      return {sum_to_size(sddmm(structure, grad, B.conj_physical(), into), values.sym_sizes()),
+              sum_to_size(run(MmTransposed(), {}, structure, values.conj_physical(), grad),
+                          B.sym_sizes())};
     };
     if (how.chunks == 0 && !grouped) return two_products();
     const int64_t dims = dense_dims(structure);
@@ -241,7 +307,7 @@ struct Cpu {
     const at::Tensor x = contiguous_dense(grad, dims, heads);
     const at::Tensor y = contiguous_dense(B, dims, heads);
     const int64_t p = x.size(-1);
-    const at::Tensor grad_values = empty_values(structure, heads, x);
+    const at::Tensor grad_values = values_into(into, structure, heads, x);
     const at::Tensor grad_B =
         empty(concatenate(heads, dense_size(structure, structure.columns(), p)), x.scalar_type());
     const at::Tensor out = with_heads(grad_B, dims, heads);
@@ -256,7 +322,7 @@ struct Cpu {
                              values_dims(structure))[head]);
     };
     const auto results = [&]() -> std::tuple<at::Tensor, at::Tensor> {
-      return {sum_to_size(grad_values, values.sym_sizes()).to(x.scalar_type()),
+      return {finished(sum_to_size(grad_values, values.sym_sizes()), into, x.scalar_type()),
               sum_to_size(grad_B, B.sym_sizes())};
     };
     if (how.chunks > 0) {
@@ -286,6 +352,8 @@ struct Cpu {
 TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
   register_products<Cpu>(m);
   register_operation<Cpu, MmOfRows>(m, Types<PatternStructure>());
+  register_operation<Cpu, SddmmInto>(m, Types<PatternStructure>());
+  register_operation<Cpu, MmBackwardInto>(m, Types<PatternStructure>());
 }
 
 }  // namespace

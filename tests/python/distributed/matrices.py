@@ -34,6 +34,17 @@ def random(n, m, nnz, seed=0):
     return _with_rows(rows, places % max(m, 1), (n, m))
 
 
+def in_any_order(matrix):
+    """Number the rows and columns of each half of a square matrix anew."""
+    n = matrix.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    halves = [torch.randperm(size, generator=generator) for size in (n // 2, n - n // 2)]
+    places = torch.cat([halves[0], n // 2 + halves[1]])
+    rows = places[torch.repeat_interleave(torch.arange(n), matrix.crow_indices.diff())]
+    order = rows.argsort(stable=True)
+    return _with_rows(rows[order], places[matrix.col_indices][order], matrix.shape)
+
+
 def _with_rows(rows, columns, shape):
     counts = torch.bincount(rows, minlength=shape[0])
     return Matrix(torch.cat([torch.zeros(1).long(), counts.cumsum(0)]), columns, shape)
@@ -53,6 +64,7 @@ def grid(side):
 
 MATRICES = {
     "grid": grid(6),
+    "grid in any order": in_any_order(grid(6)),
     "random": random(50, 37, 300),
     "more ranks than rows": random(2, 9, 8),
     "no rows": random(0, 5, 0),

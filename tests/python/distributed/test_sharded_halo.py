@@ -122,7 +122,8 @@ def test_a_bounded_halo_comes_in_rounds(received):
     assert 0 < received["largest"] <= most
 
 
-def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch):
+@pytest.mark.parametrize(("name", "puts"), [("grid", []), ("grid in any order", ["puts", "puts"])])
+def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch, name, puts):
     events = collections.defaultdict(list)  # of each rank, which is a thread
 
     def record(name, owner, attribute):
@@ -139,9 +140,9 @@ def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch):
     record("packs", _exchange.Exchange, "pack")
     record("sends", _ranks.Ranks, "send_rows")
     record("receives", _exchange.Arrival, "wait")
-    record("multiplies", _products, "_pattern_mm_backward")
+    record("multiplies", _products, "_pattern_mm_backward_into")
     record("puts", _places.Places, "put")
-    matrix = matrices.MATRICES["grid"]
+    matrix = matrices.MATRICES[name]
     operands = matrices.operands(matrix, P)
 
     def step(mesh):
@@ -153,7 +154,7 @@ def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch):
         return of_rank
 
     forward = ["asks", "packs", "hears", "sends", "receives"]
-    backward = ["asks", "multiplies", "hears", "sends", "multiplies", "puts", "puts", "receives"]
+    backward = ["asks", "multiplies", "hears", "sends", "multiplies", *puts, "receives"]
     assert on_threads(2, step) == [forward + backward] * 2
 
 
