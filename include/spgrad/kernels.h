@@ -206,6 +206,12 @@ struct CoordinateView {
   const Index* column = nullptr;
 };
 
+/// Entries of all items together.
+template <class Index>
+[[gnu::always_inline]] inline int64_t total_entries(const CoordinateView<Index>& a) {
+  return a.entries;
+}
+
 /// A row with more entries than this is summed in blocks of this many entries, each from zero,
 /// which are then added in order. Range kernels leave such rows out; block kernels work on one
 /// block. Where a row is cut depends on the structure alone, so results have the same bits for any

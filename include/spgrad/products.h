@@ -93,11 +93,14 @@ Status backward(const CompressedView<Index, MovedEntry<Index>>& a, std::span<con
 /// They pay for few columns, where rows that follow each other have entries in neighbouring columns
 /// or where the columns of A are few beside its entries; with `has_transpose`, for half
 /// as many columns and the former only. The number depends on structure and p alone. Looks
-/// at the offsets of the chunks, and at the entries of a few. Offsets must be those that
-/// blocks_of_long_rows accepts.
-template <class Scalar, class Index>
-int64_t chunks_by_rows(const CompressedView<Index, Index>& a, int64_t p,
-                       bool has_transpose = false);
+/// at the offsets of the chunks, and at the entries of a few.
+///
+/// `Source`, here and below, is a CompressedView<Index, Index>, whose offsets must be those that
+/// blocks_of_long_rows accepts, or, for one matrix in coordinate form, a CoordinateView<Index>
+/// without `item`. Rows of entries, which need not be checked, take the place of offsets, and
+/// products refuse those that are not sorted; results have the bits of those with offsets.
+template <class Scalar, class Source>
+int64_t chunks_by_rows(const Source& a, int64_t p, bool has_transpose = false);
 
 /// Bytes of sums for each entry: as many as a transposition takes, or, with a transpose at hand,
 /// few of neighbouring columns.
@@ -107,8 +110,8 @@ constexpr int64_t bytes_of_sums(bool has_transpose) { return has_transpose ? 2 :
 /// for those whose middle does not resemble the rest.
 ///
 ///     std::vector<float> workspace(spgrad::kernels::workspace_by_rows<float>(a));
-template <class Scalar, class Index>
-size_t workspace_by_rows(const CompressedView<Index, Index>& a, bool has_transpose = false) {
+template <class Scalar, class Source>
+size_t workspace_by_rows(const Source& a, bool has_transpose = false) {
   return static_cast<size_t>(total_entries(a) * bytes_of_sums(has_transpose)) /
          sizeof(Accumulator<Scalar>);
 }
@@ -127,14 +130,13 @@ size_t workspace_by_rows(const CompressedView<Index, Index>& a, bool has_transpo
 /// `x` has a.rows rows per item, `y` and `out` a.columns, and `out_values` is laid out as the
 /// values of `a`; `chunks` is what chunks_by_rows says. Rows may have any number of entries, in any
 /// order. Returns false where the sums do not fit into the workspace, and where an offset or an
-/// index is out of bounds: results are then unspecified, and `backward` on the transpose has them,
-/// or finds what is wrong.
-template <class Scalar, class Index>
-[[nodiscard]] bool backward_by_rows(const CompressedView<Index, Index>& a, int64_t chunks,
-                                    const Scalar* values, DenseView<const Scalar> x,
-                                    DenseView<const Scalar> y, DenseView<Scalar> out,
-                                    Accumulator<Scalar>* out_values, int64_t p,
-                                    std::span<Accumulator<Scalar>> workspace,
+/// index is out of bounds or rows are not sorted: results are then unspecified, and `backward` on
+/// the transpose has them, or finds what is wrong.
+template <class Scalar, class Source>
+[[nodiscard]] bool backward_by_rows(const Source& a, int64_t chunks, const Scalar* values,
+                                    DenseView<const Scalar> x, DenseView<const Scalar> y,
+                                    DenseView<Scalar> out, Accumulator<Scalar>* out_values,
+                                    int64_t p, std::span<Accumulator<Scalar>> workspace,
                                     const Threads& threads = {});
 
 /// out_j = Σ values_ij X_i by the rows of A, as backward_by_rows: Aᵀ X without the transpose. With
@@ -142,10 +144,9 @@ template <class Scalar, class Index>
 ///
 ///     const bool again = spgrad::kernels::spmm_transposed<float>(
 ///         a, chunks, values.data(), {g.data(), 0, 1}, {grad_b.data(), 0, 1}, 1, workspace);
-template <class Scalar, class Index>
-[[nodiscard]] bool spmm_transposed(const CompressedView<Index, Index>& a, int64_t chunks,
-                                   const Scalar* values, DenseView<const Scalar> x,
-                                   DenseView<Scalar> out, int64_t p,
+template <class Scalar, class Source>
+[[nodiscard]] bool spmm_transposed(const Source& a, int64_t chunks, const Scalar* values,
+                                   DenseView<const Scalar> x, DenseView<Scalar> out, int64_t p,
                                    std::span<Accumulator<Scalar>> workspace,
                                    const Threads& threads = {});
 

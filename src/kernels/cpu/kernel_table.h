@@ -41,6 +41,26 @@ struct ColumnRange {
   return padded;
 }
 
+// A batch whose entries are in the order of its rows: CSR or, with the row of each entry in place
+// of offsets, one matrix of sorted COO.
+template <class Index>
+struct OrderedMatrix {
+  CompressedView<Index, Index> view;
+  const Index* row = nullptr;
+};
+
+// Where a row of the batch begins: after so many entries of all items.
+struct Place {
+  int64_t row;
+  int64_t entry;
+};
+
+// The rows between two places. Kernels look at entries only where rows have no offsets.
+struct RowRange {
+  Place first;
+  Place last;
+};
+
 // What looks at the structure alone: the same for each dtype.
 template <class Index>
 struct StructureTable {
@@ -50,9 +70,9 @@ struct StructureTable {
 
 template <class Scalar, class Index>
 struct ScatterTable {
-  using Scatter = Status (*)(const CompressedView<Index, Index>&, const Scalar*,
-                             DenseView<const Scalar>, DenseView<const Scalar>, const ColumnRange&,
-                             Accumulator<Scalar>*, Accumulator<Scalar>*, int64_t, int64_t, int64_t);
+  using Scatter = Status (*)(const OrderedMatrix<Index>&, const Scalar*, DenseView<const Scalar>,
+                             DenseView<const Scalar>, const ColumnRange&, Accumulator<Scalar>*,
+                             Accumulator<Scalar>*, int64_t, const RowRange&);
   Scatter scatter;        // both gradients
   Scatter scatter_alone;  // Aᵀ G
 };

@@ -29,20 +29,25 @@ int64_t work_before(const CompressedView<Index, Entry>& a, int64_t row) {
   return static_cast<int64_t>(offset + static_cast<uint64_t>(row + item * a.entries_stride));
 }
 
-// Row of the batch at which about `work` of the work is done.
-template <class Index, class Entry>
-int64_t row_at(const CompressedView<Index, Entry>& a, int64_t work) {
-  int64_t low = 0;
-  int64_t high = a.items * a.rows;
+// The first number of [low, high) that is not below, or `high`, by bisection.
+template <class IsBelow>
+int64_t first_not_below(int64_t low, int64_t high, const IsBelow& is_below) {
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;
-    if (work_before(a, middle) < work) {
+    if (is_below(middle)) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
   return low;
+}
+
+// Row of the batch at which about `work` of the work is done.
+template <class Index, class Entry>
+int64_t row_at(const CompressedView<Index, Entry>& a, int64_t work) {
+  return first_not_below(0, a.items * a.rows,
+                         [&](int64_t row) { return work_before(a, row) < work; });
 }
 
 // Row of the batch at which the part begins, of so many with about equal work; that of part `parts`

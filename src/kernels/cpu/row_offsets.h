@@ -81,6 +81,13 @@ template <class Index>
 }
 
 template <class Index>
+[[gnu::always_inline]] inline Indices<Index> load_indices(const Index* from) {
+  Indices<Index> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class Index>
 [[gnu::always_inline]] inline bool any_lane(const Indices<Index>& v) {
   const Indices<Index> vectors[kVectorsOfBits<Index>] = {v};
   return nonzero_lanes<Index>(vectors) != 0;
@@ -222,12 +229,6 @@ class RowOffsets {
   // the same offset.
   [[gnu::always_inline]] static void store(Index* to, int64_t offset) {
     __atomic_store_n(to, static_cast<Index>(offset), __ATOMIC_RELAXED);
-  }
-
-  [[gnu::always_inline]] static V load_indices(const Index* from) {
-    V v;
-    __builtin_memcpy(&v, from, sizeof v);
-    return v;
   }
 
   [[gnu::always_inline]] static void prefetch(const Index* from) {

@@ -327,15 +327,11 @@ inline constexpr int64_t kRowsInSuccession = 8;
   status = Status::long_rows;
 }
 
-// What becomes of rows with more than kLongRow entries.
-enum class LongRows { are_left, are_done };
-
 // Calls function(item, row, entries, soon) for each row of the range that is not left. `soon` is
 // the row of the item to prefetch, or 0. Stops where offsets are malformed, or where the function
 // returns false: at an index out of bounds. With blocks, a range has at most kRowsOfBlock rows, and
 // each row comes once for each block that it has entries in, with these, or once where it has none.
-template <LongRows long_rows = LongRows::are_left, class TileType, class Index, class Entry,
-          class Function>
+template <class TileType, class Index, class Entry, class Function>
 inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileType&,
                            int64_t first_row, int64_t last_row, int64_t block,
                            Function&& function) {
@@ -367,7 +363,7 @@ inline Status for_each_row(const CompressedView<Index, Entry>& view, const TileT
         const bool known = row <= a.rows - kRowsAhead - kRowsInSuccession;
         const bool filled = known && offsets[kRowsAhead] != offsets[kRowsAhead + kRowsInSuccession];
         const int64_t soon = filled ? row + kRowsAhead : 0;  // row 0 is in the cache: costs nothing
-        if (long_rows == LongRows::are_left && end - begin > kLongRow) {
+        if (end - begin > kLongRow) {
           leave_long_row(status);
         } else if (!function(item, row, Entries(a, item, part), soon)) {
           return Status::bad_index;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernel_table.h"
+#include "row_offsets.h"
 #include "sddmm.h"
 
 namespace spgrad::kernels::SPGRAD_TARGET {
@@ -155,14 +156,111 @@ template <bool with_products, class TileType, class EntriesType, class Scalar>
       });
 }
 
+// The ends of rows whose entries follow each other, by the row of each entry. Where another thread
+// changes rows meanwhile, ends are still in order, and the last one is right.
+template <class Index>
+class RowEnds {
+ public:
+  // Of the entries [first, last); of none where `last` is not behind `first`.
+  RowEnds(const Index* row, int64_t first, int64_t last)
+      : row_(row),
+        last_(last),
+        word_(first + 1),
+        starts_(first < last ? starts_of(row, first + 1, last) : 0) {}
+
+  // The entry behind the next row, of which there is one.
+  [[gnu::always_inline]] int64_t next() {
+    while (starts_ == 0) {
+      word_ += kWord;
+      starts_ = starts_of(row_, word_, last_);
+    }
+    const int64_t end = word_ + __builtin_ctzll(starts_);
+    starts_ &= starts_ - 1;
+    return end;
+  }
+
+ private:
+  static constexpr int64_t kWord = 64;  // entries looked at together
+  // How many bytes ahead they are prefetched: the hardware does not follow one more stream by
+  // itself.
+  static constexpr int64_t kAhead = 2048;
+
+  // One bit for each of the entries from k on: whether its row is not that of the entry before, or
+  // it is `last`. Not inlined, so that it is compiled once.
+  [[gnu::noinline]] static uint64_t starts_of(const Index* row, int64_t k, int64_t last) {
+    uint64_t starts = 0;
+    if (k + kWord > last) {
+      for (int64_t i = 0; i < last - k; ++i) starts |= uint64_t{row[k + i] != row[k + i - 1]} << i;
+      return starts | uint64_t{1} << (last - k);
+    }
+    constexpr int64_t size = sizeof(Index);
+    for (int64_t i = 0; i < kWord; i += kCacheLine / size) {
+      prefetch_element(row, k + i + kAhead / size);
+    }
+    constexpr int vectors = kVectorsOfBits<Index>;
+    constexpr int width = kIndices<Index>;
+    unroll<kWord / (width * vectors)>([&](auto i) __attribute__((always_inline)) {
+      Indices<Index> differences[vectors];
+      unroll<vectors>([&](auto v) __attribute__((always_inline)) {
+        const Index* from = row + k + (i * vectors + v) * width;
+        differences[v] = load_indices(from) ^ load_indices(from - 1);
+      });
+      starts |= nonzero_lanes<Index>(differences) << (i * vectors * width);
+    });
+    return starts;
+  }
+
+  const Index* row_;
+  int64_t last_;
+  int64_t word_;     // the first entry of those looked at
+  uint64_t starts_;  // of which these begin rows that are still to come
+};
+
+// Calls function(row, entries) for the rows [row, last) of an item, which are all of `rows` where
+// there are no offsets; those without entries are then left out. Stops where offsets are malformed
+// or rows are not sorted, or where the function returns false: at an index out of bounds.
+template <class Index, class Function>
+[[gnu::always_inline]] inline Status for_each_ordered_row(const OrderedMatrix<Index>& matrix,
+                                                          int64_t item, int64_t row, int64_t last,
+                                                          const RowRange& rows,
+                                                          const Function& function) {
+  const OrderedMatrix<Index> a = matrix;  // a copy, which no store of a result can change
+  const bool has_offsets = a.row == nullptr;
+  const Index* offset = has_offsets ? a.view.offsets + item * a.view.offsets_stride + row : nullptr;
+  int64_t begin = has_offsets ? static_cast<int64_t>(*offset) : rows.first.entry;
+  if (begin < 0) return Status::bad_offset;
+  RowEnds<Index> ends(a.row, begin, has_offsets ? 0 : rows.last.entry);
+  // One loop for both, so that the function is compiled once.
+  for (;; ++row) {
+    int64_t end;
+    if (has_offsets) {
+      if (row >= last) return Status::done;
+      end = static_cast<int64_t>(*++offset);
+      if (end < begin || end > a.view.entries) return Status::bad_offset;
+    } else {
+      if (begin >= rows.last.entry) return Status::done;
+      const Index index = a.row[begin];
+      if (static_cast<int64_t>(index) < row || static_cast<int64_t>(index) >= last) {
+        return Status::bad_offset;
+      }
+      row = static_cast<int64_t>(index);
+      end = ends.next();
+    }
+    if (!function(row, Entries(a.view, item, Part{begin, end, true, true}))) {
+      return Status::bad_index;
+    }
+    begin = end;
+  }
+}
+
 // Real columns of a packed tile beside those of with_packed_tile.
 inline constexpr int kWidestPacked = 8;
 
 template <bool with_products, class Scalar, class Index>
-Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
-               DenseView<const Scalar> G, DenseView<const Scalar> B, const ColumnRange& range,
-               Accumulator<Scalar>* sums, Accumulator<Scalar>* out_values, int64_t p,
-               int64_t first_row, int64_t last_row) {
+Status scatter(const OrderedMatrix<Index>& matrix, const Scalar* values, DenseView<const Scalar> G,
+               DenseView<const Scalar> B, const ColumnRange& range, Accumulator<Scalar>* sums,
+               Accumulator<Scalar>* out_values, int64_t p, const RowRange& rows) {
+  const CompressedView<Index, Index>& a = matrix.view;
   const auto g = elements_of(G);
   const auto b = elements_of(B);
   const int64_t columns = p * kParts<Scalar>;
@@ -170,10 +268,10 @@ Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
   const auto do_tile = [&](const auto& tile) {
     const OverlapMask mask(tile);
     Status status = Status::done;
-    for (int64_t first = first_row; first < last_row && status == Status::done;) {
+    for (int64_t first = rows.first.row; first < rows.last.row && status == Status::done;) {
       const RowOfItem begin = locate(a, first);
       const int64_t end_of_item = first + a.rows - begin.row;
-      const int64_t last = end_of_item < last_row ? end_of_item : last_row;
+      const int64_t last = end_of_item < rows.last.row ? end_of_item : rows.last.row;
       const ItemSums<Scalar> sums_of_item =
           item_sums<Scalar>(a, begin.item, range, sums, sums_stride);
       const TileRows g_rows(tile, g.data + begin.item * g.item_stride, g.row_stride, a.rows);
@@ -182,10 +280,9 @@ Status scatter(const CompressedView<Index, Index>& a, const Scalar* values,
       const auto products_of = [=](const auto& entries) {
         return with_products ? entries.values_of_item(out_values) : out_values;
       };
-      status = for_each_row<LongRows::are_done>(
-          a, tile, first, last, kNoBlocks,
-          [=, &tile, &mask](int64_t, int64_t row, const auto& entries,
-                            int64_t) __attribute__((always_inline)) {
+      status = for_each_ordered_row(
+          matrix, begin.item, begin.row, begin.row + (last - first), rows,
+          [=, &tile, &mask](int64_t row, const auto& entries) __attribute__((always_inline)) {
             return scatter_row<with_products>(tile, mask, entries, entries.values_of_item(values),
                                               g_rows, row, entries.rows(tile, b_item, b.row_stride),
                                               sums_of_item, sums_stride, products_of(entries));

@@ -28,11 +28,6 @@ template <class Index, class... Arrays>
   }
 }
 
-template <class Index>
-int64_t total_entries(const CoordinateView<Index>& a) {
-  return a.entries;
-}
-
 // Columns of a CSR matrix, read once each and several before any is used: one branch for all.
 template <int size, class Index>
 bool read_columns(const CompressedView<Index, Index>& a, const Index* entry,

@@ -104,8 +104,13 @@ CoordinateView<Index> view_coo(const Extent& extent, const at::Tensor& indices) 
           .column = row + extent.entries};
 }
 
+// What a sort by column reads: CSR as it is, the coordinates of the transpose.
 template <class Index>
-CoordinateView<Index> transpose(CoordinateView<Index> a) {
+CompressedView<Index, Index> by_column(const CompressedView<Index, Index>& a) {
+  return a;
+}
+template <class Index>
+CoordinateView<Index> by_column(CoordinateView<Index> a) {
   std::swap(a.rows, a.columns);
   std::swap(a.row, a.column);
   return a;
@@ -150,29 +155,27 @@ Result sort(const Source& source, const Extent& extent, const Structure& structu
   return sort_as<int64_t>(source, extent, structure);
 }
 
-GroupedByRow as_group(GroupedInOrder in_order) {
-  return std::visit([](auto&& group) -> GroupedByRow { return std::move(group); },
-                    std::move(in_order));
+// By row where entries are in the order of their values; nothing where they would have to be
+// sorted.
+using GroupedInOrder = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>>;
+
+// The same as another variant that has these alternatives.
+template <class Groups>
+Groups as(GroupedInOrder in_order) {
+  return std::visit([](auto&& group) -> Groups { return std::move(group); }, std::move(in_order));
 }
 
-}  // namespace
-
-std::optional<GroupedInOrder> group_in_order(const CsrStructure& s) {
-  return with_csr(s, Extent(s), [](auto by_row) -> GroupedInOrder { return by_row; });
-}
-
-GroupedByRow group_by_row(const CsrStructure& s) { return as_group(*group_in_order(s)); }
-
-GroupedByColumn group_by_column(const CsrStructure& s, const GroupedInOrder& rows) {
+template <class Structure>
+GroupedByColumn sort_by_column(const Structure& s, const Extent& extent, const RowsInOrder& rows) {
   return std::visit(
-      [&](const auto& by_row) {
-        return sort<GroupedByColumn>(by_row.view, Extent(s).transposed(), s);
+      [&](const auto& in_order) {
+        return sort<GroupedByColumn>(by_column(in_order.view), extent.transposed(), s);
       },
       rows);
 }
 
-GroupedByColumn group_by_column(const CsrStructure& s) {
-  return group_by_column(s, *group_in_order(s));
+GroupedInOrder group_in_order(const CsrStructure& s) {
+  return with_csr(s, Extent(s), [](auto by_row) -> GroupedInOrder { return by_row; });
 }
 
 std::optional<GroupedInOrder> group_in_order(const CooStructure& s) {
@@ -195,8 +198,32 @@ std::optional<GroupedInOrder> group_in_order(const CooStructure& s) {
   });
 }
 
+std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
+  if (s.row_entries.dim() != 1) return std::nullopt;
+  return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedInOrder {
+    return group_of<Index, Index>(s, Extent(s), s.row_offsets.contiguous(),
+                                  s.row_entries.contiguous());
+  });
+}
+
+}  // namespace
+
+GroupedByRow group_by_row(const CsrStructure& s) { return as<GroupedByRow>(group_in_order(s)); }
+
+std::optional<RowsInOrder> rows_in_order(const CsrStructure& s) {
+  return as<RowsInOrder>(group_in_order(s));
+}
+
+GroupedByColumn group_by_column(const CsrStructure& s, const RowsInOrder& rows) {
+  return sort_by_column(s, Extent(s), rows);
+}
+
+GroupedByColumn group_by_column(const CsrStructure& s) {
+  return group_by_column(s, *rows_in_order(s));
+}
+
 GroupedByRow group_by_row(const CooStructure& s) {
-  if (auto sorted = group_in_order(s)) return as_group(*std::move(sorted));
+  if (auto sorted = group_in_order(s)) return as<GroupedByRow>(*std::move(sorted));
   const Extent extent(s);
   const at::Tensor indices = countable_indices(s, extent);
   return with_index_type(indices, [&]<class Index>() {
@@ -208,32 +235,32 @@ GroupedByColumn group_by_column(const CooStructure& s) {
   const Extent extent(s);
   const at::Tensor indices = countable_indices(s, extent);
   return with_index_type(indices, [&]<class Index>() {
-    return sort<GroupedByColumn>(transpose(view_coo<Index>(extent, indices)), extent.transposed(),
+    return sort<GroupedByColumn>(by_column(view_coo<Index>(extent, indices)), extent.transposed(),
                                  s);
   });
 }
 
-GroupedByColumn group_by_column(const CooStructure& s, const GroupedInOrder& rows) {
+std::optional<RowsInOrder> rows_in_order(const CooStructure& s) {
+  if (s.batched()) {
+    auto sorted = group_in_order(s);
+    return sorted ? std::optional(as<RowsInOrder>(*std::move(sorted))) : std::nullopt;
+  }
   const Extent extent(s);
-  // The sort of a compressed batch wants offsets that begin anew for each item.
-  if (extent.items != 1) return group_by_column(s);
-  return std::visit(
-      [&](const auto& by_row) {
-        return sort<GroupedByColumn>(by_row.view, extent.transposed(), s);
-      },
-      rows);
-}
-
-std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
-  if (s.row_entries.dim() != 1) return std::nullopt;
-  return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedInOrder {
-    return group_of<Index, Index>(s, Extent(s), s.row_offsets.contiguous(),
-                                  s.row_entries.contiguous());
+  const at::Tensor indices = countable_indices(s, extent);
+  return with_index_type(indices, [&]<class Index>() -> RowsInOrder {
+    CoordinateView<Index> view = view_coo<Index>(extent, indices);
+    return Coordinates<Index>{view, indices};
   });
 }
 
+GroupedByColumn group_by_column(const CooStructure& s, const RowsInOrder& rows) {
+  const Extent extent(s);
+  // The sort of a compressed batch wants offsets that begin anew for each item.
+  return extent.items == 1 ? sort_by_column(s, extent, rows) : group_by_column(s);
+}
+
 GroupedByRow group_by_row(const PatternStructure& s) {
-  if (auto in_order = group_in_order(s)) return as_group(*std::move(in_order));
+  if (auto in_order = group_in_order(s)) return as<GroupedByRow>(*std::move(in_order));
   return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedByRow {
     return group_of<Index, MovedEntry<Index>>(s, Extent(s), s.row_offsets.contiguous(),
                                               s.row_entries.contiguous());
@@ -242,7 +269,12 @@ GroupedByRow group_by_row(const PatternStructure& s) {
 
 GroupedByRow group_by_column(const PatternStructure& s) { return group_by_row(s.transposed()); }
 
-GroupedByRow group_by_column(const PatternStructure& s, const GroupedInOrder&) {
+std::optional<RowsInOrder> rows_in_order(const PatternStructure& s) {
+  auto in_order = group_in_order(s);
+  return in_order ? std::optional(as<RowsInOrder>(*std::move(in_order))) : std::nullopt;
+}
+
+GroupedByRow group_by_column(const PatternStructure& s, const RowsInOrder&) {
   return group_by_column(s);
 }
 

@@ -34,7 +34,7 @@ constexpr bool kHasTranspose = std::is_same_v<Structure, PatternStructure>;
 // by its columns. Depends on the structure, the dtype and p alone, so that dB has the same bits
 // with dA and without.
 struct Transposition {
-  std::optional<GroupedInOrder> rows;  // where they were looked at
+  std::optional<RowsInOrder> rows;  // where they were looked at
   int64_t chunks = 0;
 };
 
@@ -43,7 +43,7 @@ Transposition transposition(const Structure& structure, const at::Tensor& dense)
   const int64_t p = dense.size(-1);
   const auto size = static_cast<int64_t>(at::elementSize(at::toOpMathType(dense.scalar_type())));
   if (p > kernels::kMostBytesByRows / size) return {};
-  std::optional<GroupedInOrder> rows = group_in_order(structure);
+  std::optional<RowsInOrder> rows = rows_in_order(structure);
   if (!rows) return {};
   const int64_t chunks = dispatch(*rows, dense.scalar_type(), [&]<class Scalar>(const auto& a) {
     return kernels::chunks_by_rows<typename KernelScalar<Scalar>::type>(a.view, p,

@@ -1,6 +1,9 @@
 // Malformed structures: the kernels refuse them, and touch no memory outside of their arrays.
-#include "guarded.h"
-#include "products.h"
+#include <atomic>
+#include <thread>
+
+#include "gradients.h"
+#include "structures.h"
 
 namespace spgrad::kernels::test {
 namespace {
@@ -278,6 +281,53 @@ TYPED_TEST(BoundsTest, SurvivesStructuresOfRandomNumbers) {
     }
   });
   EXPECT_LT(accepted, 100);
+}
+
+template <class T>
+class ChangingRowsTest : public testing::Test {};
+using CasesOfRows = testing::Types<Types<float, int32_t, int32_t>, Types<double, int64_t, int64_t>>;
+TYPED_TEST_SUITE(ChangingRowsTest, CasesOfRows);
+
+// Whatever the rows are meanwhile, no memory outside the arrays is touched.
+TYPED_TEST(ChangingRowsTest, KeepProductsByCoordinatesInsideTheirArrays) {
+  using Scalar = typename TypeParam::Scalar;
+  using Index = typename TypeParam::Index;
+  std::mt19937_64 random(4);
+  const auto a = make_sparse<Index, Index>(1, 200, 9, RowLengths(200, 3), random);
+  const auto rows = Coordinates<Index>(1, 200, 9, a.elements).row;
+  Gradients<TypeParam> of(a, 1, random);
+  Guarded<Index> row(rows, Side::back);
+  Guarded<Index> column(a.entry, Side::back);
+  Guarded<Scalar> values(of.values, Side::back);
+  Guarded<Scalar> g(of.g.memory(), Side::back);
+  Guarded<Scalar> b(of.b.memory(), Side::back);
+  Guarded<Scalar> grad_b(of.grad_b.memory(), Side::back);
+  Guarded<Accumulator<Scalar>> grad_values(of.grad_values, Side::back);
+  const CoordinateView<Index> view{.rows = 200,
+                                   .columns = 9,
+                                   .entries = a.view.entries,
+                                   .row = row.data(),
+                                   .column = column.data()};
+  std::atomic<bool> finished{false};
+  std::thread other([&] {
+    std::mt19937_64 any(3);
+    while (!finished) {
+      const size_t k = any() % rows.size();
+      const Index hostile[] = {-1, 0, 199, 200, std::numeric_limits<Index>::max()};
+      __atomic_store_n(&row[k], hostile[any() % 5], __ATOMIC_RELAXED);
+      __atomic_store_n(&row[k], rows[k], __ATOMIC_RELAXED);
+    }
+  });
+  const auto run = [&] {
+    return backward_by_rows<Scalar>(view, 4, values.data(), {g.data(), 0, 1}, {b.data(), 0, 1},
+                                    {grad_b.data(), 0, 1}, grad_values.data(), 1, of.workspace);
+  };
+  for_each_instruction_set([&] {
+    for (int repeat = 0; repeat < 300; ++repeat) static_cast<void>(run());
+  });
+  finished = true;
+  other.join();
+  EXPECT_TRUE(run());
 }
 
 }  // namespace

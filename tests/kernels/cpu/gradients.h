@@ -29,13 +29,20 @@ struct Gradients {
     grad_b.clear();
     fill_with(grad_values, Number<Accumulator<Scalar>>::sentinel());
   }
-  bool run(int64_t chunks, const Threads& on = {}) {
-    return backward_by_rows<Scalar>(a.view, chunks, values.data(), std::as_const(g).view(),
+  // Of A as it is, or of the same entries by other views.
+  bool run(int64_t chunks, const Threads& on = {}) { return run(a.view, chunks, on); }
+  template <class Source>
+  bool run(const Source& source, int64_t chunks, const Threads& on = {}) {
+    return backward_by_rows<Scalar>(source, chunks, values.data(), std::as_const(g).view(),
                                     std::as_const(b).view(), grad_b.view(), grad_values.data(), p,
                                     workspace, on);
   }
   bool run_transposed(int64_t chunks, const std::vector<Scalar>& of_values) {
-    return spmm_transposed<Scalar>(a.view, chunks, of_values.data(), std::as_const(g).view(),
+    return run_transposed(a.view, chunks, of_values);
+  }
+  template <class Source>
+  bool run_transposed(const Source& source, int64_t chunks, const std::vector<Scalar>& of_values) {
+    return spmm_transposed<Scalar>(source, chunks, of_values.data(), std::as_const(g).view(),
                                    grad_b.view(), p, workspace);
   }
 

@@ -156,6 +156,36 @@ TYPED_TEST(ReadOnceByRowsTest, LoadsEachEntryOnceForItsColumnsAndOnceForItsProdu
   }
 }
 
+// The row that is used is loaded once; ends of rows are found by two loads more for each vector of
+// rows, and are right whatever these give.
+TYPED_TEST(ReadOnceByRowsTest, LoadsTheRowOfCoordinatesOnceForItsAddress) {
+  using Scalar = typename TypeParam::Scalar;
+  using Index = typename TypeParam::Index;
+  std::mt19937_64 random(5);
+  constexpr int64_t rows = 129;  // and twice 64 ends
+  const auto a = make_sparse<Index, Index>(1, rows, 9, RowLengths(rows, 1), random);
+  std::vector<Index> rows_of_entries(rows);
+  std::iota(rows_of_entries.begin(), rows_of_entries.end(), Index{0});
+  CountedArray<Index> row(rows_of_entries);
+  const CoordinateView<Index> view{
+      .rows = rows, .columns = 9, .entries = rows, .row = row.data(), .column = a.entry.data()};
+  const std::vector<Scalar> dense(rows);
+  std::vector<Scalar> out(9);
+  std::vector<Scalar> out_values(rows);
+  std::vector<Scalar> workspace(9 * 4);
+  for_each_instruction_set([&] {
+    bool done = false;
+    const int64_t accesses = row.accesses([&] {
+      done = backward_by_rows<Scalar>(view, 1, dense.data(), {dense.data(), 0, 1},
+                                      {dense.data(), 0, 1}, {out.data(), 0, 1}, out_values.data(),
+                                      1, workspace);
+    });
+    ASSERT_TRUE(done);
+    EXPECT_GT(accesses, rows);
+    EXPECT_LT(accesses, 2 * rows);
+  });
+}
+
 // Entries that sddmm collects from several rows: each is checked in the load that is used.
 TYPED_TEST(ReadOnceTest, LoadsEachEntryOfFewOnceAndOnceMoreToPrefetch) {
   using Index = typename TypeParam::Index;
