@@ -155,10 +155,6 @@ Result sort(const Source& source, const Extent& extent, const Structure& structu
   return sort_as<int64_t>(source, extent, structure);
 }
 
-// By row where entries are in the order of their values; nothing where they would have to be
-// sorted.
-using GroupedInOrder = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>>;
-
 // The same as another variant that has these alternatives.
 template <class Groups>
 Groups as(GroupedInOrder in_order) {
@@ -198,6 +194,8 @@ std::optional<GroupedInOrder> group_in_order(const CooStructure& s) {
   });
 }
 
+}  // namespace
+
 std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
   if (s.row_entries.dim() != 1) return std::nullopt;
   return with_index_type(s.row_offsets, [&]<class Index>() -> GroupedInOrder {
@@ -205,8 +203,6 @@ std::optional<GroupedInOrder> group_in_order(const PatternStructure& s) {
                                   s.row_entries.contiguous());
   });
 }
-
-}  // namespace
 
 GroupedByRow group_by_row(const CsrStructure& s) { return as<GroupedByRow>(group_in_order(s)); }
 

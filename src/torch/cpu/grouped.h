@@ -35,6 +35,7 @@ using MovedEntries = GroupedEntries<Index, kernels::MovedEntry<Index>>;
 
 using GroupedByRow = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>,
                                   MovedEntries<int32_t>, MovedEntries<int64_t>>;
+using GroupedInOrder = std::variant<EntriesInOrder<int32_t>, EntriesInOrder<int64_t>>;
 // Entries in the order of their values as the products with Aᵀ by the rows of A take them: those of
 // one sorted COO matrix need no offsets.
 template <class Index>
@@ -51,7 +52,10 @@ GroupedByRow group_by_row(const CsrStructure& structure);
 GroupedByRow group_by_row(const CooStructure& structure);
 GroupedByRow group_by_row(const PatternStructure& structure);
 // By row where entries are in the order of their values; nothing where they would have to be
-// sorted. One COO matrix is not looked through: products find out whether its rows are sorted.
+// sorted.
+std::optional<GroupedInOrder> group_in_order(const PatternStructure& structure);
+// The same for products with Aᵀ. One COO matrix is not looked through: products find out whether
+// its rows are sorted.
 std::optional<RowsInOrder> rows_in_order(const CsrStructure& structure);
 std::optional<RowsInOrder> rows_in_order(const CooStructure& structure);
 std::optional<RowsInOrder> rows_in_order(const PatternStructure& structure);
