@@ -8,16 +8,21 @@ import torch
 from torch import Tensor
 
 from spgrad._arguments import refuse_others_than_tensors
-from spgrad._lstsq import sparse_lstsq
+from spgrad._lstsq import has_numbers, sparse_lstsq
 from spgrad._pattern import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spgrad._lstsq import LstsqReport
+
     Solve = Callable[[Tensor, Tensor], Tensor]
 
 _specified_values = torch.ops.spgrad._specified_values.default  # noqa: SLF001
 _with_values = torch.ops.spgrad._with_values.default  # noqa: SLF001
+
+_LEAST_SQUARES = 1  # the reason of a solve whose residual is not 0
+_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class _Problem(NamedTuple):
@@ -51,6 +56,9 @@ class _Solution(torch.autograd.Function):
         if not isinstance(X, Tensor):
             message = f"{name} must return a tensor, but returned {type(X).__name__}"
             raise RuntimeError(message)  # noqa: TRY004 - as for what else it returns
+        if X.layout != torch.strided:
+            message = f"{name} must return a dense (strided) tensor, but returned {X.layout}"
+            raise RuntimeError(message)
         if X.shape != shape or X.dtype != B.dtype or X.device != B.device:
             message = (
                 f"{name} must return shape {shape}, {B.dtype} on {B.device}, "
@@ -67,6 +75,7 @@ class _Solution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (g,) = grads
+        _refuse_others_than_finite("the incoming gradient", g)
         values, B, x = ctx.saved_tensors
         problem: _Problem = ctx.problem
         pattern = problem.pattern.T if ctx.transposed else problem.pattern
@@ -106,8 +115,10 @@ def _solution(  # noqa: PLR0913 - a problem, and how it is solved
     square: bool,
 ) -> Tensor:
     pattern = Pattern(A)
+    values = _specified_values(A)
+    _check_numbers(values, B)
     problem = _Problem(A.detach(), pattern, solve, transpose_solve, names, square)
-    solution: Tensor = _Solution.apply(_specified_values(A), B, problem, False)  # noqa: FBT003
+    solution: Tensor = _Solution.apply(values, B, problem, False)  # noqa: FBT003
     return solution
 
 
@@ -115,6 +126,29 @@ def _transposed_lstsq(A: Tensor, B: Tensor) -> Tensor:
     x = Pattern(A).T.lstsq(_specified_values(A), B)
     assert isinstance(x, Tensor)  # noqa: S101 - without a report
     return x
+
+
+def _solved(A: Tensor, B: Tensor) -> Tensor:
+    x, report = sparse_lstsq(A, B, return_report=True)
+    _refuse_singular(report)
+    return x
+
+
+def _solved_transposed(A: Tensor, B: Tensor) -> Tensor:
+    x, report = Pattern(A).T.lstsq(_specified_values(A), B, return_report=True)
+    _refuse_singular(report)
+    return x
+
+
+def _refuse_singular(report: LstsqReport) -> None:
+    """Refuse what ended with ``A.mH @ r`` of 0, but not r: A is singular, to rounding."""
+    if has_numbers(report.reason) and (report.reason == _LEAST_SQUARES).any():
+        message = (
+            "A must be regular, but received a singular matrix, whose range does not have B: "
+            f"|b - A @ x| is {float(report.residual_norm.max()):.1e} in the worst column; "
+            "sparse_lstsq solves that as well as can be"
+        )
+        raise RuntimeError(message)
 
 
 def _check_operands(A: Tensor, B: Tensor) -> None:
@@ -125,6 +159,32 @@ def _check_operands(A: Tensor, B: Tensor) -> None:
             f"but received {tuple(A.shape)} and {tuple(B.shape)}"
         )
         raise ValueError(message)
+
+
+def _check_numbers(values: Tensor, B: Tensor) -> None:
+    """Refuse what no solver of ours takes, before a function of the caller gets it."""
+    if B.layout != torch.strided:
+        message = f"B must be a dense (strided) tensor, but received layout {B.layout}"
+        raise ValueError(message)
+    if values.dtype != B.dtype or values.device != B.device:
+        message = (
+            "A and B must have the same dtype and device, but received "
+            f"{values.dtype} on {values.device} and {B.dtype} on {B.device}"
+        )
+        raise RuntimeError(message)
+    if B.dtype not in _DTYPES:
+        message = (
+            f"A and B must be float32, float64, complex64 or complex128, but received {B.dtype}"
+        )
+        raise RuntimeError(message)
+    _refuse_others_than_finite("A", values)
+    _refuse_others_than_finite("B", B)
+
+
+def _refuse_others_than_finite(name: str, numbers: Tensor) -> None:
+    if has_numbers(numbers) and not numbers.isfinite().all():
+        message = f"{name} must have finite numbers only, but received NaN or Inf"
+        raise RuntimeError(message)
 
 
 def sparse_generic_lstsq(
@@ -186,7 +246,8 @@ def sparse_generic_solve(
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
-        solve: ``solve(A, B)`` gives the solution, of B's shape. By default :func:`sparse_lstsq`.
+        solve: ``solve(A, B)`` gives the solution, of B's shape. By default that of
+            :func:`sparse_lstsq`, which must reach B.
         transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
             as it is. Of complex matrices it gets the conjugate.
 
@@ -195,18 +256,20 @@ def sparse_generic_solve(
 
     Raises:
         ValueError: An argument is no tensor, A is not square, or shapes or layouts do not fit.
-        RuntimeError: As :func:`sparse_generic_lstsq`.
+        RuntimeError: As :func:`sparse_generic_lstsq`; or the default meets a singular matrix.
 
     """
     _check_operands(A, B)
     if A.shape[0] != A.shape[1]:
         message = f"A must be square, but received shape {tuple(A.shape)}"
         raise ValueError(message)
+    if solve is None and transpose_solve is None:
+        return _solved(A, B)
     return _solution(
         A,
         B,
-        solve or sparse_lstsq,
-        transpose_solve or _transposed_lstsq,
+        solve or _solved,
+        transpose_solve or _solved_transposed,
         ("solve", "transpose_solve"),
         square=True,
     )

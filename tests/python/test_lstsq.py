@@ -531,12 +531,32 @@ def test_the_generic_solve(dtype):
         spgrad.sparse_generic_solve(matrix(8, 3).to_sparse_csr(), B.real)
 
 
+def test_the_generic_solve_refuses_singular_matrices():
+    D, b = matrix(8, 8), right_side(8)
+    D[:, 5] = D[:, 2]
+    A = D.to_sparse_csr()
+    message = "A must be regular, but received a singular matrix"
+    for functions in ((), (None, lambda _, G: G)):
+        with pytest.raises(RuntimeError, match=message):
+            spgrad.sparse_generic_solve(A, b, *functions)
+    x = spgrad.sparse_generic_solve(A, D @ right_side(8))  # has solutions
+    assert_close(D @ x, D @ right_side(8), 1e-12)
+    leaf = A.clone().requires_grad_()
+    x = spgrad.sparse_generic_solve(leaf, D @ right_side(8), lambda *_: right_side(8))
+    with pytest.raises(RuntimeError, match=message):
+        x.backward(b)
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
         ("x", "lstsq must return a tensor, but returned str"),
         (torch.zeros(3, 2), "lstsq must return shape (4, 2), torch.float64"),
         (torch.zeros(4, 2), "but returned (4, 2), torch.float32"),
+        (
+            torch.zeros(4, 2).double().to_sparse(),
+            "lstsq must return a dense (strided) tensor, but returned torch.sparse_coo",
+        ),
     ],
 )
 def test_wrong_results_of_functions_are_refused(result, message):
@@ -582,6 +602,30 @@ MISUSES = [
     (RuntimeError, "B must have finite numbers only", (A, B * math.inf), {}),
     (RuntimeError, "values must have finite numbers only", (A * math.nan, B), {}),
 ]
+
+
+GENERIC_MISUSES = [
+    (ValueError, "B must be a dense (strided) tensor, but received", (A, B.to_sparse())),
+    (RuntimeError, "A and B must have the same dtype and device", (A, B.float())),
+    (RuntimeError, "A and B must be float32, float64, complex64 or", (A.half(), B.half())),
+    (RuntimeError, "A must have finite numbers only", (A * math.nan, B)),
+    (RuntimeError, "B must have finite numbers only", (A, B * math.inf)),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "arguments"), GENERIC_MISUSES)
+def test_functions_get_what_was_checked(error, message, arguments):
+    def never(*_):
+        pytest.fail("the function must not be called")
+
+    with pytest.raises(error, match=re.escape(message)):
+        spgrad.sparse_generic_lstsq(*arguments, never, never)
+
+
+def test_a_gradient_for_functions_is_checked():
+    x = spgrad.sparse_generic_lstsq(A.clone().requires_grad_(), B, *FUNCTIONS)
+    with pytest.raises(RuntimeError, match="the incoming gradient must have finite numbers only"):
+        x.backward(torch.full_like(x, math.nan))
 
 
 @pytest.mark.parametrize(("error", "message", "arguments", "options"), MISUSES)
