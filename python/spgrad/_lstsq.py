@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ _coo_lstsq = torch.ops.spgrad.coo_lstsq.default
 
 
 _LIMIT = 2  # the reason of what has not converged
+_LARGEST = 2**63 - 1  # maxiter, of 64 bits
+_FAILURES = ("warn", "raise", "ignore")
 
 
 class ConvergenceWarning(UserWarning):
@@ -120,7 +122,7 @@ class LstsqReport:
     def optimality(self) -> Tensor:
         """How far from optimal x is, ``|A.mH @ r| / (|A| |r|)``, float64, computed from x.
 
-        With the Frobenius norm of A; 0 where there is no residual at all.
+        With the Frobenius norm of A, of its listed entries; 0 where there is no residual at all.
         """
         return self._field(3)
 
@@ -174,12 +176,40 @@ def _watch(x: Tensor, report: LstsqReport, on_failure: Failure) -> None:
 
 
 def has_numbers(tensor: Tensor) -> bool:
-    """Whether it can be read: not while a graph is traced, nor under torch.func."""
+    """Whether it can be read: not while a graph is traced, without data, nor under torch.func."""
     return (
         not torch.compiler.is_compiling()
-        and type(tensor) is Tensor
+        and not tensor.is_meta
+        and not torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)  # noqa: SLF001
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # noqa: SLF001
     )
+
+
+def _is_real(number: object) -> bool:
+    return isinstance(number, (int, float, SupportsFloat))
+
+
+def _refuse_types(
+    tol: object, maxiter: object, scale: object, method: object, on_failure: object
+) -> None:
+    """Refuse what the operators' schema has no type for; their values are checked there."""
+    is_size = isinstance(maxiter, (int, SupportsIndex))
+    is_large = isinstance(maxiter, int) and maxiter > _LARGEST
+    for name, value, fits, accepted in (
+        ("tol", tol, tol is None or _is_real(tol), "None or a number in [0, 1)"),
+        (
+            "maxiter",
+            maxiter,
+            maxiter is None or (is_size and not is_large),
+            f"None or an integer from 0 to {_LARGEST}",
+        ),
+        ("scale", scale, scale is None or isinstance(scale, str), 'None or "columns"'),
+        ("method", method, isinstance(method, str), '"lsmr" or "direct"'),
+        ("on_failure", on_failure, on_failure in _FAILURES, '"warn", "raise" or "ignore"'),
+    ):
+        if not fits:
+            message = f"{name} must be {accepted}, but received {value!r}"
+            raise ValueError(message)
 
 
 def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
@@ -188,9 +218,9 @@ def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
             return damp  # the operator checks what it is
         number = float(damp.detach())
     else:
-        number = float(damp)
+        number = float(damp) if _is_real(damp) else math.nan
     if not (number >= 0 and math.isfinite(number)):
-        message = f"damp must be a finite number of 0 or more, but received {number}"
+        message = f"damp must be a finite number of 0 or more, but received {damp!r}"
         raise ValueError(message)
     if isinstance(damp, Tensor):
         return damp
@@ -223,9 +253,7 @@ def solved(  # noqa: PLR0913 - the options
     on_failure: Failure = "warn",
 ) -> Tensor | tuple[Tensor, LstsqReport]:
     """Call an operator for least squares, and judge how it went."""
-    if on_failure not in ("warn", "raise", "ignore"):
-        message = f'on_failure must be "warn", "raise" or "ignore", but received {on_failure!r}'
-        raise ValueError(message)
+    _refuse_types(tol, maxiter, scale, method, on_failure)
     if x0 is not None:
         refuse_others_than_tensors(x0=x0)
     options = (_damp_tensor(damp, B), x0, tol, maxiter, scale, method)

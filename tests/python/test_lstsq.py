@@ -405,6 +405,31 @@ def test_what_did_not_converge_is_told():
     x.sum().backward()
 
 
+class Subclass(Tensor):
+    pass
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, lambda tensor: tensor.as_subclass(Subclass)])
+def test_tensors_of_other_types_are_judged_too(kind):
+    values, _, _ = solver(matrix(30, 20), "pattern")
+    pattern, B = spgrad.Pattern(matrix(30, 20).to_sparse_csr()), right_side(30)
+    values = kind(values.detach())
+    with pytest.raises(spgrad.ConvergenceError, match="after 3 iterations"):
+        pattern.lstsq(values, B, maxiter=3, on_failure="raise")
+    for damp in (-0.1, math.nan):
+        with pytest.raises(ValueError, match="damp must be a finite number of 0 or more"):
+            pattern.lstsq(values, B, damp=kind(torch.tensor(damp)))
+
+
+def test_shapes_without_data():
+    csr = matrix(9, 4).to_sparse_csr()
+    tensors = (csr.crow_indices(), csr.col_indices(), csr.values(), right_side(9, 2))
+    x, report = spgrad.csr_lstsq(*(t.to("meta") for t in tensors), 4, return_report=True)
+    assert x.is_meta
+    assert x.shape == (4, 2)
+    assert report.iterations.shape == (2,)
+
+
 def test_a_backward_pass_that_does_not_converge_raises():
     # The right-hand side needs one iteration, and its gradient more than three.
     values = torch.logspace(0, -3, 20, dtype=torch.float64).requires_grad_()
@@ -579,12 +604,19 @@ MISUSES = [
     (ValueError, "B must have 6 rows", (A, B[:5]), {}),
     (
         ValueError,
-        "damp must be a finite number of 0 or more, but received -1.0",
+        "damp must be a finite number of 0 or more, but received -1",
         (A, B),
         {"damp": -1},
     ),
     (ValueError, "damp must be a finite number", (A, B), {"damp": math.nan}),
     (ValueError, "damp must be a number or a real 0-d", (A, B), {"damp": torch.ones(2)}),
+    (ValueError, "0 or more, but received '0.1'", (A, B), {"damp": "0.1"}),
+    (ValueError, "0 or more, but received None", (A, B), {"damp": None}),
+    (ValueError, "None or a number in [0, 1), but received 'x'", (A, B), {"tol": "x"}),
+    (ValueError, "an integer from 0 to 9223372036854775807", (A, B), {"maxiter": 2.5}),
+    (ValueError, "but received 9223372036854775808", (A, B), {"maxiter": 2**63}),
+    (ValueError, 'scale must be None or "columns", but received True', (A, B), {"scale": True}),
+    (ValueError, 'method must be "lsmr" or "direct", but received None', (A, B), {"method": None}),
     (ValueError, "tol must be in [0, 1), but received -1", (A, B), {"tol": -1.0}),
     (ValueError, "tol must be in [0, 1), but received nan", (A, B), {"tol": math.nan}),
     (ValueError, "maxiter must not be negative, but received -3", (A, B), {"maxiter": -3}),
@@ -597,6 +629,14 @@ MISUSES = [
     (ValueError, 'scale must be None or "columns", but received "rows"', (A, B), {"scale": "rows"}),
     (ValueError, 'on_failure must be "warn", "raise" or "ignore"', (A, B), {"on_failure": "x"}),
     (ValueError, "x0 must have the shape of the solution, [4, 2]", (A, B), {"x0": torch.ones(4)}),
+    (ValueError, "x0 must be a dense", (A, B), {"x0": torch.ones(4, 2).double().to_sparse()}),
+    (
+        RuntimeError,
+        "x0 must have the dtype and device of B, Double on cpu, but received Float on cpu",
+        (A, B),
+        {"x0": torch.ones(4, 2)},
+    ),
+    (RuntimeError, "x0 must have finite", (A, B), {"x0": torch.full((4, 2), math.nan).double()}),
     (RuntimeError, "values and B must have the same dtype", (A, B.float()), {}),
     (RuntimeError, "must be float32, float64, complex64 or complex128", (A.half(), B.half()), {}),
     (RuntimeError, "B must have finite numbers only", (A, B * math.inf), {}),

@@ -6,10 +6,14 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <limits>
@@ -187,6 +191,12 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
                       "x0 must have the shape of the solution, ",
                       c10::SymIntArrayRef(expected).slice(0, expected.size() - (vector ? 1 : 0)),
                       ", but received ", options.x0->sym_sizes());
+    check_strided(first, "x0");
+    TORCH_CHECK(first.scalar_type() == B.scalar_type() && first.device() == B.device(),
+                "x0 must have the dtype and device of B, ", B.scalar_type(), " on ", B.device(),
+                ", but received ", first.scalar_type(), " on ", first.device());
+    TORCH_CHECK(!has_numbers(first) || at::isfinite(first).all().item<bool>(),
+                "x0 must have finite numbers only, but received NaN or Inf");
     B = B.sub(call<Mm>(s, values, first.detach()));
   }
   Tensor norms;
