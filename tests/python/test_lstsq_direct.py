@@ -292,3 +292,13 @@ def test_empty_problems(n, m, k):
     x = spgrad.sparse_lstsq(A, torch.ones(n, k, dtype=torch.float64), method="direct")
     assert x.shape == (m, k)
     assert not x.any()
+
+
+@pytest.mark.parametrize("damp", [0.0, 0.5])
+def test_a_batch_of_nothing(damp):
+    A = torch.zeros(0, 4, 3).double().to_sparse().requires_grad_()
+    B = torch.zeros(0, 4, 2).double().requires_grad_()
+    x = spgrad.sparse_lstsq(A, B, method="direct", damp=damp)
+    assert x.shape == (0, 3, 2)
+    x.sum().backward()
+    assert B.grad.shape == B.shape

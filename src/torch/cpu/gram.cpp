@@ -46,6 +46,7 @@ kernels::GramPlaces places_of(const PatternStructure& s) {
   TORCH_CHECK_VALUE(extent.items * std::max(extent.rows, extent.columns) <= kernels::kMostUnknowns,
                     "method=\"direct\" takes up to ", kernels::kMostUnknowns,
                     " rows and columns; use method=\"lsmr\"");
+  if (extent.items == 0) return {0, {0}, {}, {0}, {}};
   std::optional<kernels::GramPlaces> places;
   AT_DISPATCH_INDEX_TYPES(s.row_offsets.scalar_type(), "spgrad", [&] {
     places = kernels::gram_places(std::get<EntriesInOrder<index_t>>(by_row).view,
