@@ -19,7 +19,7 @@ struct LstsqOptions {
   std::optional<at::Tensor> damp;  ///< λ: a real 0-dimensional tensor; has a gradient
   std::optional<at::Tensor> x0;    ///< first guess, in the shape of x; has no gradient
   std::optional<double> tol;       ///< default 10 machine epsilons, or 1 if direct
-  std::optional<int64_t> maxiter;  ///< default 200 + 20 min(n, m)
+  std::optional<int64_t> maxiter;  ///< default 200 + 40 min(n, m)
   bool scale_columns = false;      ///< columns are scaled to equal norms inside
   bool direct = false;             ///< by a Cholesky factor (cholesky.h), for A of full rank
 };

@@ -308,7 +308,7 @@ def sparse_lstsq(
               ``|A.mH @ r| <= tol |A| |r|``, with ``r = b - A @ x`` and a lower bound of ``|A|``.
               By default 10 times the rounding error of a number, 2.2e-15, or 1.2e-6 for float32
               and complex64; once with ``method="direct"``.
-            - ``maxiter``: The most iterations; by default ``200 + 20 min(n, m)``.
+            - ``maxiter``: The most iterations; by default ``200 + 40 min(n, m)``.
             - ``scale``: ``"columns"`` scales the columns of A to equal norms inside, which helps
               where they differ by orders of magnitude. It changes which solution is found where
               there are several.

@@ -308,6 +308,14 @@ def test_condition_numbers():
         assert_close(A.grad.to_dense(), dA, 10 * least)
 
 
+def test_iterations_suffice_for_many_singular_values():
+    U, V = (torch.linalg.qr(drawn(size, 40, seed=4)).Q for size in (80, 40))
+    D = U * torch.logspace(0, -6, 40, dtype=torch.float64) @ V.T
+    B, G = right_side(80, 3), right_side(40, 3, seed=6)
+    A = D.to_sparse_csr().requires_grad_()
+    spgrad.sparse_lstsq(A, B, on_failure="raise").backward(G)
+
+
 def test_columns_end_on_their_own():
     # The fourth column takes many iterations, and the others are dropped before.
     D = torch.diag(torch.logspace(0, -3, 40, dtype=torch.float64))

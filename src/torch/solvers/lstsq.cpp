@@ -165,7 +165,7 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
   // Rounding makes the iteration longer than the size of the matrix, by what its condition is.
   const int64_t most_iterations = options.maxiter ? *options.maxiter : [&] {
     const c10::SymInt least = s.rows().min(s.columns());
-    return 200 + 20 * least.guard_int(__FILE__, __LINE__);
+    return 200 + 40 * least.guard_int(__FILE__, __LINE__);
   }();
   TORCH_CHECK_VALUE(!options.scale || *options.scale == "columns",
                     "scale must be None or \"columns\", but received \"",
