@@ -191,6 +191,30 @@ def test_scaled_columns_have_gradients():
     assert torch.autograd.gradcheck(solve, (values, B))
 
 
+@pytest.mark.parametrize("form", ["coo", "uncoalesced", "transposed"])
+def test_columns_are_scaled_by_the_sums_of_their_duplicates(form):
+    # Wide, so that the solution depends on the scales, and an entry is in parts that cancel.
+    D, B, G = matrix(3, 7).requires_grad_(), right_side(3, 2), right_side(7, 2, seed=3)
+    norms = D.square().sum(0).sqrt()
+    expected = torch.linalg.pinv(D / norms) @ B / norms.unsqueeze(1)
+    (dD,) = torch.autograd.grad(expected, D, G)
+    coo = D.detach().to_sparse_coo()
+    indices, values = coo.indices(), coo.values()
+    if form != "coo":
+        order = drawn(3 * values.numel(), seed=2).argsort()
+        indices = indices.repeat(1, 3)[:, order]
+        values = torch.cat([values * 7, values * 0.5, values * -6.5])[order]
+    values = values.clone().requires_grad_()
+    if form == "transposed":
+        pattern = spgrad.Pattern.from_coo(indices.flip(0).contiguous(), (7, 3)).T
+        x = pattern.lstsq(values, B, scale="columns")
+    else:
+        x = spgrad.coo_lstsq(indices, values, D.shape, B, scale="columns")
+    assert_close(x, expected.detach(), 1e-12)
+    x.backward(G)
+    assert_close(values.grad, dD[tuple(indices)], 1e-11)
+
+
 def test_a_first_guess():
     D, B = matrix(20, 8), right_side(20)
     A = D.to_sparse_csr()

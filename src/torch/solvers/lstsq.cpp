@@ -19,6 +19,7 @@
 #include <limits>
 #include <optional>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "autocast.h"
@@ -106,6 +107,55 @@ PatternStructure with_unit_rows(const PatternStructure& s) {
   return {row_offsets, row_entries, new_offsets, column_entries, size};
 }
 
+// Whether the columns of each row rise, so that no two entries are at one place: seen where the
+// values are in the order of the rows.
+bool columns_rise(const PatternStructure& s) {
+  if (s.row_entries.dim() != 1 || !has_numbers(s.row_entries)) return false;
+  const int64_t entries = s.row_entries.size(0);
+  Tensor rises = at::ones({entries + 1}, s.row_entries.options().dtype(at::kBool));
+  if (entries > 1) rises.slice(0, 1, entries).copy_(s.row_entries.diff().gt(0));
+  rises.index_fill_(0, s.row_offsets.to(at::kLong).clamp(0, entries), true);
+  return rises.all().item<bool>();
+}
+
+// Of each entry, in the order of the values: the number of its place, and whether it is the first
+// that is listed there. What is not needed any more is freed at once.
+std::pair<Tensor, Tensor> places_of_entries(const PatternStructure& s) {
+  Tensor order;
+  Tensor is_first;
+  {
+    Tensor place;
+    {
+      const Tensor indices = call<Indices>(s);
+      place = indices.select(0, 0);
+      for (int64_t i = 1; i < indices.size(0); ++i) {
+        place = place.mul(s.size[static_cast<size_t>(i)]).add_(indices.select(0, i));
+      }
+    }
+    Tensor in_order;
+    std::tie(in_order, order) = place.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
+    is_first = at::cat({at::ones_like(in_order.slice(0, 0, 1), at::kBool),
+                        in_order.slice(0, 1).ne(in_order.slice(0, 0, -1))});
+  }
+  const auto by_value = [&](const Tensor& sorted) {
+    return at::empty_like(sorted).index_copy_(0, order, sorted);
+  };
+  return {by_value(is_first.cumsum(0).sub_(1)), by_value(is_first)};
+}
+
+// The squared magnitudes of the entries, in the order of the values. Entries at one place add up:
+// the first of them has the square of their sum, and the others have 0.
+Tensor squares_of_entries(const PatternStructure& s, const Tensor& values) {
+  const auto squares = [](const Tensor& numbers) {
+    return numbers.is_complex() ? at::view_as_real(numbers.resolve_conj()).square().sum(-1)
+                                : numbers.square();
+  };
+  if (columns_rise(s)) return squares(values);
+  const auto [place, is_first] = places_of_entries(s);
+  const Tensor sums = at::zeros_like(values).index_add(0, place, values);
+  return squares(sums.index_select(0, place)).mul(is_first);
+}
+
 // The norms of the columns of each item, (m, 1) or (b, m, 1), or numbers in proportion; 1 where a
 // column has none. Squares of float32 have numbers in float64. Those of float64 are of a matrix
 // divided by its largest value.
@@ -118,9 +168,7 @@ Tensor column_norms(const PatternStructure& s, const Tensor& values) {
     const Tensor largest = values.detach().abs().amax();
     numbers = divided(values, largest.masked_fill(largest.eq(0), 1));
   }
-  const Tensor squares = numbers.is_complex()
-                             ? at::view_as_real(numbers.resolve_conj()).square().sum(-1)
-                             : numbers.square();
+  const Tensor squares = squares_of_entries(s, numbers);
   const Tensor all = at::ones_symint(dense_size(s, s.rows(), 1), squares.options());
   const Tensor sums = call<MmTransposed>(s, squares, all);
   const Tensor norms = at::where(sums.gt(0), sums, at::ones({}, sums.options())).sqrt();
