@@ -73,6 +73,52 @@ def test_derivatives_of_any_order(n, m, dtype):
     assert torch.autograd.gradgradcheck(pattern.lstsq, (values, B))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": "columns"},
+        pytest.param({"damp": 0.4, "method": "direct"}, marks=pytest.mark.of_kernels),
+    ],
+)
+def test_forward_over_reverse_mode(options):
+    D = matrix(6, 3)
+    values, _, _ = solver(D, "pattern")
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    B = right_side(6, 2).requires_grad_()
+    solve = lambda values, B: pattern.lstsq(values, B, **options)  # noqa: E731
+    assert torch.autograd.gradgradcheck(solve, (values, B), check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("k", [0, 2])
+def test_gradients_are_mapped(dtype, k):
+    D = matrix(6, 3, dtype=dtype)
+    values, _, _ = solver(D, "pattern")
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    B = right_side(6, k, dtype=dtype).requires_grad_()
+    x = pattern.lstsq(values, B, damp=0.1, scale="columns")
+    grads = right_side(2, 5, *x.shape, dtype=dtype, seed=3).flatten(0, 1)
+    options = {"retain_graph": True, "is_grads_batched": True}
+    dvalues, dB = torch.autograd.grad(x, (values, B), grads, **options)
+    for g, of_values, of_B in zip(grads, dvalues, dB, strict=True):
+        one = torch.autograd.grad(x, (values, B), g, retain_graph=True)
+        assert_close(of_values, one[0], 1e-12)
+        assert_close(of_B, one[1], 1e-12)
+
+
+def test_jacobians_in_one_pass():
+    D, B = matrix(6, 3), right_side(6, 2)
+    pattern = spgrad.Pattern(D.to_sparse_csr())
+    values = solver(D, "pattern")[0].detach()
+    expected = torch.func.jacrev(pattern.lstsq, (0, 1))(values, B)
+    for strategy in ("reverse-mode", "forward-mode"):
+        jacobians = torch.autograd.functional.jacobian(
+            pattern.lstsq, (values, B), vectorize=True, strategy=strategy
+        )
+        assert all(map(torch.allclose, jacobians, expected))
+
+
 def test_second_derivatives_without_full_rank_along_changes_that_keep_it():
     left, right = right_side(6, 2), right_side(2, 5, seed=4)
     pattern = spgrad.Pattern(torch.ones(6, 5).to_sparse_csr())

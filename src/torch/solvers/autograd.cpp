@@ -193,17 +193,18 @@ struct Autograd {
                                 most_iterations, gram, factor);
     }();
     const Preconditioner preconditioner{gram, factor.vec()};
+    NodePointer<PinvMmBackward> node;
     if (torch::autograd::compute_requires_grad(values, B)) {
-      auto node = make_node<PinvMmBackward>();
+      node = make_node<PinvMmBackward>();
       node->set_next_edges(torch::autograd::collect_next_edges(values, B));
       node->save(s, values, B, reports, tolerance, most_iterations, preconditioner);
       torch::autograd::set_history(x, node);
-      node->save_result(x);
     }
     if (has_tangent(values) || has_tangent(B)) {
       x._set_fw_grad(tangent(s, values, B, x, tolerance, most_iterations, preconditioner), 0,
                      false);
     }
+    if (node) node->save_result(x);  // with its tangent, which forward over reverse mode needs
     return {std::move(x), std::move(reports)};
   }
 

@@ -42,11 +42,13 @@ inline bool is_traced(const at::Tensor& tensor) {
                                  {c10::DispatchKey::Python, c10::DispatchKey::Functionalize}));
 }
 
-// Whether numbers can be read: not while a graph is traced or under a transform of torch.func.
+// Whether numbers can be read: not while a graph is traced, or under a transform of torch.func or
+// the vmap of torch.autograd.
 inline bool has_numbers(const at::Tensor& tensor) {
   return tensor.defined() && !is_traced(tensor) &&
-         !tensor.key_set().has_any(c10::DispatchKeySet(
-             {c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched}));
+         !tensor.key_set().has_any(
+             c10::DispatchKeySet({c10::DispatchKey::FuncTorchGradWrapper,
+                                  c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Batched}));
 }
 
 }  // namespace spgrad
