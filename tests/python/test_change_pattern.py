@@ -329,14 +329,6 @@ def test_a_compiled_layer_follows_its_pattern():
         assert_right(layer, mask, call=compiled)
 
 
-@pytest.fixture
-def group_of_one_process(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.usefixtures("group_of_one_process")
 @pytest.mark.parametrize(("mask", "anew"), [(OTHER, False), (OTHER, True), (FEWER, True)])
 def test_distributed_training_goes_on(mask, anew):

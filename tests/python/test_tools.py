@@ -143,18 +143,11 @@ def rows_of_table():
 TABLE = dict(rows_of_table())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def group_of_one_process(tmp_path_factory):
-    store = torch.distributed.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 def test_the_table_has_all_of_them():
     assert list(TABLE) == list(TOOLS)
 
 
+@pytest.mark.usefixtures("group_of_one_process")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOOLS)
 def test_what_the_table_says_is_true(name):
