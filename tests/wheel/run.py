@@ -2,14 +2,12 @@
 
 In each, the first example of README and a program run without a compiler, and a PyTorch that the
 wheel has no library for is refused; then come tests of the products, and programs in C++. A PyTorch
-is several GB to download. ``--reuse-nvidia`` takes the NVIDIA libraries of this environment instead
-of those that each PyTorch asks for.
+is several GB to download.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -31,17 +29,8 @@ except ImportError as error:
 else:
     raise SystemExit("PyTorch 2.99.0 was not refused")
 """
-# What the tests import, and PyTorch where its own requirements are not installed.
+# What the tests import, and what builds programs in C++.
 TOOLS = ("pytest", "hypothesis", "numpy", "scipy", "cmake", "ninja")
-OF_PYTORCH = (
-    "filelock",
-    "fsspec",
-    "jinja2",
-    "networkx",
-    "setuptools",
-    "sympy",
-    "typing_extensions",
-)
 
 
 def run(*command: str | Path, cwd: str | Path, **settings: str) -> None:
@@ -60,20 +49,12 @@ def first_example() -> str:
     return example
 
 
-def test(series: str, base: str, wheel: Path, folder: Path, *, reuse_nvidia: bool) -> None:
+def test(series: str, base: str, wheel: Path, folder: Path) -> None:
     """Install a PyTorch and the wheel into an environment of their own, and test them."""
     run(base, "-m", "venv", folder, cwd=ROOT, **os.environ)
     python = folder / "bin" / "python"
     install = (python, "-m", "pip", "install", "--quiet", "--no-cache-dir")
-    if reuse_nvidia:
-        run(*install, *OF_PYTORCH, cwd=folder, **os.environ)
-        run(*install, "--no-deps", f"torch=={series}.*", cwd=folder, **os.environ)
-        (site,) = folder.glob("lib/python*/site-packages")
-        (nvidia,) = importlib.util.find_spec("nvidia").submodule_search_locations
-        (site / "nvidia").symlink_to(nvidia)
-        run(*install, "--no-deps", wheel, cwd=folder, **os.environ)
-    else:
-        run(*install, wheel, f"torch=={series}.*", cwd=folder, **os.environ)
+    run(*install, wheel, f"torch=={series}.*", cwd=folder, **os.environ)
 
     # No compiler is found.
     bare = {"PATH": str(folder / "bin"), "HOME": str(folder)}
@@ -102,15 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("series", nargs="+", help="minor versions of PyTorch, such as 2.11")
     parser.add_argument("--python", default=sys.executable, help="of the environments, if not this")
-    parser.add_argument("--wheel", type=Path, help="if not the one in dist/")
-    parser.add_argument("--reuse-nvidia", action="store_true")
     options = parser.parse_args()
-    (wheel,) = [options.wheel] if options.wheel else (ROOT / "dist").glob("spgrad-*.whl")
+    (wheel,) = (ROOT / "dist").glob("spgrad-*.whl")
     for series in options.series:
         folder = Path(tempfile.mkdtemp(prefix=f"spgrad-{series}-"))
         try:
-            reuse = options.reuse_nvidia
-            test(series, options.python, wheel.resolve(), folder, reuse_nvidia=reuse)
+            test(series, options.python, wheel, folder)
         finally:
             shutil.rmtree(folder)
         print(f"PyTorch {series}: passed", flush=True)
