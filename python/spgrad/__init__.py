@@ -6,7 +6,30 @@
 >>> A.grad.values()
 tensor([2., 2., 2.])
 
-=================================  =====================================================
+================================  ========================================================
+``sparse_mm``                     sparse tensor × dense, a drop-in for ``torch.sparse.mm``
+``matmul``                        ``torch.matmul`` where one operand is sparse
+``csr_mm``, ``coo_mm``            products on plain tensors, for any optimiser
+``Pattern``                       a structure prepared once for many products
+``sddmm``, ``csr_sddmm``,         two dense matrices, multiplied at the entries of
+``coo_sddmm``                     a sparse one
+``csr_softmax``                   softmax over the entries of rows or columns
+``sparse_lstsq``, ``csr_lstsq``,  least squares
+``coo_lstsq``
+``sparse_generic_lstsq``,         least squares and linear systems, by a solver of yours
+``sparse_generic_solve``
+``nn``                            layers with sparse weights
+``distributed``                   products over ranks of ``torch.distributed``
+``contrib``                       layers of PyTorch Geometric, export to ONNX
+``from_scipy``, ``to_scipy``      matrices of SciPy, sharing memory
+``cuda``                          what concerns CUDA devices alone
+``instruction_sets``,             which kernels this CPU can run, which it runs, and a
+``instruction_set``,              choice among them
+``use_instruction_set``
+``empty_cache``                   gives kept memory back to the system
+================================  ========================================================
+
+Start with ``help(spgrad.sparse_mm)``. ``python -m spgrad.info`` shows what is installed.
 """
 
 import importlib

@@ -79,6 +79,13 @@ def test_everything_public_exists(name):
         assert hasattr(module, public)
 
 
+def test_the_table_of_the_package_names_all_that_can_be_called():
+    called = {name for name in spgrad.__all__ if inspect.isfunction(getattr(spgrad, name))}
+    modules = {name.split(".")[1] for name in PUBLIC_MODULES if name.count(".")}
+    table = spgrad.__doc__.partition("===")[2].rpartition("===")[0]
+    assert set(re.findall(r"``(\w+)``", table)) == called | modules - {"info"} | {"Pattern"}
+
+
 def test_the_metadata_name_the_series_of_pytorch_that_there_are_libraries_for():
     series = _library.supported_series()
     major, minor = series[-1].split(".")
