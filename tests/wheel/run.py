@@ -84,11 +84,14 @@ def main() -> None:
     parser.add_argument("series", nargs="+", help="minor versions of PyTorch, such as 2.11")
     parser.add_argument("--python", default=sys.executable, help="of the environments, if not this")
     options = parser.parse_args()
-    (wheel,) = (ROOT / "dist").glob("spgrad-*.whl")
+    wheels = list((ROOT / "dist").glob("spgrad-*.whl"))
+    if len(wheels) != 1:
+        message = f"dist/ must have one wheel, as make wheel leaves it, but has {len(wheels)}"
+        raise SystemExit(message)
     for series in options.series:
         folder = Path(tempfile.mkdtemp(prefix=f"spgrad-{series}-"))
         try:
-            test(series, options.python, wheel, folder)
+            test(series, options.python, wheels[0], folder)
         finally:
             shutil.rmtree(folder)
         print(f"PyTorch {series}: passed", flush=True)
