@@ -4,7 +4,6 @@
 #include <Eigen/OrderingMethods>
 #include <Eigen/SparseCore>
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <utility>
 

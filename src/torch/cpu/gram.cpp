@@ -4,7 +4,6 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -108,10 +107,7 @@ Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
     const double most = magnitude.largest;
     const bool safe = most < bound && most > 1 / bound;
     if (!std::isfinite(magnitude.squares)) check_finite(of_item, "values");
-    if (!safe && most > 0) {
-      magnitude = magnitude_of(
-          divided(of_item, at::scalar_tensor(most, at::toRealValueType(of_item.scalar_type()))));
-    }
+    if (!safe && most > 0) magnitude = magnitude_of(divided(of_item, most));
     largest.push_back(most);
     norm.push_back(std::sqrt(magnitude.squares) / (safe ? most : 1));
   }

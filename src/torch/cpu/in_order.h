@@ -3,7 +3,6 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/scalar_tensor.h>
 
 #include <atomic>
 #include <cstdint>
@@ -42,8 +41,7 @@ class InOrder {
       const auto first = s.row_offsets[row].item<int64_t>();
       const auto last = s.row_offsets[row + rows].item<int64_t>();
       const at::Tensor of_item = values.slice(0, first, last);
-      of_item.copy_(divided(
-          of_item, at::scalar_tensor(divisors[item], at::toRealValueType(of_item.scalar_type()))));
+      of_item.copy_(divided(of_item, divisors[item]));
     }
   }
 

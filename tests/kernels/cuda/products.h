@@ -8,7 +8,6 @@
 #include <limits>
 #include <numeric>
 #include <random>
-#include <type_traits>
 #include <vector>
 
 #include "launch.h"
