@@ -87,8 +87,9 @@ struct LsmrReport {
 ///
 /// `reports` has one for each column of each item, items first. All numbers must be finite. It
 /// allocates four vectors of the larger side for each column, and a fifth where products come as a
-/// whole, and throws std::bad_alloc where there is no memory for them, and what options.between
-/// throws. Returns Status::done, or what a product returned.
+/// whole; once columns are dropped, up to three quarters of one more. It throws std::bad_alloc
+/// where there is no memory for them, and what options.between throws. Returns Status::done, or
+/// what a product returned.
 template <class Real>
 Status lsmr(const LinearMap<Real>& a, const Real* b, Real* x, int64_t p, const LsmrOptions& options,
             std::span<LsmrReport> reports, const Threads& threads = {});

@@ -41,7 +41,7 @@ def _columns(x: Tensor) -> Tensor:
 def _is_zero(x: Tensor, beside: Tensor) -> bool:
     """Whether a part of ``beside`` is rounding, and what a solver leaves."""
     least = torch.finfo(x.dtype).eps ** 0.75
-    return bool((x.norm(dim=0) <= least * beside.norm(dim=0)).all())
+    return has_numbers(x) and bool((x.norm(dim=0) <= least * beside.norm(dim=0)).all())
 
 
 class _Solution(torch.autograd.Function):
@@ -65,7 +65,7 @@ class _Solution(torch.autograd.Function):
                 f"but returned {tuple(X.shape)}, {X.dtype} on {X.device}"
             )
             raise RuntimeError(message)
-        return X
+        return X.view_as(X) if X is B else X
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -130,23 +130,24 @@ def _transposed_lstsq(A: Tensor, B: Tensor) -> Tensor:
 
 def _solved(A: Tensor, B: Tensor) -> Tensor:
     x, report = sparse_lstsq(A, B, return_report=True)
-    _refuse_singular(report)
+    _refuse_unsolved(report, "A @ x = b")
     return x
 
 
 def _solved_transposed(A: Tensor, B: Tensor) -> Tensor:
     x, report = Pattern(A).T.lstsq(_specified_values(A), B, return_report=True)
-    _refuse_singular(report)
+    _refuse_unsolved(report, "A.T @ x = g")
     return x
 
 
-def _refuse_singular(report: LstsqReport) -> None:
+def _refuse_unsolved(report: LstsqReport, system: str) -> None:
     """Refuse what ended with ``A.mH @ r`` of 0, but not r: A is singular, to rounding."""
     if has_numbers(report.reason) and (report.reason == _LEAST_SQUARES).any():
         message = (
-            "A must be regular, but received a singular matrix, whose range does not have B: "
-            f"|b - A @ x| is {float(report.residual_norm.max()):.1e} in the worst column; "
-            "sparse_lstsq solves that as well as can be"
+            f"A must be regular, but for {system} received one that is singular, or so nearly that "
+            "its dtype cannot tell: the residual norm is "
+            f"{float(report.residual_norm.max()):.1e} in the worst column; use float64, give solve "
+            "and transpose_solve, or take sparse_lstsq, which solves that as well as can be"
         )
         raise RuntimeError(message)
 
@@ -247,7 +248,8 @@ def sparse_generic_solve(
         A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
         solve: ``solve(A, B)`` gives the solution, of B's shape. By default that of
-            :func:`sparse_lstsq`, which must reach B.
+            :func:`sparse_lstsq`, to its tolerance, which must tell A from a singular matrix: in
+            float32, A's condition number must be some way below 1e6.
         transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
             as it is. Of complex matrices it gets the conjugate.
 
@@ -256,7 +258,8 @@ def sparse_generic_solve(
 
     Raises:
         ValueError: An argument is no tensor, A is not square, or shapes or layouts do not fit.
-        RuntimeError: As :func:`sparse_generic_lstsq`; or the default meets a singular matrix.
+        RuntimeError: As :func:`sparse_generic_lstsq`; or the default meets a matrix that is
+            singular to rounding.
 
     """
     _check_operands(A, B)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypedDict, overload
@@ -38,6 +40,7 @@ _coo_lstsq = torch.ops.spgrad.coo_lstsq.default
 
 
 _LIMIT = 2  # the reason of what has not converged
+_WITHOUT_NUMBERS = tuple(map(torch._C._dispatch_key_parse, ("Python", "Batched")))  # noqa: SLF001
 _LARGEST = 2**63 - 1  # maxiter, of 64 bits
 _FAILURES = ("warn", "raise", "ignore")
 
@@ -176,36 +179,59 @@ def _watch(x: Tensor, report: LstsqReport, on_failure: Failure) -> None:
 
 
 def has_numbers(tensor: Tensor) -> bool:
-    """Whether it can be read: not while a graph is traced, without data, nor under torch.func."""
+    """Whether it can be read: not while a graph is traced, without data, nor under vmap."""
     return (
         not torch.compiler.is_compiling()
         and not tensor.is_meta
-        and not torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)  # noqa: SLF001
+        and not any(map(torch._C._dispatch_keys(tensor).has, _WITHOUT_NUMBERS))  # noqa: SLF001
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # noqa: SLF001
     )
 
 
-def _is_real(number: object) -> bool:
-    return isinstance(number, (int, float, SupportsFloat))
+def _real(value: object) -> float | None:
+    """Give what a real number is, or nothing for what is none."""
+    if isinstance(value, float):
+        return value
+    is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
+    if is_complex or getattr(value, "ndim", 0) > 0 or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
+def _size(value: object) -> int | None:
+    """Give what an integer of 64 bits is, or nothing for what is none."""
+    if not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0) > 0:
+        return None
+    try:
+        size = value if isinstance(value, int) else operator.index(value)
+    except (TypeError, RuntimeError):
+        return None
+    return size if -_LARGEST <= size <= _LARGEST else None
 
 
 def _refuse_types(
     tol: object, maxiter: object, scale: object, method: object, on_failure: object
 ) -> None:
     """Refuse what the operators' schema has no type for; their values are checked there."""
-    is_size = isinstance(maxiter, (int, SupportsIndex))
-    is_large = isinstance(maxiter, int) and maxiter > _LARGEST
     for name, value, fits, accepted in (
-        ("tol", tol, tol is None or _is_real(tol), "None or a number in [0, 1)"),
+        ("tol", tol, tol is None or _real(tol) is not None, "None or a number in [0, 1)"),
         (
             "maxiter",
             maxiter,
-            maxiter is None or (is_size and not is_large),
+            maxiter is None or _size(maxiter) is not None,
             f"None or an integer from 0 to {_LARGEST}",
         ),
         ("scale", scale, scale is None or isinstance(scale, str), 'None or "columns"'),
         ("method", method, isinstance(method, str), '"lsmr" or "direct"'),
-        ("on_failure", on_failure, on_failure in _FAILURES, '"warn", "raise" or "ignore"'),
+        (
+            "on_failure",
+            on_failure,
+            isinstance(on_failure, str) and on_failure in _FAILURES,
+            '"warn", "raise" or "ignore"',
+        ),
     ):
         if not fits:
             message = f"{name} must be {accepted}, but received {value!r}"
@@ -218,8 +244,9 @@ def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
             return damp  # the operator checks what it is
         number = float(damp.detach())
     else:
-        number = float(damp) if _is_real(damp) else math.nan
-    if not (number >= 0 and math.isfinite(number)):
+        real = _real(damp)
+        number = math.nan if real is None else real
+    if not 0 <= number < math.inf:  # math.isfinite cannot be traced
         message = f"damp must be a finite number of 0 or more, but received {damp!r}"
         raise ValueError(message)
     if isinstance(damp, Tensor):
@@ -239,7 +266,7 @@ def interruptible() -> Iterator[None]:
 
 
 def solved(  # noqa: PLR0913 - the options
-    operator: Callable[..., tuple[Tensor, Tensor]],
+    operation: Callable[..., tuple[Tensor, Tensor]],
     problem: Sequence[object],
     B: Tensor,
     *,
@@ -256,9 +283,11 @@ def solved(  # noqa: PLR0913 - the options
     _refuse_types(tol, maxiter, scale, method, on_failure)
     if x0 is not None:
         refuse_others_than_tensors(x0=x0)
-    options = (_damp_tensor(damp, B), x0, tol, maxiter, scale, method)
+    tolerance = None if tol is None else _real(tol)
+    most = None if maxiter is None else _size(maxiter)
+    options = (_damp_tensor(damp, B), x0, tolerance, most, scale, method)
     with interruptible():
-        x, solves = operator(*problem, *options)
+        x, solves = operation(*problem, *options)
     report = LstsqReport._of(solves, x.dim())  # noqa: SLF001
     if has_numbers(solves):
         _judge(report, on_failure, "least squares", stacklevel=4)

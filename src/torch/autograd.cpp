@@ -269,50 +269,9 @@ struct Autograd {
   }
 };
 
-// Operations that write into a tensor that they are given, the last of their operands.
-struct NoGradient {
-  template <class Operation, class... Operands>
-  static typename Operation::Result run_into(const PatternStructure& s, const Tensor& into,
-                                             std::initializer_list<const Tensor*> operands,
-                                             const Operands&... arguments) {
-    const auto requires_grad = [](const Tensor* tensor) { return tensor->requires_grad(); };
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !at::GradMode::is_enabled() ||
-            !(into.requires_grad() || std::ranges::any_of(operands, requires_grad)),
-        "pattern_", Operation::name,
-        " takes tensors without gradients, but received some that require them: use the "
-        "products of a Pattern");
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    into.unsafeGetTensorImpl()->bump_version();
-    return call<Operation>(s, arguments..., into);
-  }
-
-  static void run(MmOfRows, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
-                  const Tensor& B, at::IntArrayRef whole, int64_t first_column,
-                  const std::optional<Tensor>& column_numbers, int64_t first, int64_t last,
-                  const Tensor& C) {
-    run_into<MmOfRows>(s, C, {&values, &B}, values, B, whole, first_column, column_numbers, first,
-                       last);
-  }
-
-  static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& X,
-                  const Tensor& Y, const Tensor& products) {
-    run_into<SddmmInto>(s, products, {&X, &Y}, X, Y);
-  }
-
-  static Tensor run(MmBackwardInto, c10::DispatchKeySet, const PatternStructure& s,
-                    const Tensor& values, const Tensor& B, const Tensor& grad,
-                    const Tensor& grad_values) {
-    return run_into<MmBackwardInto>(s, grad_values, {&values, &B, &grad}, values, B, grad);
-  }
-};
-
 TORCH_LIBRARY_IMPL(spgrad, Autograd, m) {
   register_products<Autograd>(m);
   register_extrema<Autograd>(m);
-  register_operation<NoGradient, MmOfRows>(m, Types<PatternStructure>());
-  register_operation<NoGradient, SddmmInto>(m, Types<PatternStructure>());
-  register_operation<NoGradient, MmBackwardInto>(m, Types<PatternStructure>());
 }
 
 }  // namespace

@@ -404,9 +404,20 @@ void check_of_full_precision(at::ScalarType dtype, const char* names) {
       names, " must be float32, float64, complex64 or complex128, but received ", dtype);
 }
 
-}  // namespace
-
-namespace {
+// Whether tensors share memory, as far as the ranges of bytes tell that they lie in.
+bool may_overlap(const at::Tensor& a, const at::Tensor& b) {
+  const at::MemOverlapStatus status = at::get_overlap_status(a, b);
+  if (status != at::MemOverlapStatus::TooHard) return status != at::MemOverlapStatus::No;
+  if (!a.has_storage() || !b.has_storage() || !a.storage().is_alias_of(b.storage())) return false;
+  const auto first = [](const at::Tensor& tensor) {
+    return static_cast<size_t>(tensor.storage_offset()) * tensor.itemsize();
+  };
+  const auto last = [&](const at::Tensor& tensor) {
+    return first(tensor) +
+           at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.itemsize());
+  };
+  return first(a) < last(b) && first(b) < last(a);
+}
 
 // Must be a tensor to write into, beside the operands that are read.
 void check_into(const at::Tensor& into, const char* name,
@@ -420,7 +431,10 @@ void check_into(const at::Tensor& into, const char* name,
   TORCH_CHECK_VALUE(into.dim() > 0 && in_rows && (into.size(-1) < 2 || into.stride(-1) == 1), name,
                     " must have contiguous columns in memory of their own, but received strides ",
                     into.strides());
-  for (const at::Tensor* operand : operands) at::assert_no_overlap(into, *operand);
+  for (const at::Tensor* operand : operands) {
+    TORCH_CHECK(!may_overlap(into, *operand), name,
+                " must have memory of its own, but received some that an operand is in, too");
+  }
 }
 
 void check_one_head(const PatternStructure& s, std::initializer_list<const at::Tensor*> dense) {

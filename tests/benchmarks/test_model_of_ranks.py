@@ -17,8 +17,8 @@ COSTS = Costs(
 )
 
 
-@pytest.mark.parametrize(("in_runs", "of_halo"), [(False, 0.5), (True, 0.25)])
-def test_a_step_is_what_its_parts_take(in_runs, of_halo):
+@pytest.mark.parametrize(("in_runs", "of_halo", "of_rows"), [(False, 0.5, 0.5), (True, 0.25, 0)])
+def test_a_step_is_what_its_parts_take(in_runs, of_halo, of_rows):
     rank = Rank(
         entries=10,
         boundary_entries=4,
@@ -29,7 +29,7 @@ def test_a_step_is_what_its_parts_take(in_runs, of_halo):
         received=1,
     )
     # Four bytes a row, with one column: half a second. Exchanges are longer than the interior.
-    copies = 0.5 * 1 + of_halo * 3 + of_halo * 2 + of_halo * 3 + 0.5 * 1
+    copies = 0.5 * 1 + of_halo * 3 + of_rows * 2 + of_halo * 3 + 0.5 * 1
     assert step_seconds(rank, 1, COSTS) == 2 * 100 + 2 * 1000 + (3 + 5) * 4 + copies
     hidden = dataclasses.replace(COSTS, exchange=17)  # between 3 × 6 and 5 × 6, and what follows
     assert step_seconds(rank, 1, hidden) == 2 * 100 + (3 + 5) * 10 + copies

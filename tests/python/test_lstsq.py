@@ -4,6 +4,7 @@ import math
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -529,6 +530,11 @@ def test_compile_export_and_transforms():
 
     assert_transforms(solve, values, b)
 
+    damped = lambda damp: spgrad.csr_lstsq(*structure, values, b, 4, damp=damp)  # noqa: E731
+    compiled = torch.compile(damped, fullgraph=True, backend="aot_eager")
+    for damp in (0.1, 0.2):  # the second is a number that changes
+        assert torch.equal(compiled(damp), damped(damp))
+
 
 @pytest.mark.parametrize("shape", [(9, 4), (3, 6, 4)])
 @pytest.mark.parametrize(
@@ -638,7 +644,7 @@ def test_the_generic_solve_refuses_singular_matrices():
     D, b = matrix(8, 8), right_side(8)
     D[:, 5] = D[:, 2]
     A = D.to_sparse_csr()
-    message = "A must be regular, but received a singular matrix"
+    message = "A must be regular, but for .* received one that is singular"
     for functions in ((), (None, lambda _, G: G)):
         with pytest.raises(RuntimeError, match=message):
             spgrad.sparse_generic_solve(A, b, *functions)
@@ -648,6 +654,54 @@ def test_the_generic_solve_refuses_singular_matrices():
     x = spgrad.sparse_generic_solve(leaf, D @ right_side(8), lambda *_: right_side(8))
     with pytest.raises(RuntimeError, match=message):
         x.backward(b)
+
+
+def test_generic_forms_map_gradients_and_take_a_result_that_is_the_right_side():
+    D, b = torch.eye(4, dtype=torch.float64) * 2, right_side(4)
+    A = D.to_sparse_csr().requires_grad_()
+    halves = lambda _, B: B / 2  # noqa: E731 - for both
+    b.requires_grad_()
+    x = spgrad.sparse_generic_solve(A, b, halves, halves)
+    G = torch.stack([right_side(4, seed=7), right_side(4, seed=8)])
+    (mapped,) = torch.autograd.grad(x, b, G, is_grads_batched=True)
+    assert_close(mapped, G / 2, 1e-15)
+    same = spgrad.sparse_generic_solve((D / 2).to_sparse_csr(), b, lambda _, B: B, lambda _, G: G)
+    assert torch.equal(same, b)
+    assert torch.equal(torch.autograd.grad(same.sum(), b)[0], torch.ones_like(b))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"maxiter": torch.tensor(2.5)}, "maxiter"),
+        ({"maxiter": -(2**64)}, "maxiter"),
+        ({"maxiter": np.array([3, 4])}, "maxiter"),
+        ({"tol": 10**400}, "tol"),
+        ({"tol": torch.tensor([0.1, 0.2])}, "tol"),
+        ({"damp": np.complex64(1 + 2j)}, "damp"),
+        ({"damp": np.array([0.1])}, "damp"),
+        ({"damp": 10**400}, "damp"),
+        ({"on_failure": np.array(["warn"])}, "on_failure"),
+    ],
+)
+def test_options_that_are_nearly_numbers_are_refused(options, name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        spgrad.sparse_lstsq(matrix(5, 3).to_sparse_csr(), right_side(5), **options)
+
+
+def test_options_may_be_numbers_of_numpy_and_tensors():
+    A, b = matrix(5, 3).to_sparse_csr(), right_side(5)
+    expected = spgrad.sparse_lstsq(A, b, tol=1e-9, maxiter=50, damp=0.5)
+    for kind in (np.float64, torch.tensor):
+        options = {"tol": kind(1e-9), "damp": kind(0.5)}
+        options["maxiter"] = torch.tensor(50) if kind is torch.tensor else np.int32(50)
+        assert_close(spgrad.sparse_lstsq(A, b, **options), expected, 1e-9)
+
+
+def test_a_first_guess_whose_product_overflows_is_named():
+    A = (torch.eye(2, dtype=torch.float64) * 1e10).to_sparse_csr()
+    with pytest.raises(RuntimeError, match="A @ x0 must have finite numbers only"):
+        spgrad.sparse_lstsq(A, torch.ones(2).double(), x0=torch.ones(2).double() * 1e300)
 
 
 @pytest.mark.parametrize(

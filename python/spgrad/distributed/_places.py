@@ -12,15 +12,17 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# Up to so many runs, to copy each takes less time than to look up places one by one.
+# Up to so many runs, of so many rows on average, to copy each takes less time than to look up
+# places one by one.
 _MOST_RUNS = 64
+_ROWS_OF_RUN = 256
 
 
 class Places(NamedTuple):
     """Places among a rank's entries or rows, in ascending order (to take them, in any).
 
-    Where they are few runs, as rows in the order of a grid or of `partition` have it, these are
-    enough. Otherwise they are int32, in which PyTorch looks up faster than in int64.
+    Where they are few long runs, as rows in the order of a grid or of `partition` have it, these
+    are enough. Otherwise they are int32, in which PyTorch looks up faster than in int64.
     """
 
     runs: tuple[tuple[int, int], ...]  # where each begins and ends
@@ -30,7 +32,7 @@ class Places(NamedTuple):
     def of(cls, places: Tensor, total: int) -> Self:
         """Take the places, int64, and the number of all entries or rows."""
         breaks = (places.diff() != 1).nonzero().flatten() + 1
-        if len(breaks) < _MOST_RUNS:
+        if len(breaks) < min(_MOST_RUNS, 1 + len(places) // _ROWS_OF_RUN):
             pieces = places.tensor_split(breaks.cpu())
             ends = [each[[0, -1]].tolist() for each in pieces if len(each) > 0]
             return cls(tuple((first, last + 1) for first, last in ends), None)

@@ -26,6 +26,10 @@ _pattern_mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
 _pattern_mm_backward_into = torch.ops.spgrad.pattern_mm_backward_into.default
 _pattern_sddmm_into = torch.ops.spgrad.pattern_sddmm_into.default
 
+# A product in place is checked for each run of rows; with more, one product that is then put there
+# takes less time.
+_MOST_RUNS_IN_PLACE = 4
+
 # The rows of an operand that a round needs, where they are already here.
 Needed = tuple[Tensor, ...]
 
@@ -107,12 +111,16 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
     for number, (part, rows) in enumerate(halo):
         if number > 0:
             part.rows.add(_multiply(task, part, values, rows), C)
-        elif part.rows.places is None and _has_bits_of_whole(part, rows):
+        elif _is_in_few_runs(part.rows) and _has_bits_of_whole(part, rows):
             _multiply_into(task, part, values, rows, part.rows.runs, C)
         else:  # to add them to zeros would lose the sign of a zero
             part.rows.put_rows(_multiply(task, part, values, rows), C)
     task.agree()
     return C, halo.kept
+
+
+def _is_in_few_runs(rows: Places) -> bool:
+    return rows.places is None and len(rows.runs) <= _MOST_RUNS_IN_PLACE
 
 
 def _has_bits_of_whole(part: Interior | Round, rows: Tensor) -> bool:

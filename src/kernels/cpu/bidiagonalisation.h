@@ -24,6 +24,7 @@ inline constexpr int64_t kBlock = 1 << 14;
 // at least, so that its partial sums are small beside it.
 inline constexpr int64_t kEntriesOfNumber = 8;
 inline constexpr int64_t kLeastRowsOfBlock = 64;
+inline constexpr int64_t kFewRowsOfBlock = 8;  // where they are long
 // Numbers of a product that are in the nearest cache until they are used.
 inline constexpr int64_t kNumbersAtOnce = 1 << 11;
 // Numbers that a loop takes at once, at least: enough for its start to be cheap.
@@ -127,8 +128,8 @@ class Bidiagonalisation {
   // of so many rows each, of `rows`, until one returns an error, and puts the sums together by
   // fold(a, b), in the order of the blocks: one number for each column of each item.
   template <class Loop, class Fold>
-  Status run_blocks(int64_t rows, int64_t rows_of_block, const Loop& loop, const Fold& fold,
-                    std::vector<double>& result) const {
+  Status run_blocks(int64_t rows, int64_t rows_of_block, const Threads& threads, const Loop& loop,
+                    const Fold& fold, std::vector<double>& result) const {
     const int64_t blocks = (rows + rows_of_block - 1) / rows_of_block;
     std::vector<double> partial(static_cast<size_t>(a_.items * blocks * active_));
     const auto task = [&](int64_t number) {
@@ -145,9 +146,7 @@ class Bidiagonalisation {
       }
       return status;
     };
-    // A few blocks take less time than it takes to wake a thread.
-    const Status status =
-        run_tasks(a_.items * blocks, a_.items * blocks > 2 ? threads_ : Threads(), task);
+    const Status status = run_tasks(a_.items * blocks, threads, task);
     result.assign(static_cast<size_t>(a_.items * active_), 0);
     for (size_t i = 0; i < partial.size(); ++i) {
       const auto number = static_cast<int64_t>(i);
@@ -172,7 +171,10 @@ class Bidiagonalisation {
       loop(range...);
       return Status::done;
     };
-    [[maybe_unused]] const Status done = run_blocks(rows, rows_of(kBlock), run, fold, result);
+    // A few blocks take less time than it takes to wake a thread.
+    const bool is_long = a_.items * rows > 2 * rows_of(kBlock);
+    [[maybe_unused]] const Status done =
+        run_blocks(rows, rows_of(kBlock), is_long ? threads_ : Threads(), run, fold, result);
     return result;
   }
 
@@ -201,8 +203,10 @@ class Bidiagonalisation {
                   std::vector<double>& norms) {
     Status status = Status::done;
     if (product.some_rows) {
-      const int64_t of_block =
-          rows_of(kBlock / (1 + product.entries_of_row / kEntriesOfNumber), kLeastRowsOfBlock);
+      const int64_t work_of_number = 1 + product.entries_of_row / kEntriesOfNumber;
+      const int64_t of_block = rows_of(
+          kBlock / work_of_number, std::max(kLeastRowsOfBlock / work_of_number, kFewRowsOfBlock));
+      const bool is_long = a_.items * product.rows * lanes() > 2 * kBlock / work_of_number;
       const int64_t at_once = rows_of(kNumbersAtOnce) * lanes();
       const auto some_rows = [&](int64_t first, int64_t count, int64_t item, Real* sums) {
         const Vector numbers =
@@ -216,7 +220,8 @@ class Bidiagonalisation {
         }
         return Status::done;
       };
-      status = run_blocks(product.rows, of_block, some_rows, std::plus<>(), norms);
+      status = run_blocks(product.rows, of_block, is_long ? threads_ : Threads(), some_rows,
+                          std::plus<>(), norms);
     } else {
       if (!product_) product_ = vector(std::max(a_.rows, a_.columns));
       status = product.whole(x, product_.get(), active_);

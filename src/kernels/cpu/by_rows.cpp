@@ -77,7 +77,9 @@ Place place_of(const OrderedMatrix<Index>& a, int64_t part, int64_t parts) {
   }
   if (part == parts) return {rows, entries};
   // With each row before its entries, entry k comes after k others and the rows up to its own.
-  const int64_t work = (entries + rows) * part / parts;
+  // That times `part` may overflow: nobody had to have memory for so many rows.
+  const int64_t all = entries + rows;
+  const int64_t work = all / parts * part + all % parts * part / parts;
   const auto row_of = [&](int64_t k) {
     return std::clamp<int64_t>(static_cast<int64_t>(a.row[k]), 0, rows);
   };

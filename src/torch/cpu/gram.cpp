@@ -88,13 +88,16 @@ kernels::Magnitude magnitude_of(const Tensor& given) {
   });
 }
 
+// Squares of finite numbers may overflow.
+void check_measured(const Tensor& tensor, const kernels::Magnitude& magnitude, const char* name) {
+  TORCH_CHECK(std::isfinite(magnitude.squares) || at::isfinite(tensor).all().item<bool>(), name,
+              " must have finite numbers only, but received NaN or Inf");
+}
+
 }  // namespace
 
 void check_finite(const Tensor& tensor, const char* name) {
-  // Squares of finite numbers may overflow.
-  TORCH_CHECK(
-      std::isfinite(magnitude_of(tensor).squares) || at::isfinite(tensor).all().item<bool>(), name,
-      " must have finite numbers only, but received NaN or Inf");
+  check_measured(tensor, magnitude_of(tensor), name);
 }
 
 Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
@@ -106,7 +109,7 @@ Magnitudes::Magnitudes(const PatternStructure& s, const Tensor& values) {
     kernels::Magnitude magnitude = magnitude_of(of_item);
     const double most = magnitude.largest;
     const bool safe = most < bound && most > 1 / bound;
-    if (!std::isfinite(magnitude.squares)) check_finite(of_item, "values");
+    check_measured(of_item, magnitude, "values");
     if (!safe && most > 0) magnitude = magnitude_of(divided(of_item, most));
     largest.push_back(most);
     norm.push_back(std::sqrt(magnitude.squares) / (safe ? most : 1));

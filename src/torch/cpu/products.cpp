@@ -60,8 +60,9 @@ auto group_by_column(const Structure& structure, const Transposition& transposit
 
 // Calls kernel<Scalar>(view, head, workspace, threads) for each head; whether none returned false.
 template <class Structure, class Kernel>
-bool run_by_rows(const Structure&, const Transposition& by_rows, at::ScalarType dtype,
+bool run_by_rows(const Structure& structure, const Transposition& by_rows, at::ScalarType dtype,
                  int64_t heads, const Kernel& kernel) {
+  if (heads == 0) check_indices(structure);  // no product finds out
   return dispatch(*by_rows.rows, dtype, [&]<class Scalar>(const auto& a) {
     using Sum = at::opmath_type<Scalar>;
     const size_t size = kernels::workspace_by_rows<typename KernelScalar<Scalar>::type>(

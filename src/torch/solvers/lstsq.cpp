@@ -246,6 +246,9 @@ Solved solve(PatternStructure s, Tensor values, const Tensor& given_B, const Opt
     TORCH_CHECK(!has_numbers(first) || at::isfinite(first).all().item<bool>(),
                 "x0 must have finite numbers only, but received NaN or Inf");
     B = B.sub(call<Mm>(s, values, first.detach()));
+    TORCH_CHECK(!has_numbers(B) || at::isfinite(B).all().item<bool>() ||
+                    !at::isfinite(given_B).all().item<bool>(),
+                "A @ x0 must have finite numbers only, but received an x0 for which it has not");
   }
   Tensor norms;
   if (options.scale) {

@@ -9,7 +9,7 @@ execute_process(COMMAND ${NM} --defined-only --extern-only --format=posix ${OBJE
   OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
 string(LENGTH ${NAME} length)
 set(namespace "6spgrad7kernels${length}${NAME}")
-if(NOT listing MATCHES "_ZN${namespace}(12kernel|14extremum)_table")
+if(NOT listing MATCHES "_ZN${namespace}(12kernel|14extremum|15iteration)_table")
   message(FATAL_ERROR "${OBJECT} does not define a table of kernels:\n${listing}")
 endif()
 

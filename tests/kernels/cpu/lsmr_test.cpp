@@ -273,7 +273,7 @@ TEST(Lsmr, ProductsInRowsGiveTheSameAsWholeOnes) {
 }
 
 TEST(Lsmr, MagnitudesAreThoseOfAllNumbers) {
-  for (const size_t count : {0, 1, 63, 200, 40000}) {
+  for (const size_t count : {0U, 1U, 63U, 200U, 40000U}) {
     std::vector<double> numbers(count, 0.5);
     if (count > 0) numbers[count / 2] = -3;
     const double squares = count > 0 ? 0.25 * static_cast<double>(count - 1) + 9 : 0;
@@ -282,7 +282,7 @@ TEST(Lsmr, MagnitudesAreThoseOfAllNumbers) {
     EXPECT_EQ(magnitude.squares, squares) << count;
   }
   for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
-    for (const size_t place : {0, 70, 129}) {
+    for (const size_t place : {0U, 70U, 129U}) {
       std::vector<float> numbers(130, 1);
       numbers[place] = bad;
       EXPECT_FALSE(std::isfinite(magnitude_of<float>(numbers).squares)) << bad << " " << place;

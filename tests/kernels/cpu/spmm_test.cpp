@@ -107,7 +107,7 @@ TEST(Spmm, GivesTheSameBitsWithPrefetchesAndWithout) {
     bad_entries.back() = static_cast<int32_t>(all_columns);
     const auto bad = csr<int32_t>(all_columns, offsets, bad_entries);
     for_each_instruction_set([&] {
-      std::vector<double> without(rows * p), with(rows * p);
+      std::vector<double> without(static_cast<size_t>(rows * p)), with(without.size());
       const DenseView<const double> from{x.data(), 0, p};
       const DenseView<double> to{with.data(), 0, p};
       ASSERT_EQ(spmm<double>(small, values.data(), from, {without.data(), 0, p}, p, 0, rows),

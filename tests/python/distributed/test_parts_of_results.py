@@ -3,6 +3,7 @@
 import oracle
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import spgrad
 
@@ -108,16 +109,42 @@ def test_what_is_not_written_into_is_refused(change, message):
 def test_a_result_must_share_no_memory_with_operands():
     A = matrix()
     memory = torch.ones(N + M, P)
-    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+    with pytest.raises(RuntimeError, match="must have memory of its own"):
         multiply(A, memory[M - 1 :], 0, N, B=memory[:M])
     multiply(A, memory[M:], 0, N, B=memory[:M])
     assert torch.equal(memory[M:], A.to_dense() @ torch.ones(M, P))
     structure, X, Y = structure_of(A), torch.ones(N, P), torch.ones(M, P)
-    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+    with pytest.raises(RuntimeError, match="must have memory of its own"):
         sddmm_into(*structure, X, Y, X.view(-1)[:90])
     values = values_of(A)
-    with pytest.raises(RuntimeError, match="refer to a single memory location"):
+    with pytest.raises(RuntimeError, match="must have memory of its own"):
         mm_backward_into(*structure, values, Y, X, values)
+    wide = torch.ones(N + 1, P + 5)
+    with pytest.raises(RuntimeError, match="must have memory of its own"):
+        multiply(A, wide[1:, 1 : P + 1], 0, N, B=wide[:M, :P])
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("lazy", [torch.Tensor.conj, torch._neg_view])
+def test_operands_have_lazy_bits_and_results_have_none(lazy, inference):
+    A = matrix(dtype=torch.complex64)
+    structure, values = structure_of(A), values_of(A).clone()
+    X, B = (torch.randn(rows, P, dtype=torch.complex64) for rows in (N, M))
+    C, numbers = torch.zeros(N, P, dtype=torch.complex64), torch.zeros_like(values)
+    with torch.inference_mode(inference):
+        mm_of_rows(*structure, lazy(values), lazy(B), *WHOLE, 0, N, C)
+        dense = torch.sparse_csr_tensor(
+            A.crow_indices(), A.col_indices(), lazy(values).resolve_conj().resolve_neg(), A.shape
+        )
+        torch.testing.assert_close(C, dense.to_dense() @ lazy(B))
+        calls = (
+            lambda: mm_of_rows(*structure, values, B, *WHOLE, 0, N, lazy(C)),
+            lambda: sddmm_into(*structure, X, B, lazy(numbers)),
+            lambda: mm_backward_into(*structure, values, B, X, lazy(numbers)),
+        )
+        for call in calls:
+            with pytest.raises(RuntimeError, match="conjugate or negative bit is set"):
+                call()
 
 
 @pytest.mark.parametrize(
@@ -236,9 +263,22 @@ def test_parts_take_no_gradients_and_are_changes_in_place():
     written = C.requires_grad_()
     with pytest.raises(NotImplementedError, match="pattern_mm_of_rows takes tensors without"):
         mm_of_rows(*structure, values, B, *WHOLE, 0, N, written)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(B, torch.ones_like(B))
+        with pytest.raises(NotImplementedError, match="have tangents"):
+            mm_of_rows(*structure, values, dual, *WHOLE, 0, N, torch.zeros(N, P))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_tensor_that_was_saved_and_then_written_into_is_noticed(inference):
+    A = matrix()
     kept = torch.ones(N, P)
     loss = (torch.ones(N, P, requires_grad=True) * kept).sum()
-    mm_of_rows(*structure, values, B, *WHOLE, 0, N, kept)
+    with pytest.raises(ValueError, match="first and last"):
+        multiply(A, kept, 0, N + 1)
+    assert kept._version == 0
+    with torch.inference_mode(inference):
+        multiply(A, kept, 0, N)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 

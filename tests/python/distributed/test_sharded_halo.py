@@ -140,7 +140,8 @@ def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch, n
     record("packs", _exchange.Exchange, "pack")
     record("sends", _ranks.Ranks, "send_rows")
     record("receives", _exchange.Arrival, "wait")
-    record("multiplies", _products, "_pattern_mm_backward_into")
+    for operator in ("_pattern_mm_of_rows", "_pattern_mm_backward_into"):
+        record("multiplies", _products, operator)
     record("puts", _places.Places, "put")
     matrix = matrices.MATRICES[name]
     operands = matrices.operands(matrix, P)
@@ -153,7 +154,7 @@ def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch, n
         A.mm(mine.values.requires_grad_(), mine.B.requires_grad_()).sum().backward()
         return of_rank
 
-    forward = ["asks", "packs", "hears", "sends", "receives"]
+    forward = ["asks", "packs", "hears", "sends", "multiplies", "receives", "multiplies"]
     backward = ["asks", "multiplies", "hears", "sends", "multiplies", *puts, "receives"]
     assert on_threads(2, step) == [forward + backward] * 2
 

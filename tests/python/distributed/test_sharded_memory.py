@@ -10,7 +10,7 @@ from ranks import on_threads
 
 from benchmarks.distributed import memory
 from spgrad._pattern import Pattern
-from spgrad.distributed import _plan
+from spgrad.distributed import _places, _plan
 from spgrad.distributed._places import Places
 
 
@@ -65,11 +65,14 @@ def test_a_plan_has_twelve_bytes_an_entry_and_four_where_rows_are_in_any_order(o
         list(range(0, 400, 2)),
     ],
 )
-def test_entries_and_rows_are_taken_and_put_where_they_are(places):
+@pytest.mark.parametrize("rows_of_run", [1, 256])
+def test_entries_and_rows_are_taken_and_put_where_they_are(monkeypatch, places, rows_of_run):
+    monkeypatch.setattr(_places, "_ROWS_OF_RUN", rows_of_run)
     total = 400
     places = torch.tensor(places, dtype=torch.int64)
     entries = Places.of(places, total)
-    assert (entries.places is None) == (len(places) < 100)
+    is_one_run = bool((places.diff() == 1).all())
+    assert (entries.places is None) == (is_one_run or (rows_of_run == 1 and len(places) < 100))
     assert entries.places is None or entries.places.dtype == torch.int32
     values = torch.rand(2 * total)[::2]
     assert torch.equal(entries.take(values), values[places])

@@ -9,6 +9,7 @@ from ranks import on_threads
 from sharded import on_ranks
 
 import spgrad
+from spgrad.distributed import _places, _products
 
 SIZES = (2, 8)
 
@@ -27,6 +28,13 @@ def test_all_derivatives_are_those_of_a_dense_matrix(name, size):
     expected = matrices.derivatives_of_dense(matrix, given)
     for result, other in zip(on_ranks(size, matrix, given), expected, strict=True):
         assert torch.equal(result, other)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_rows_in_short_runs_are_those_of_a_dense_matrix(monkeypatch, size):
+    monkeypatch.setattr(_places, "_ROWS_OF_RUN", 1)
+    monkeypatch.setattr(_products, "_MOST_RUNS_IN_PLACE", 64)
+    test_all_derivatives_are_those_of_a_dense_matrix("grid in any order", size)
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
