@@ -229,7 +229,8 @@ template <class Index, class Function>
   const Index* offset = has_offsets ? a.view.offsets + item * a.view.offsets_stride + row : nullptr;
   int64_t begin = has_offsets ? static_cast<int64_t>(*offset) : rows.first.entry;
   if (begin < 0) return Status::bad_offset;
-  RowEnds<Index> ends(a.row, begin, has_offsets ? 0 : rows.last.entry);
+  // Of none where there are offsets, whose numbers may be any.
+  RowEnds<Index> ends(a.row, has_offsets ? 0 : begin, has_offsets ? 0 : rows.last.entry);
   // One loop for both, so that the function is compiled once.
   for (;; ++row) {
     int64_t end;
