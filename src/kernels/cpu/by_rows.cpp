@@ -287,8 +287,9 @@ bool scatter(const OrderedMatrix<Index>& a, int64_t chunks, const Scalar* values
   std::atomic<bool> fits{true};
   const auto multiply = [&](Chunk<Scalar>& chunk, const ColumnRange& columns) {
     chunk.columns = columns;
-    const bool has_entries = chunk.rows.first.entry != chunk.rows.last.entry;
-    if (has_entries && count_rows(chunk.rows) == 0) return Status::bad_offset;  // not sorted
+    // Without offsets, entries belong to a row of the chunk, or rows are not sorted.
+    const bool has_entries = a.row != nullptr && chunk.rows.first.entry != chunk.rows.last.entry;
+    if (has_entries && count_rows(chunk.rows) == 0) return Status::bad_offset;
     const int64_t width = width_of(columns);
     const int64_t begin = width > capacity / stride ? -1 : used.fetch_add(width * stride);
     if (begin < 0 || begin > capacity - width * stride) fits = false;
