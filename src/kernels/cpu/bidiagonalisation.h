@@ -32,6 +32,12 @@ inline constexpr int64_t kWidth = 64;
 // Columns that are done are dropped when at most these parts of four are left.
 inline constexpr int64_t kLeftOfFour = 3;
 
+// The threads for loops over so many numbers: two blocks take less time than it takes to wake one.
+inline const Threads& threads_for(int64_t numbers, const Threads& threads) {
+  static const Threads none;
+  return numbers > 2 * kBlock ? threads : none;
+}
+
 inline double reciprocal(double number) { return number > 0 ? 1 / number : 0; }
 inline double ratio(double over, double under) { return under > 0 ? over / under : 0; }
 
@@ -171,10 +177,9 @@ class Bidiagonalisation {
       loop(range...);
       return Status::done;
     };
-    // A few blocks take less time than it takes to wake a thread.
-    const bool is_long = a_.items * rows > 2 * rows_of(kBlock);
+    const Threads& threads = threads_for(a_.items * rows * lanes(), threads_);
     [[maybe_unused]] const Status done =
-        run_blocks(rows, rows_of(kBlock), is_long ? threads_ : Threads(), run, fold, result);
+        run_blocks(rows, rows_of(kBlock), threads, run, fold, result);
     return result;
   }
 
@@ -206,7 +211,8 @@ class Bidiagonalisation {
       const int64_t work_of_number = 1 + product.entries_of_row / kEntriesOfNumber;
       const int64_t of_block = rows_of(
           kBlock / work_of_number, std::max(kLeastRowsOfBlock / work_of_number, kFewRowsOfBlock));
-      const bool is_long = a_.items * product.rows * lanes() > 2 * kBlock / work_of_number;
+      const Threads& threads =
+          threads_for(a_.items * product.rows * lanes() * work_of_number, threads_);
       const int64_t at_once = rows_of(kNumbersAtOnce) * lanes();
       const auto some_rows = [&](int64_t first, int64_t count, int64_t item, Real* sums) {
         const Vector numbers =
@@ -220,8 +226,7 @@ class Bidiagonalisation {
         }
         return Status::done;
       };
-      status = run_blocks(product.rows, of_block, is_long ? threads_ : Threads(), some_rows,
-                          std::plus<>(), norms);
+      status = run_blocks(product.rows, of_block, threads, some_rows, std::plus<>(), norms);
     } else {
       if (!product_) product_ = vector(std::max(a_.rows, a_.columns));
       status = product.whole(x, product_.get(), active_);

@@ -86,7 +86,8 @@ class InOrder {
     return s;
   }
 
-  static constexpr int64_t kEntriesOfTask = 1 << 15;
+  // For fewer it takes longer to wake a thread than it spares.
+  static constexpr int64_t kEntriesOfTask = 1 << 17;
 };
 
 // The product with such a matrix.
