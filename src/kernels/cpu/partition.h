@@ -19,14 +19,26 @@ inline constexpr int64_t kLeastTask = 1 << 18;
 // Tasks for each thread: so many that threads finish at about the same time.
 inline constexpr int64_t kTasksPerThread = 8;
 
-// Entries and rows before row `row` of the batch, which the work is measured in. An offset out of
-// bounds gives any number: unsigned, as it may overflow.
+// Entries and rows before row `row` of the batch, which the work is measured in; where the rows are
+// some of a matrix, after a beginning of theirs. An offset out of bounds gives any number:
+// unsigned, as it may overflow.
 template <class Index, class Entry>
 int64_t work_before(const CompressedView<Index, Entry>& a, int64_t row) {
-  if (row == a.items * a.rows) return total_entries(a) + row;
-  const int64_t item = row / a.rows;
-  const auto offset = static_cast<uint64_t>(a.offsets[item * a.offsets_stride + row % a.rows]);
+  if (row == a.items * a.rows && a.whole == nullptr) return total_entries(a) + row;
+  const int64_t item = a.whole == nullptr ? row / a.rows : 0;
+  const auto offset =
+      static_cast<uint64_t>(a.offsets[item * a.offsets_stride + row - item * a.rows]);
   return static_cast<int64_t>(offset + static_cast<uint64_t>(row + item * a.entries_stride));
+}
+
+// That of all rows.
+template <class Index, class Entry>
+int64_t work_of(const CompressedView<Index, Entry>& a) {
+  const int64_t most = total_entries(a) + a.items * a.rows;
+  if (a.whole == nullptr) return most;
+  const auto work =
+      static_cast<uint64_t>(work_before(a, a.rows)) - static_cast<uint64_t>(work_before(a, 0));
+  return static_cast<int64_t>(std::min(work, static_cast<uint64_t>(most)));
 }
 
 // The first number of [low, high) that is not below, or `high`, by bisection.
@@ -54,8 +66,11 @@ int64_t row_at(const CompressedView<Index, Entry>& a, int64_t work) {
 // is the number of rows.
 template <class Index, class Entry>
 int64_t first_row_of(const CompressedView<Index, Entry>& a, int64_t part, int64_t parts) {
-  const int64_t rows = a.items * a.rows;
-  return part == parts ? rows : row_at(a, (total_entries(a) + rows) * part / parts);
+  if (part == parts) return a.items * a.rows;
+  const int64_t beginning = a.whole == nullptr ? 0 : work_before(a, 0);
+  const int64_t before = work_of(a) * part / parts;
+  return row_at(
+      a, static_cast<int64_t>(static_cast<uint64_t>(beginning) + static_cast<uint64_t>(before)));
 }
 
 // A range of rows, or a block of a long row.
@@ -73,9 +88,9 @@ struct Task {
 template <class Index, class Entry>
 std::vector<Task> tasks_of(const CompressedView<Index, Entry>& a, std::span<const RowBlock> blocks,
                            int64_t p, int64_t threads) {
-  const int64_t work = total_entries(a) + a.items * a.rows;
-  const int64_t ranges = std::clamp<int64_t>(work / std::max<int64_t>(kLeastTask / (p + 1), 1), 1,
-                                             std::max<int64_t>(threads, 1) * kTasksPerThread);
+  const int64_t ranges =
+      std::clamp<int64_t>(work_of(a) / std::max<int64_t>(kLeastTask / (p + 1), 1), 1,
+                          std::max<int64_t>(threads, 1) * kTasksPerThread);
   std::vector<Task> tasks;
   tasks.reserve(static_cast<size_t>(ranges) + blocks.size());
   const auto block_count = static_cast<int64_t>(blocks.size());

@@ -176,6 +176,11 @@ TEST(RunRows, CoversEachRowOnceWhateverTheOffsets) {
       if (random() % 2 == 0) offset = static_cast<int64_t>(random() % 20000) - 10000;
     }
     ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(batch.view, 64, {}, 8), 200));
+    const WholeMatrix whole{100, 100, 4000};
+    Csr some = batch.view;
+    some.whole = &whole;
+    some.items = 1;
+    ASSERT_NO_FATAL_FAILURE(expect_cover(ranges_of(some, 64, {}, 8), 100));
   }
 }
 
@@ -219,6 +224,19 @@ TEST(RunRows, SharesTheWorkOutEvenly) {
   for (const auto& [first, last] : ranges) {
     EXPECT_LE(work_before(batch.view, last) - work_before(batch.view, first), share + 402);
   }
+}
+
+TEST(RunRows, SharesSomeRowsOfAMatrixOutEvenly) {
+  const Batch batch(1, std::vector<int64_t>(10000, 40), false);
+  const WholeMatrix whole{10000, 100, batch.total};
+  Csr some = batch.view;
+  some.whole = &whole;
+  some.offsets += 6000;
+  some.rows = 1000;
+  const auto ranges = ranges_of(some, 1024, {}, 8);
+  ASSERT_NO_FATAL_FAILURE(expect_cover(ranges, 1000));
+  EXPECT_EQ(static_cast<int64_t>(ranges.size()), 8 * kTasksPerThread);
+  for (const auto& [first, last] : ranges) EXPECT_LE(last - first, 17);
 }
 
 TEST(RunRows, KeepsSmallProductsInOneTask) {
