@@ -265,7 +265,7 @@ def interruptible() -> Iterator[None]:
         raise
 
 
-def solved(  # noqa: PLR0913 - the options
+def least_squares(  # noqa: PLR0913 - the options
     operation: Callable[..., tuple[Tensor, Tensor]],
     problem: Sequence[object],
     B: Tensor,
@@ -370,7 +370,7 @@ def sparse_lstsq(
 
     """
     refuse_others_than_tensors(A=A, B=B)
-    return solved(_sparse_lstsq, (A, B), B, return_report=return_report, **options)
+    return least_squares(_sparse_lstsq, (A, B), B, return_report=return_report, **options)
 
 
 @overload
@@ -434,7 +434,7 @@ def csr_lstsq(  # noqa: PLR0913 - a CSR matrix is three tensors and a size
         crow_indices=crow_indices, col_indices=col_indices, values=values, B=B
     )
     problem = (crow_indices, col_indices, values, B, m)
-    return solved(_csr_lstsq, problem, B, return_report=return_report, **options)
+    return least_squares(_csr_lstsq, problem, B, return_report=return_report, **options)
 
 
 @overload
@@ -491,4 +491,4 @@ def coo_lstsq(
     """
     refuse_others_than_tensors(indices=indices, values=values, B=B)
     problem = (indices, values, size, B)
-    return solved(_coo_lstsq, problem, B, return_report=return_report, **options)
+    return least_squares(_coo_lstsq, problem, B, return_report=return_report, **options)

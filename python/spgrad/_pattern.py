@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
 from spgrad._arguments import refuse_others_than_tensors
-from spgrad._lstsq import has_numbers, interruptible, solved
+from spgrad._lstsq import has_numbers, interruptible, least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -401,7 +401,7 @@ class Pattern:
         refuse_others_than_tensors(values=values, B=B)
         analysis = self._analysis(options.get("damp", 0.0)) if self._is_direct(options) else []
         problem = (*self._tensors, self._shape, self._flat(values), B, analysis)
-        return solved(_pattern_lstsq, problem, B, return_report=return_report, **options)
+        return least_squares(_pattern_lstsq, problem, B, return_report=return_report, **options)
 
     def _is_direct(self, options: Options) -> bool:
         """Whether a factor's structure can be looked for: its indices can be read."""
