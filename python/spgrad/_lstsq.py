@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypedDict, overload
@@ -149,7 +150,16 @@ class LstsqReport:
         )
 
 
-def _judge(report: LstsqReport, on_failure: Failure, solve: str, stacklevel: int) -> None:
+def _frames_of_spgrad() -> int:
+    """Count those between the caller and whoever called spgrad."""
+    frame = sys._getframe(1)  # noqa: SLF001
+    count = 0
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("spgrad."):
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+def _judge(report: LstsqReport, on_failure: Failure, solve: str) -> None:
     failed = ~report.converged
     if on_failure == "ignore" or not failed.any():
         return
@@ -161,7 +171,7 @@ def _judge(report: LstsqReport, on_failure: Failure, solve: str, stacklevel: int
     )
     if on_failure == "raise":
         raise ConvergenceError(message)
-    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    warnings.warn(message, ConvergenceWarning, stacklevel=1 + _frames_of_spgrad())
 
 
 def _watch(x: Tensor, report: LstsqReport, on_failure: Failure) -> None:
@@ -172,7 +182,7 @@ def _watch(x: Tensor, report: LstsqReport, on_failure: Failure) -> None:
 
     def judge(_inputs: object, _outputs: object) -> None:
         for solve in report.backward:
-            _judge(solve, on_failure, "a solve of the backward pass", stacklevel=3)
+            _judge(solve, on_failure, "a solve of the backward pass")
 
     if node is not None:
         node.register_hook(judge)
@@ -290,7 +300,7 @@ def least_squares(  # noqa: PLR0913 - the options
         x, solves = operation(*problem, *options)
     report = LstsqReport._of(solves, x.dim())  # noqa: SLF001
     if has_numbers(solves):
-        _judge(report, on_failure, "least squares", stacklevel=4)
+        _judge(report, on_failure, "least squares")
         if on_failure != "ignore" and x.grad_fn is not None:
             _watch(x, report, on_failure)
     return (x, report) if return_report else x

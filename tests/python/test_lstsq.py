@@ -467,6 +467,14 @@ def test_a_gradient_within_the_range_takes_one_iteration_for_two_solves(reached)
         assert (z.residual_norm < 1e-12).all()
 
 
+@pytest.mark.parametrize("solve", [spgrad.sparse_lstsq, spgrad.sparse_generic_lstsq])
+def test_a_warning_names_the_line_of_the_caller(solve):
+    A = torch.diag(torch.logspace(0, 9, 40, dtype=torch.float64)).to_sparse_csr()
+    with pytest.warns(spgrad.ConvergenceWarning) as warnings:
+        solve(A, right_side(40))
+    assert [warning.filename for warning in warnings] == [__file__]
+
+
 def test_what_did_not_converge_is_told():
     _, _, solve = solver(matrix(30, 20), "pattern")
     B = right_side(30)
