@@ -10,6 +10,8 @@
 #include <torch/library.h>
 
 #include <limits>
+#include <tuple>
+#include <type_traits>
 
 #include "check.h"
 #include "heads.h"
@@ -39,11 +41,36 @@ Tensor groups_of(const CsrStructure& s, bool by_row) {
   return groups.add(at::arange(s.items(), groups.options()).mul(count).unsqueeze(1));
 }
 
-Tensor groups_of(const PatternStructure& s, bool by_row) {
+Tensor groups_of(const PatternStructure& s, bool /*by_row: the other ones are transposed before*/) {
   const Tensor indices = call<Indices>(s);
-  const Tensor groups = indices.select(0, by_row ? -2 : -1);
-  if (!s.batched()) return groups;
-  return groups.add(indices.select(0, 0).mul(by_row ? s.rows() : s.columns()));
+  const Tensor rows = indices.select(0, -2);
+  return s.batched() ? rows.add(indices.select(0, 0).mul(s.rows())) : rows;
+}
+
+// The greatest of each row, or column, in the shape of a product with one column. The first product
+// checks the indices. It is no part of the derivative: a softmax is the same with any other number
+// in its place.
+//
+// On the CPU it is that of the messages of ones, for which there is a kernel. Elsewhere that would
+// be made of more operators than this; of the columns of CSR, too, which would have to be sorted.
+template <class Structure>
+Tensor greatest_of(const Structure& s, const Tensor& values, bool by_row, const Tensor& one) {
+  const auto ones = [&](const c10::SymInt& count) {
+    return one.expand_symint(dense_size(s, count, 1));
+  };
+  if (by_row && values.is_cpu()) {
+    return std::get<0>(call<MmExtremum>(s, values, ones(s.columns()), /*greatest=*/true));
+  }
+  const Tensor zeros = by_row ? call<Mm>(s, values, ones(s.columns()))
+                              : call<MmTransposed>(s, values, ones(s.rows()));
+  const int64_t dims = values_dims(s);
+  const Tensor numbers = dims > 1 ? values.flatten(-dims) : values;
+  const Tensor groups = groups_of(s, by_row).flatten().expand_symint(numbers.sym_sizes());
+  const Tensor lowest = at::full_symint(
+      concatenate(leading(values, dims).vec(), Size{s.items() * (by_row ? s.rows() : s.columns())}),
+      -std::numeric_limits<double>::infinity(), values.options());
+  return lowest.scatter_reduce(-1, groups, numbers, "amax", /*include_self=*/true)
+      .reshape_symint(zeros.sym_sizes());
 }
 
 template <class Structure>
@@ -56,6 +83,9 @@ Tensor softmax(const Structure& s, const Tensor& given, int64_t dim) {
   TORCH_CHECK(!given.is_complex(), "values must be real for a softmax, but received ",
               given.scalar_type());
   const bool by_row = dim == -1;
+  if constexpr (std::is_same_v<Structure, PatternStructure>) {
+    if (!by_row) return softmax(s.transposed(), given, /*dim=*/-1);
+  }
   const Tensor values = given.to(at::toOpMathType(given.scalar_type()));
   const Tensor one = at::ones({1, 1}, values.options());
   const Tensor of_rows = one.expand_symint(dense_size(s, s.rows(), 1));
@@ -67,20 +97,8 @@ Tensor softmax(const Structure& s, const Tensor& given, int64_t dim) {
     return by_row ? call<Sddmm>(s, numbers, of_columns) : call<Sddmm>(s, of_rows, numbers);
   };
 
-  // The greatest of each row. The first product has checked the indices. It is no part of the
-  // derivative: a softmax is the same with any other number in its place.
-  const Tensor zeros = sums(values.detach());
-  Tensor numbers = values.detach();
-  const int64_t dims = values_dims(s);
-  if (dims > 1) numbers = numbers.flatten(-dims);
-  const Tensor groups = groups_of(s, by_row).flatten().expand_symint(numbers.sym_sizes());
-  const c10::SymIntArrayRef size = zeros.sym_sizes();
-  const Tensor lowest = at::full_symint(
-      concatenate(leading(values, dims).vec(), Size{s.items() * (by_row ? s.rows() : s.columns())}),
-      -std::numeric_limits<double>::infinity(), values.options());
-  const Tensor greatest = lowest.scatter_reduce(-1, groups, numbers, "amax", /*include_self=*/true)
-                              .reshape_symint(size);
-  const Tensor powers = values.sub(at_entries(greatest)).exp();
+  const Tensor greatest = greatest_of(s, values.detach(), by_row, one);
+  const Tensor powers = values.sub(at_entries(greatest)).exp_();
   return powers.div(at_entries(sums(powers))).to(given.scalar_type());
 }
 
