@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+import spgrad
 from benchmarks.operator import contenders, modes
 from benchmarks.operator.layouts import coo_tensor, specified
 from benchmarks.operator.workloads import rmat, stencil, workloads
@@ -68,3 +69,19 @@ def test_results_have_the_same_bits_for_any_number_of_threads(problem, form, set
         expected = expected or found
         for result, first in zip(found, expected, strict=True):
             assert torch.equal(result, first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("p", [*range(1, 10)])
+def test_the_gradient_of_values_has_the_same_bits_with_and_without_that_of_B(p, dtype):
+    torch.manual_seed(p)
+    n = 3000  # near columns: both gradients go by the rows of A
+    crow_indices = torch.arange(n + 1) * 9
+    col_indices = (torch.arange(n)[:, None] + torch.arange(-4, 5)).remainder(n).sort(1).values
+    values = torch.randn(9 * n, dtype=dtype, requires_grad=True)
+    B = torch.randn(n, p, dtype=dtype, requires_grad=True)
+    C = spgrad.csr_mm(crow_indices, col_indices.flatten(), values, B)
+    G = torch.randn_like(C)
+    (alone,) = torch.autograd.grad(C, values, G, retain_graph=True)
+    with_other, _ = torch.autograd.grad(C, (values, B), G)
+    assert torch.equal(with_other, alone)

@@ -76,12 +76,14 @@ ItemSums<Scalar> item_sums(const CompressedView<Index, Index>& a, int64_t item,
   return {{first, last}, elements_of(sums) + (before + first - range.first) * stride};
 }
 
-// Writes the products of entries that follow each other, to an array of numbers.
-template <int width, int count, class Number>
-[[gnu::always_inline]] inline void store_products(const Vector<Number, width> (&products)[count],
-                                                  Number* to) {
+// Writes the products of entries that follow each other, to an array of numbers. Three columns in a
+// vector are added in the order that the tile of sddmm has, so that dA has the same bits.
+template <class TileType, int count, class Number>
+[[gnu::always_inline]] inline void store_products(
+    const Vector<Number, TileType::width> (&products)[count], Number* to) {
+  constexpr int width = TileType::width;
   Number sums[count];
-  sum_lanes<Number, width>(products, sums);
+  sum_lanes<Number, width, /*crosswise=*/TileType::packed == 3>(products, sums);
   // As many as come out of sum_lanes in a vector: a wider one would wait until its parts are
   // written.
   constexpr int near = kNearLanes<Number, width>;
@@ -116,7 +118,7 @@ template <int size, bool with_products, class TileType, class EntriesType, class
       unroll<parts>(
           [&](auto part) { products[e * parts + part] = product[part][0] + product[part][1]; });
     });
-    store_products<TileType::width>(products, elements_of(out_values + first));
+    store_products<TileType>(products, elements_of(out_values + first));
   }
   // One after the other: several of them may belong to one column.
   unroll<size>([&](auto e) __attribute__((always_inline)) {

@@ -94,20 +94,22 @@ inline constexpr int kNearLanes =
     width < 16 / int{sizeof(Scalar)} ? width : 16 / int{sizeof(Scalar)};
 
 // Adds the two halves of every `group` lanes of a, and of b. Of each kNearLanes lanes, the first
-// half are the sums of a, the second those of b.
-template <class Scalar, int width, int group, int... lane>
+// half are the sums of a, the second those of b. With `crosswise`, a half is added backwards: of
+// four lanes, the inner two and the outer two.
+template <class Scalar, int width, int group, bool crosswise, int... lane>
 inline Vector<Scalar, width> fold_lanes(const Vector<Scalar, width>& a,
                                         const Vector<Scalar, width>& b,
                                         std::integer_sequence<int, lane...>) {
   constexpr int near = kNearLanes<Scalar, width>;
   constexpr int half = group / 2;
-  // Where the summand of a lane stands, in a and b together.
-  constexpr auto place = [](int l) {
+  // Where the summands of a lane stand, in a and b together.
+  constexpr auto group_of = [](int l) {
     const int sum = l % (near / 2);
-    return (l % near < near / 2 ? 0 : width) + l / near * near + sum / half * group + sum % half;
+    return (l % near < near / 2 ? 0 : width) + l / near * near + sum / half * group;
   };
-  return __builtin_shufflevector(a, b, place(lane)...) +
-         __builtin_shufflevector(a, b, (place(lane) + half)...);
+  constexpr auto first = [](int l) { return crosswise ? half - 1 - l % half : l % half; };
+  return __builtin_shufflevector(a, b, (group_of(lane) + first(lane))...) +
+         __builtin_shufflevector(a, b, (group_of(lane) + half + lane % half)...);
 }
 
 // Adds the halves of a vector, until kNearLanes lanes are left.
@@ -125,22 +127,29 @@ inline Vector<Scalar, near> add_halves(const Vector<Scalar, width>& v) {
 // Writes the sums over the lanes of vectors, a power of two, one after the other. Lanes near each
 // other are added first, two vectors at once: four take half the instructions of one at a time. The
 // order of additions depends on the width alone, so a sum has the same bits alone and beside
-// others.
-template <class Scalar, int width, int group = kNearLanes<Scalar, width>, int count, int sum_count>
+// others; or, with `crosswise`, for vectors of four lanes, it is (1 + 2) + (0 + 3).
+template <class Scalar, int width, bool crosswise = false, int group = kNearLanes<Scalar, width>,
+          int count, int sum_count>
 inline void sum_lanes(const Vector<Scalar, width> (&v)[count], Scalar (&sums)[sum_count]) {
   constexpr int near = kNearLanes<Scalar, width>;
+  static_assert(!crosswise || width == 4);
   if constexpr (group == 1) {
     Vector<Scalar, near> all[count];
     unroll<count>([&](auto i) { all[i] = add_halves<Scalar, width, near>(v[i]); });
     __builtin_memcpy(sums, all, sizeof sums);
+  } else if constexpr (crosswise && group == 2) {
+    Vector<Scalar, width> pairs[count];
+    unroll<count>([&](auto i) { pairs[i] = __builtin_shufflevector(v[i], v[i], 1, 2, 0, 3); });
+    sum_lanes<Scalar, width>(pairs, sums);
   } else {
     constexpr auto lanes = std::make_integer_sequence<int, width>{};
     constexpr int folded_count = count > 1 ? count / 2 : 1;
     Vector<Scalar, width> folded[folded_count];
     unroll<folded_count>([&](auto i) {
-      folded[i] = fold_lanes<Scalar, width, group>(v[2 * i], v[count > 1 ? 2 * i + 1 : 0], lanes);
+      folded[i] = fold_lanes<Scalar, width, group, crosswise>(v[2 * i],
+                                                              v[count > 1 ? 2 * i + 1 : 0], lanes);
     });
-    sum_lanes<Scalar, width, group / 2>(folded, sums);
+    sum_lanes<Scalar, width, false, group / 2>(folded, sums);
   }
 }
 
