@@ -1,6 +1,13 @@
-"""The one check that Python makes: PyTorch's own error would write out the array."""
+"""The checks that Python makes, of what the operators' schemas have no types for."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
 
 from torch import Tensor
+
+LARGEST = (1 << 63) - 1
 
 
 def refuse_others_than_tensors(**arguments: object) -> None:
@@ -14,3 +21,28 @@ def refuse_others_than_tensors(**arguments: object) -> None:
         if not isinstance(value, Tensor):
             message = f"{name} must be a torch.Tensor, but received {type(value).__name__}"
             raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
+
+
+def integer(value: object) -> int | None:
+    """Give what an integer of 64 bits is, or nothing for what is none."""
+    if not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0) > 0:
+        return None
+    try:
+        number = value if isinstance(value, int) else operator.index(value)
+    except (TypeError, RuntimeError):
+        return None
+    return number if -LARGEST <= number <= LARGEST else None
+
+
+def integer_from(least: int, name: str, value: object) -> int:
+    """Give an argument as an integer that is not below the least.
+
+    Raises:
+        ValueError: It is none.
+
+    """
+    number = integer(value)
+    if number is None or number < least:
+        message = f"{name} must be an integer of at least {least}, but received {value!r}"
+        raise ValueError(message)
+    return number

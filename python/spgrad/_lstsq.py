@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, SupportsFloat, SupportsIndex, TypedDict, overload
+from typing import TYPE_CHECKING, Literal, SupportsFloat, TypedDict, overload
 
 import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import refuse_others_than_tensors
+from spgrad._arguments import LARGEST, integer, refuse_others_than_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +41,6 @@ _coo_lstsq = torch.ops.spgrad.coo_lstsq.default
 
 _LIMIT = 2  # the reason of what has not converged
 _WITHOUT_NUMBERS = tuple(map(torch._C._dispatch_key_parse, ("Python", "Batched")))  # noqa: SLF001
-_LARGEST = 2**63 - 1  # maxiter, of 64 bits
 _FAILURES = ("warn", "raise", "ignore")
 
 
@@ -211,17 +209,6 @@ def _real(value: object) -> float | None:
         return None
 
 
-def _size(value: object) -> int | None:
-    """Give what an integer of 64 bits is, or nothing for what is none."""
-    if not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0) > 0:
-        return None
-    try:
-        size = value if isinstance(value, int) else operator.index(value)
-    except (TypeError, RuntimeError):
-        return None
-    return size if -_LARGEST <= size <= _LARGEST else None
-
-
 def _refuse_types(
     tol: object, maxiter: object, scale: object, method: object, on_failure: object
 ) -> None:
@@ -231,8 +218,8 @@ def _refuse_types(
         (
             "maxiter",
             maxiter,
-            maxiter is None or _size(maxiter) is not None,
-            f"None or an integer from 0 to {_LARGEST}",
+            maxiter is None or integer(maxiter) is not None,
+            f"None or an integer from 0 to {LARGEST}",
         ),
         ("scale", scale, scale is None or isinstance(scale, str), 'None or "columns"'),
         ("method", method, isinstance(method, str), '"lsmr" or "direct"'),
@@ -294,7 +281,7 @@ def least_squares(  # noqa: PLR0913 - the options
     if x0 is not None:
         refuse_others_than_tensors(x0=x0)
     tolerance = None if tol is None else _real(tol)
-    most = None if maxiter is None else _size(maxiter)
+    most = None if maxiter is None else integer(maxiter)
     options = (_damp_tensor(damp, B), x0, tolerance, most, scale, method)
     with interruptible():
         x, solves = operation(*problem, *options)

@@ -14,7 +14,6 @@ from spgrad.distributed._parts import mark, need_checkpoints
 from spgrad.distributed._structure import Rows, checked_starts, chunk_starts, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from spgrad.distributed._plan import Plan
@@ -35,6 +34,13 @@ def saved(shape: tuple[int, int], layout: Layout, plan: Plan, rank: int) -> dict
     }
 
 
+def is_of(state: dict[str, Any], shape: tuple[int, int], plan: Plan) -> bool:
+    """Tell whether what a checkpoint has is of a matrix."""
+    counts, columns = plan.indices()
+    are_same = counts.equal(state["row_counts"]) and columns.equal(state["col_indices"])
+    return are_same and tuple(state["shape"]) == shape
+
+
 class Reader(NamedTuple):
     """A checkpoint, and what a matrix is called in it."""
 
@@ -42,7 +48,7 @@ class Reader(NamedTuple):
     path: str | Path
     name: str
 
-    def rows(self, row_starts: Sequence[int] | None) -> Rows:
+    def rows(self, row_starts: tuple[int, ...] | None) -> Rows:
         """Read the rows of this rank; all ranks call it.
 
         Raises:

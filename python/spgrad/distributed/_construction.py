@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spgrad._arguments import integer, integer_from
 from spgrad.distributed import _checkpoint
 from spgrad.distributed._agreement import DTYPES, Words, agree
 from spgrad.distributed._checkpoint import Reader
 from spgrad.distributed._files import Folder
+from spgrad.distributed._operands import wrong_with
 from spgrad.distributed._plan import Plan
 from spgrad.distributed._scatter import Whole, scatter
-from spgrad.distributed._structure import Layout, Rows, check, chunk_starts, lay_out, sizes_of
+from spgrad.distributed._structure import (
+    Layout,
+    Rows,
+    check,
+    checksum,
+    chunk_starts,
+    integers_of_starts,
+    lay_out,
+    sizes_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,8 +55,11 @@ def from_local(
     try:
         own = rows()
         check(own, ranks.device)
-    except (ValueError, RuntimeError, ImportError) as error:
+        if max_halo_bytes is not None:
+            max_halo_bytes = integer_from(1, "max_halo_bytes", max_halo_bytes)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
         own, wrong = Rows(torch.zeros(1), torch.zeros(0), (0, 0)), error
+        max_halo_bytes = None
     layout = lay_out(ranks, own, max_halo_bytes, step, wrong)
     plan = Plan(
         ranks,
@@ -85,35 +99,37 @@ def from_rank(
     step = "RowSharded.from_rank"
     wrong: Exception | None = None
     matrix = None
-    if not 0 <= src < ranks.size:
-        wrong = ValueError(f"src must be in [0, {ranks.size}), but received {src}")
+    source = integer(src)
+    if source is None or not 0 <= source < ranks.size:
+        wrong = ValueError(f"src must be an integer in [0, {ranks.size}), but received {src!r}")
+        source = -1
     try:
-        if (ranks.rank, ranks.column) == (src, 0):
+        if (ranks.rank, ranks.column) == (source, 0):
             matrix = whole()
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
         wrong = error
     shape = (-1, -1) if matrix is None else matrix.shape
-    notes = agree(ranks, Words(step), wrong, (src, *shape))
+    notes = agree(ranks, Words(step), wrong, (source, *shape))
     sources = notes[..., 0].flatten()
     if sources.unique().numel() > 1:
         message = f"all ranks must name the same src, but received {sources.tolist()}"
         raise RuntimeError(message)
-    n, m = notes[src, 0, 1:3].tolist()
+    n, m = notes[source, 0, 1:3].tolist()
     known = torch.zeros(2 * ranks.size + 1, dtype=torch.int64)
     if matrix is not None:
         known = torch.tensor([*matrix.row_starts, *matrix.nnz_of_ranks()])
-    known = ranks.all_gather_of_all(known, step)[src, 0]
+    known = ranks.all_gather_of_all(known, step)[source, 0]
     starts, lengths = known[: ranks.size + 1], known[ranks.size + 1 :]
 
     def share_out(share_of: Callable[[int, int], Tensor] | None, lengths: Tensor) -> Tensor:
         share = None if share_of is None else _of_ranks(share_of, starts.tolist())
-        return scatter(ranks, src, share, torch.int64, lengths.tolist(), step)
+        return scatter(ranks, source, share, torch.int64, lengths.tolist(), step)
 
     counts = share_out(matrix and matrix.counts, starts.diff())
     columns = share_out(matrix and matrix.columns, lengths)
     crow_indices = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     built = from_local(ranks, lambda: Rows(crow_indices, columns, (n, m)), max_halo_bytes, step)
-    return built._replace(whole=matrix, source=src)
+    return built._replace(whole=matrix, source=source)
 
 
 def from_checkpoint(
@@ -131,9 +147,21 @@ def from_checkpoint(
             "path and name must be a path and a string, "
             f"but received {type(path).__name__} and {type(name).__name__}"
         )
-    agree(ranks, Words(step), wrong)  # since reading is something that all do
+    starts = None
+    try:
+        starts = None if row_starts is None else integers_of_starts(row_starts)
+    except ValueError as error:
+        wrong = wrong or error
+    # Reading is something that all do: they agree before it.
+    sums = agree(ranks, Words(step), wrong, (checksum(torch.tensor(starts or ())),))[..., 0]
+    for rank, column in (sums != sums[0, 0]).nonzero()[:1].tolist():
+        message = (
+            "all ranks must have the same row_starts, but received others on "
+            f"{ranks.name(rank, column)} than on {ranks.name(0, 0)}"
+        )
+        raise RuntimeError(message)
     reader = Reader(ranks, path, name)
-    return from_local(ranks, lambda: reader.rows(row_starts), max_halo_bytes, step)
+    return from_local(ranks, lambda: reader.rows(starts), max_halo_bytes, step)
 
 
 def saved(built: Built) -> dict[str, Any]:
@@ -143,10 +171,14 @@ def saved(built: Built) -> dict[str, Any]:
 
 def compare(built: Built, state: dict[str, Any]) -> None:
     """See that a checkpoint has the matrix, on all ranks."""
-    counts, columns = built.plan.indices()
-    wrong = None
-    if not counts.equal(state["row_counts"]) or not columns.equal(state["col_indices"]):
-        wrong = ValueError("the checkpoint must be of this matrix, but received another structure")
+    wrong: Exception | None = None
+    try:
+        if not _checkpoint.is_of(state, built.shape, built.plan):
+            wrong = ValueError(
+                "the checkpoint must be of this matrix, but received another structure"
+            )
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
+        wrong = ValueError(f"state_dict must be what state_dict() gives, but received: {error!r}")
     agree(built.ranks, Words("RowSharded.load_state_dict", structure=built.layout.number), wrong)
 
 
@@ -178,17 +210,13 @@ def local_values(built: Built, values: Tensor | None) -> Tensor:
 
 
 def _wrong_with_values(built: Built, values: object) -> Exception | None:
-    total = built.layout.entry_starts[-1]
     is_scattered, is_source = built.source is not None, built.whole is not None
-    accepted = f"values must be a tensor of shape ({total},)"
     may_be_none = not is_source if is_scattered else built.folder is not None
     if may_be_none and values is None:
         return None
     if is_scattered and not is_source:
-        accepted = "values must be None on the ranks that A was scattered to"
-    elif isinstance(values, Tensor) and values.shape == (total,) and values.dtype in DTYPES:
-        return None
-    received = type(values).__name__
-    if isinstance(values, Tensor):
-        received = f"{values.dtype} of shape {tuple(values.shape)}"
-    return ValueError(f"{accepted}, but received {received}")
+        received = type(values).__name__
+        return ValueError(
+            f"values must be None on the ranks that A was scattered to, but received {received}"
+        )
+    return wrong_with(values, "values", (built.layout.entry_starts[-1],), None)

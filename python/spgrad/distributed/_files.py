@@ -12,6 +12,7 @@ from torch import Tensor
 from spgrad._arguments import refuse_others_than_tensors
 from spgrad.distributed._agreement import DTYPES
 from spgrad.distributed._optional import optional
+from spgrad.distributed._structure import checked_shape
 
 _FORMAT = 1
 _NAMES = ("crow_indices", "col_indices", "values")
@@ -85,27 +86,42 @@ class Folder:
 
         """
         np = _numpy()
-        folder = Path(path)
         try:
+            folder = Path(path)
             about = json.loads((folder / "matrix.json").read_text())
-            n, m = about["shape"]
+            self.shape = checked_shape(about["shape"])
             self.dtype = _BY_NAME[about["values"]]
             arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             message = (
                 "path must be a folder that spgrad.distributed.save has written, "
-                f"but received {str(folder)!r}: {error}"
+                f"but received {path!r}: {error}"
             )
             raise ValueError(message) from error
-        self.shape = (int(n), int(m))
-        self._crow_indices, self._col_indices, self._values = arrays
-        if about.get("format") != _FORMAT or self._crow_indices.shape != (self.shape[0] + 1,):
-            message = (
-                f"{str(folder)!r} must have format {_FORMAT} and n + 1 = {self.shape[0] + 1} "
-                f"offsets, but received format {about.get('format')} and offsets of shape "
-                f"{self._crow_indices.shape}"
-            )
+        if about.get("format") != _FORMAT:
+            message = f"format must be {_FORMAT}, but received {about.get('format')!r} in {path!r}"
             raise ValueError(message)
+        self._crow_indices, self._col_indices, self._values = arrays
+        self._check_arrays(np)
+
+    def _check_arrays(self, np: Any) -> None:
+        """See that the arrays are of one matrix, without reading them: each rank has a part.
+
+        Raises:
+            ValueError: They are not.
+
+        """
+        n, _ = self.shape
+        stored = torch.int16 if self.dtype == torch.bfloat16 else self.dtype
+        of_values = (torch.empty(0, dtype=stored).numpy().dtype,)
+        of_indices = np.dtype(np.int32), np.dtype(np.int64)
+        _check_array("crow_indices", self._crow_indices, n + 1, of_indices)
+        first, entries = int(self._crow_indices[0]), int(self._crow_indices[-1])
+        if first != 0:
+            message = f"crow_indices.npy must begin with 0, but received {first}"
+            raise ValueError(message)
+        _check_array("col_indices", self._col_indices, entries, of_indices)
+        _check_array("values", self._values, entries, of_values)
 
     def rows(self, first_row: int, last_row: int) -> tuple[Tensor, Tensor]:
         """Read offsets and columns of these rows."""
@@ -120,3 +136,12 @@ class Folder:
 
 def _read(array: Any, begin: int, end: int) -> Tensor:
     return torch.from_numpy(array[begin:end].copy())
+
+
+def _check_array(name: str, array: Any, length: int, dtypes: tuple[Any, ...]) -> None:
+    if array.shape != (length,) or array.dtype not in dtypes:
+        message = (
+            f"{name}.npy must be {' or '.join(map(str, dtypes))} of shape {(length,)}, "
+            f"but received {array.dtype} of shape {array.shape}"
+        )
+        raise ValueError(message)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spgrad._arguments import integer_from
 from spgrad.distributed._optional import optional
 from spgrad.distributed._structure import Rows, check, starts_of
 
@@ -60,11 +61,9 @@ def partition(
     """
     n = len(crow_indices) - 1 if isinstance(crow_indices, Tensor) and crow_indices.dim() else 0
     check(Rows(crow_indices, col_indices, (n, n)), torch.device("cpu"))
-    if method not in _METHODS or parts < 1:
-        message = (
-            f"method must be one of {_METHODS} and parts at least 1, "
-            f"but received {method!r} and {parts}"
-        )
+    parts = integer_from(1, "parts", parts)
+    if method not in _METHODS:
+        message = f"method must be one of {_METHODS}, but received {method!r}"
         raise ValueError(message)
     if parts == 1 or n == 0:
         return torch.arange(n), (0, *[n] * parts)

@@ -8,12 +8,12 @@ import torch
 import torch.distributed
 from torch import Tensor
 from torch.distributed import P2POp, ReduceOp, batch_isend_irecv, irecv, isend
+from torch.distributed.device_mesh import DeviceMesh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch.distributed import ProcessGroup, Work
-    from torch.distributed.device_mesh import DeviceMesh
 
 
 # Ranks whose words go round a ring, as gloo gathers them; more take turns in pairs.
@@ -29,9 +29,8 @@ class Ranks:
 
     def __init__(self, mesh: DeviceMesh | None, like: object = None) -> None:
         """Look up the process groups of the mesh; without one, be where a tensor is."""
-        if mesh is not None and mesh.ndim not in {1, 2}:
-            message = f"mesh must have one or two dimensions, but received {mesh.ndim}"
-            raise ValueError(message)
+        if mesh is not None:
+            _check(mesh)
         self.mesh = mesh
         self.size, self.rank, self.group = _along(mesh, 0)
         self.columns, self.column, self.group_of_columns = _along(mesh, 1)
@@ -187,6 +186,24 @@ class Transfer:
                 self._work.wait()
         except RuntimeError as error:
             raise _left_alone(self._product) from error
+
+
+def _check(mesh: object) -> None:
+    """Refuse what no ranks can be looked up in.
+
+    Raises:
+        ValueError: It is none of one or two dimensions with this process in it.
+
+    """
+    if not isinstance(mesh, DeviceMesh):
+        message = f"mesh must be None or a DeviceMesh, but received {type(mesh).__name__}"
+    elif mesh.ndim not in {1, 2}:
+        message = f"mesh must have one or two dimensions, but received {mesh.ndim}"
+    elif mesh.get_coordinate() is None:
+        message = f"mesh must have this process as a rank, but received {mesh}"
+    else:
+        return
+    raise ValueError(message)
 
 
 def _along(mesh: DeviceMesh | None, dim: int) -> tuple[int, int, ProcessGroup | None]:

@@ -42,7 +42,8 @@ class Report:
     @property
     def balance(self) -> float:
         """Entries of the largest rank over the mean, 1 where all have as many."""
-        return max(self.entries) * len(self.entries) / max(sum(self.entries), 1)
+        entries = sum(self.entries)
+        return max(self.entries) * len(self.entries) / entries if entries > 0 else 1.0
 
     def __str__(self) -> str:
         """Write a line for each rank."""

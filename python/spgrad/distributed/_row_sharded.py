@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from spgrad._arguments import integer_from
 from spgrad.distributed import _autograd, _construction
 from spgrad.distributed._agreement import DTYPES, Words, agree
+from spgrad.distributed._operands import NAMES_OF_DTYPES, wrong_pair, wrong_with
 from spgrad.distributed._ranks import Ranks
 from spgrad.distributed._report import Report
 from spgrad.distributed._scatter import Whole
@@ -144,8 +146,8 @@ class RowSharded:
             src: The rank in the mesh that has it; where the mesh has two dimensions, the first of
                 these ranks.
             mesh: As :meth:`from_local` takes it.
-            permutation: On rank ``src``: int64 of shape ``(n,)``, for n = m. Row and column i of
-                the sharded matrix are row and column ``permutation[i]`` of A, as
+            permutation: On rank ``src``: int32 or int64 of shape ``(n,)``, for n = m. Row and
+                column i of the sharded matrix are row and column ``permutation[i]`` of A, as
                 :func:`spgrad.distributed.partition` has it.
             row_starts: On rank ``src``: where the rows of each rank begin, and n. By default as
                 ``torch.chunk`` and DTensor have it.
@@ -307,7 +309,7 @@ class RowSharded:
             entries.
 
         Raises:
-            ValueError: ``values`` has another shape than it must, on some rank.
+            ValueError: ``values`` is no tensor, or has another shape than it must, on some rank.
             RuntimeError: It has a dtype that is not supported, or ranks disagree.
 
         """
@@ -349,8 +351,8 @@ class RowSharded:
             with _cast(built.ranks.device_type, values, B) as operands:
                 return self.mm(*operands)
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
-        wrong = wrong or _wrong_with(values, "values", (built.plan.entries,), built)
-        wrong = wrong or _wrong_pair(values, "values", local_B, "B")
+        wrong = wrong or wrong_with(values, "values", (built.plan.entries,), self.device)
+        wrong = wrong or wrong_pair(values, "values", local_B, "B")
         sharded = self._agreeing("RowSharded.mm", values, local_B, wrong)
         C, _ = _autograd.mm(sharded, _autograd.copies(built.ranks, values), local_B)
         return self._sharded_like(C, B)
@@ -384,7 +386,7 @@ class RowSharded:
         local_X, wrong = self._local(X, "X", built.layout.row_starts)
         local_Y, wrong_Y = self._local(Y, "Y", built.layout.column_starts)
         wrong = wrong or wrong_Y
-        wrong = wrong or _wrong_pair(local_X, "X", local_Y, "Y")
+        wrong = wrong or wrong_pair(local_X, "X", local_Y, "Y")
         if wrong is None and local_X.shape[1] != local_Y.shape[1]:
             wrong = ValueError(
                 "X and Y must have the same number of columns, "
@@ -410,18 +412,28 @@ class RowSharded:
             A :class:`spgrad.distributed.Report`, which is printed as a table.
 
         Raises:
+            ValueError: ``p`` is no integer of at least 0, or ``dtype`` is none that products take.
             RuntimeError: Ranks disagree.
 
         """
         built = self._built
-        words = Words("RowSharded.report", structure=built.layout.number, width=p, dtype=dtype)
-        notes = agree(built.ranks, words, notes=(self.halo_rows,))[:, built.ranks.column]
+        step, number = "RowSharded.report", built.layout.number
+        words, wrong = Words(step, structure=number), None
+        try:
+            words = words._replace(width=integer_from(0, "p", p))
+        except ValueError as error:
+            wrong = error
+        if dtype in DTYPES:
+            words = words._replace(dtype=dtype)
+        else:
+            wrong = wrong or ValueError(f"dtype must be {NAMES_OF_DTYPES}, but received {dtype!r}")
+        notes = agree(built.ranks, words, wrong, (self.halo_rows,))[:, built.ranks.column]
         layout = built.layout
         return Report(
             rows=sizes_of(layout.row_starts),
             entries=sizes_of(layout.entry_starts),
             halo_rows=tuple(notes[:, 0].tolist()),
-            row_bytes=p * dtype.itemsize,
+            row_bytes=words.width * dtype.itemsize,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -518,7 +530,7 @@ class RowSharded:
                 return operand, ValueError(message)
             operand = operand.to_local(grad_placements=placements)
         rows = starts[rank + 1] - starts[rank]
-        return operand, _wrong_with(operand, name, (rows, "p"), built)
+        return operand, wrong_with(operand, name, (rows, "p"), built.ranks.device)
 
     def _sharded_like(self, C: Tensor, B: Tensor) -> Tensor:
         if not isinstance(B, DTensor):
@@ -527,28 +539,6 @@ class RowSharded:
         return DTensor.from_local(
             C, B.device_mesh, self._placements, run_check=False, shape=shape, stride=(shape[1], 1)
         )
-
-
-def _wrong_with(
-    operand: object, name: str, shape: tuple[int] | tuple[int, str], built: Built
-) -> Exception | None:
-    """Tell what is wrong with an operand of a rank; a second size is any."""
-    if not isinstance(operand, Tensor):
-        return ValueError(f"{name} must be a torch.Tensor, but received {type(operand).__name__}")
-    fits = operand.dim() == len(shape) and operand.shape[0] == shape[0]
-    if not fits or operand.layout != torch.strided:
-        wanted = str(shape).replace("'", "")
-        return ValueError(
-            f"{name} must be dense and have shape {wanted}, "
-            f"but received {operand.layout} of shape {tuple(operand.shape)}"
-        )
-    if operand.dtype not in DTYPES or operand.device != built.ranks.device:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        return RuntimeError(
-            f"{name} must be {names}, on {built.ranks.device}, "
-            f"but received {operand.dtype} on {operand.device}"
-        )
-    return None
 
 
 def _casts(device_type: str) -> bool:
@@ -570,12 +560,3 @@ def _cast(device_type: str, *operands: Tensor) -> Iterator[tuple[Tensor, ...]]:
             else x
             for x in operands
         )
-
-
-def _wrong_pair(first: Tensor, first_name: str, second: Tensor, name: str) -> Exception | None:
-    if first.dtype == second.dtype:
-        return None
-    return RuntimeError(
-        f"{first_name} and {name} must have the same dtype, "
-        f"but received {first.dtype} and {second.dtype}"
-    )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Numbers that travel at a time: 8 MB of int64.
 _PIECE = 1 << 20
 
+_INTEGERS = {torch.int32, torch.int64}
+
 
 class Whole(NamedTuple):
     """A CSR matrix on the rank that has it, and how its rows are shared out."""
@@ -62,14 +64,7 @@ class Whole(NamedTuple):
             starts = checked_starts(row_starts, n, ranks)
         places = None
         if permutation is not None:
-            refuse_others_than_tensors(permutation=permutation)
-            permutation = permutation.to(A.device, torch.int64)
-            if n != m or not permutation.sort().values.equal(torch.arange(n, device=A.device)):
-                message = (
-                    f"permutation must have each number in [0, {n}) once, for a square matrix, "
-                    f"but received shape {tuple(permutation.shape)} for {tuple(A.shape)}"
-                )
-                raise ValueError(message)
+            permutation = _checked_permutation(permutation, A)
             places = permutation.argsort()
         return cls(crow_indices, col_indices, (n, m), starts, permutation, places)
 
@@ -104,6 +99,30 @@ class Whole(NamedTuple):
         return [int(self.counts(*rows).sum()) for rows in itertools.pairwise(self.row_starts)]
 
 
+def _checked_permutation(permutation: Tensor, A: Tensor) -> Tensor:
+    """Check an order of rows and columns.
+
+    Raises:
+        ValueError: It is none of those of a square matrix.
+
+    """
+    refuse_others_than_tensors(permutation=permutation)
+    n, m = A.shape
+    accepted = f"permutation must be int32 or int64 and have each of [0, {n}) once, for a square A"
+    if permutation.dtype not in _INTEGERS or permutation.shape != (n,) or n != m:
+        message = (
+            f"{accepted}, but received {permutation.dtype} of shape {tuple(permutation.shape)} "
+            f"for A of shape {(n, m)}"
+        )
+        raise ValueError(message)
+    permutation = permutation.to(A.device, torch.int64)
+    missing = (~torch.isin(torch.arange(n, device=A.device), permutation)).nonzero()
+    if len(missing) > 0:
+        message = f"{accepted}, but received one that lacks {int(missing[0])}"
+        raise ValueError(message)
+    return permutation
+
+
 def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
     ranks: Ranks,
     source: int,
@@ -127,7 +146,7 @@ def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
     """
     share = torch.empty(lengths[ranks.rank], dtype=dtype, device=ranks.device)
     for rank, length in enumerate(lengths if ranks.column == 0 else ()):
-        whole = None if share_of is None else share_of(rank).to(ranks.device)
+        whole = None if share_of is None else _as_in_memory(share_of(rank).to(ranks.device))
         received, sent = [0] * ranks.size, [0] * ranks.size
         for begin in range(0, length, _PIECE):
             end = min(begin + _PIECE, length)
@@ -139,3 +158,8 @@ def scatter(  # noqa: PLR0913, PLR0917 - what travels, and who waits for it
     for piece in share.split(_PIECE):
         ranks.from_first_column(piece, step)
     return share
+
+
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """Give a tensor whose memory has its numbers, one after the other."""
+    return tensor.resolve_conj().resolve_neg().contiguous()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import refuse_others_than_tensors
+from spgrad._arguments import integer, integer_from, refuse_others_than_tensors
 from spgrad.distributed._agreement import Words, agree
 
 if TYPE_CHECKING:
@@ -45,11 +46,9 @@ class Rows(NamedTuple):
             ValueError: The shape is none of a matrix.
 
         """
-        n, m = shape if len(shape) == 2 else (-1, -1)  # noqa: PLR2004
-        if n < 0 or m < 0:
-            message = f"shape must be (n, m), but received {tuple(shape)}"
-            raise ValueError(message)
-        return cls(crow_indices, col_indices, (int(n), int(m)), own_columns)
+        if own_columns is not None:
+            own_columns = integer_from(0, "own_columns", own_columns)
+        return cls(crow_indices, col_indices, checked_shape(shape), own_columns)
 
 
 class Layout(NamedTuple):
@@ -77,22 +76,58 @@ def chunk_starts(count: int, ranks: int) -> tuple[int, ...]:
     return tuple(min(rank * size, count) for rank in range(ranks + 1))
 
 
-def checked_starts(row_starts: Sequence[int], n: int, ranks: int) -> tuple[int, ...]:
+def checked_shape(shape: Iterable[int]) -> tuple[int, int]:
+    """Check the shape of a matrix.
+
+    Raises:
+        ValueError: It is none.
+
+    """
+    sizes = _integers(shape)
+    if sizes is None or len(sizes) != 2 or min(sizes) < 0:  # noqa: PLR2004
+        message = f"shape must be (n, m), two integers of at least 0, but received {shape!r}"
+        raise ValueError(message)
+    return sizes[0], sizes[1]
+
+
+def checked_starts(row_starts: Iterable[int], n: int, ranks: int) -> tuple[int, ...]:
     """Check where the rows of each rank begin.
 
     Raises:
         ValueError: They do not ascend from 0 to n, or are not of so many ranks.
 
     """
-    starts = tuple(map(int, row_starts))
+    starts = integers_of_starts(row_starts)
     ascends = all(begin <= end for begin, end in itertools.pairwise(starts))
     if len(starts) != ranks + 1 or not ascends or starts[0] != 0 or starts[-1] != n:
         message = (
-            f"row_starts must be {ranks + 1} numbers that ascend from 0 to {n}, "
+            f"row_starts must be {ranks + 1} integers that ascend from 0 to {n}, "
             f"but received {starts}"
         )
         raise ValueError(message)
     return starts
+
+
+def integers_of_starts(row_starts: Iterable[int]) -> tuple[int, ...]:
+    """Give where the rows of each rank begin, where the matrix is not known yet.
+
+    Raises:
+        ValueError: They are no integers.
+
+    """
+    starts = _integers(row_starts)
+    if starts is None:
+        message = f"row_starts must be integers, of each rank and n, but received {row_starts!r}"
+        raise ValueError(message)
+    return starts
+
+
+def _integers(values: object) -> tuple[int, ...] | None:
+    """Give what integers of 64 bits are, or nothing where one is none."""
+    if not isinstance(values, Iterable) or (isinstance(values, Tensor) and values.dim() != 1):
+        return None
+    numbers = tuple(map(integer, values))
+    return None if None in numbers else numbers  # type: ignore[return-value]
 
 
 def check(rows: Rows, device: torch.device) -> None:
@@ -103,16 +138,13 @@ def check(rows: Rows, device: torch.device) -> None:
         RuntimeError: Dtypes are not supported, or offsets or indices are malformed.
 
     """
-    crow_indices, col_indices, (_, m), own_columns = rows
+    crow_indices, col_indices, (_, m), _ = rows
     refuse_others_than_tensors(crow_indices=crow_indices, col_indices=col_indices)
     if crow_indices.dim() != 1 or col_indices.dim() != 1 or len(crow_indices) == 0:
         message = (
             "crow_indices and col_indices must have one dimension, the former at least one number, "
             f"but received shapes {tuple(crow_indices.shape)} and {tuple(col_indices.shape)}"
         )
-        raise ValueError(message)
-    if own_columns is not None and own_columns < 0:
-        message = f"own_columns must not be negative, but received {own_columns}"
         raise ValueError(message)
     if crow_indices.device != device or col_indices.device != device:
         message = (
@@ -141,8 +173,6 @@ def lay_out(
         columns=rows.shape[1],
         max_halo_bytes=-1 if max_halo_bytes is None else max_halo_bytes,
     )
-    if wrong is None and max_halo_bytes is not None and max_halo_bytes < 1:
-        wrong = ValueError(f"max_halo_bytes must be positive, but received {max_halo_bytes}")
     own_columns = -1 if rows.own_columns is None else rows.own_columns
     counts = (0, 0) if wrong else (len(rows.crow_indices) - 1, len(rows.col_indices))
     notes = agree(ranks, words, wrong, (next(_numbers), counts[0], own_columns, counts[1]))
@@ -168,7 +198,7 @@ def _refuse_other_rows(ranks: Ranks, rows: Rows, step: str) -> None:
     if ranks.columns == 1:
         return
     own_columns = -1 if rows.own_columns is None else rows.own_columns
-    sums = _checksum(rows.crow_indices), _checksum(rows.col_indices)
+    sums = checksum(rows.crow_indices), checksum(rows.col_indices)
     said = torch.tensor([len(rows.crow_indices), len(rows.col_indices), own_columns, *sums])
     wrong = None
     if not (ranks.all_gather_of_columns(said, step) == said).all():
@@ -179,7 +209,7 @@ def _refuse_other_rows(ranks: Ranks, rows: Rows, step: str) -> None:
     agree(ranks, Words(step), wrong)
 
 
-def _checksum(indices: Tensor) -> int:
+def checksum(indices: Tensor) -> int:
     """Give a number that other indices, or the same in another order, hardly have."""
     mixed = indices.long() + torch.arange(len(indices), device=indices.device) * 0x9E3779B97F4A7C1
     mixed *= 0x2545F4914F6CDD1D

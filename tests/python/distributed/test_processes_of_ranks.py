@@ -46,7 +46,40 @@ DISAGREEMENTS = {
         "RowSharded.from_local(offsets, columns, (9, 9), mesh, max_halo_bytes=8 + rank // 2)",
         "rank 2: has max_halo_bytes = 9; rank 0: has max_halo_bytes = 8",
     ),
+    "a nested tensor": (
+        "A.mm(values, torch.nested.nested_tensor([B]) if rank == 1 else B)",
+        "rank 1: B must be dense and have shape (3, p), but received a nested one",
+    ),
     "no tensor": ("A.mm(values, None if rank == 1 else B)", "rank 1: B must be a torch.Tensor"),
+    "type of shape": (
+        "RowSharded.from_local(offsets, columns, 9 if rank == 1 else (9, 9), mesh)",
+        "rank 1: shape must be (n, m), two integers of at least 0, but received 9",
+    ),
+    "type of bound": (
+        "RowSharded.from_local(offsets, columns, (9, 9), mesh, max_halo_bytes=8 + rank / 2)",
+        "rank 0: max_halo_bytes must be an integer of at least 1, but received 8.0",
+    ),
+    "type of own columns": (
+        "RowSharded.from_local(offsets, columns, (9, 9), mesh, own_columns='3' if rank else 3)",
+        "rank 1: own_columns must be an integer of at least 0, but received '3'",
+    ),
+    "type of source": (
+        "RowSharded.from_rank(torch.eye(3).to_sparse_csr(), rank / 2, mesh)",
+        "rank 0: src must be an integer in [0, 3), but received 0.0",
+    ),
+    "type of row_starts": (
+        "RowSharded.from_rank(torch.eye(3).to_sparse_csr(), 0, mesh, row_starts=3)",
+        "rank 0: row_starts must be integers, of each rank and n, but received 3",
+    ),
+    "type of p": (
+        "A.report('3' if rank == 1 else 3)",
+        "rank 1: p must be an integer of at least 0, but received '3'",
+    ),
+    "dtype of report": ("A.report(3, torch.int8 if rank == 2 else torch.half)", "rank 2: dtype m"),
+    "type of state": (
+        "A.load_state_dict({} if rank == 1 else A.state_dict())",
+        "rank 1: state_dict must be what state_dict() gives, but received: KeyError",
+    ),
     "source": ("RowSharded.from_rank(torch.eye(3).to_sparse_csr(), rank // 2, mesh)", "same src"),
 }
 

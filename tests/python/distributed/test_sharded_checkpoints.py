@@ -159,6 +159,8 @@ def test_another_matrix_or_no_checkpoint_is_an_error_of_all_ranks(path, tmp_path
         A = matrices.share(mesh, MATRIX._replace(col_indices=columns))
         with pytest.raises(ValueError, match="rank 1: the checkpoint must be of this matrix"):
             dcp.load({"A": A}, checkpoint_id=path)
+        with pytest.raises(ValueError, match="rank 0: the checkpoint must be of this matrix"):
+            A.load_state_dict(A.state_dict() | {"shape": (26, 27)})
         with pytest.raises(
             ValueError, match=r"rank 0: path must be a checkpoint with .* called 'B'"
         ):
@@ -169,6 +171,10 @@ def test_another_matrix_or_no_checkpoint_is_an_error_of_all_ranks(path, tmp_path
             RowSharded.from_checkpoint(path if A.rank == 0 else None, "A", mesh)
         with pytest.raises(ValueError, match="ascend from 0 to 26"):
             RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5, 25])
+        with pytest.raises(ValueError, match="rank 1: row_starts must be integers"):
+            RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5, 26] if A.rank == 0 else 5)
+        with pytest.raises(RuntimeError, match="others on rank 1 than on rank 0"):
+            RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5 + A.rank, 26])
 
     on_threads(2, on_rank)
 

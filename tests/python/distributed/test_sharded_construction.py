@@ -1,6 +1,7 @@
 """Matrices of one rank and of files, their values, and orders of rows."""
 
 import itertools
+import json
 
 import matrices
 import numpy as np
@@ -36,6 +37,25 @@ def test_a_matrix_of_one_rank_is_shared_out_with_its_values(src, dtype):
         return product(mesh, A, B, values if is_source else None)
 
     assert torch.equal(torch.cat(on_threads(3, on_rank)), spgrad.sparse_mm(whole, B))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.repeat_interleave(2)[::2],
+        torch.conj,
+        lambda values: torch._neg_view(-values),
+    ],
+)
+def test_values_of_one_rank_are_shared_out_however_they_lie_in_memory(change):
+    values = change(matrices.operands(RANDOM, 3, dtype=torch.complex64).values)
+    whole = tensor_of(RANDOM, torch.ones(RANDOM.nnz))
+
+    def on_rank(mesh):
+        given = (whole, values) if mesh.get_local_rank() == 0 else (None, None)
+        return spgrad.distributed.RowSharded.from_rank(given[0], 0, mesh).local(given[1])
+
+    assert torch.equal(torch.cat(on_threads(2, on_rank)), values)
 
 
 def test_pieces_of_bounded_size_travel(monkeypatch):
@@ -139,9 +159,52 @@ def test_a_bad_file_is_told_on_every_rank(tmp_path):
             spgrad.distributed.RowSharded.from_file(tmp_path, mesh)
 
     on_threads(2, on_rank)
+    with pytest.raises(ValueError, match=r"path must be a folder .* but received 5"):
+        spgrad.distributed.RowSharded.from_file(5)
+
+
+# What becomes of a file, and what is said.
+BROKEN_ARRAYS = {
+    "crow_indices other length": (lambda a: a[:7], r"shape \(51,\), .* of shape \(7,\)"),
+    "crow_indices shifted": (lambda a: a + 5, "begin with 0, but received 5"),
+    "crow_indices early end": (lambda a: a.clip(max=200), r"col.* of shape \(200,\), .*\(300,\)"),
+    "crow_indices floats": (lambda a: a.astype(float), r"be int32 or int64 .* received float64"),
+    "crow_indices descending": (lambda a: np.r_[a[:9], a[20], a[10:]], "must not decrease"),
+    "col_indices short": (lambda a: a[:-1], r"col.* of shape \(300,\), .* of shape \(299,\)"),
+    "col_indices outside": (lambda a: a + 30, r"must be in \[0, 37\)"),
+    "col_indices a number": (lambda a: a[0], r"received int64 of shape \(\)"),
+    "values short": (lambda a: a[:-1], r"values\.npy must be float32 of shape \(300,\)"),
+    "values of another dtype": (lambda a: a.astype(np.int32), "be float32 .* received int32"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ARRAYS)
+def test_files_that_are_of_no_matrix_are_refused_before_numbers_go_wrong(tmp_path, name):
     spgrad.distributed.save(tmp_path, tensor_of(RANDOM, torch.zeros(RANDOM.nnz)))
-    np.save(tmp_path / "crow_indices.npy", np.zeros(7, dtype=np.int64))
-    with pytest.raises(ValueError, match=r"n \+ 1 = 51 offsets, but received .*\(7,\)"):
+    change, text = BROKEN_ARRAYS[name]
+    file = tmp_path / f"{name.split()[0]}.npy"
+    np.save(file, change(np.load(file)))
+
+    def on_rank(mesh):
+        with pytest.raises((ValueError, RuntimeError), match=r"rank [01]: .*" + text):
+            spgrad.distributed.RowSharded.from_file(tmp_path, mesh)
+
+    on_threads(2, on_rank)
+
+
+@pytest.mark.parametrize(
+    ("about", "text"),
+    [
+        ({"shape": [50.5, 37]}, "shape must be .n, m., two integers"),
+        ({"values": "float8"}, "path must be a folder .*float8"),
+        ({"format": 2}, "format must be 1, but received 2"),
+    ],
+)
+def test_a_folder_with_another_description_is_refused(tmp_path, about, text):
+    spgrad.distributed.save(tmp_path, tensor_of(RANDOM, torch.zeros(RANDOM.nnz)))
+    file = tmp_path / "matrix.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | about))
+    with pytest.raises(ValueError, match=text):
         spgrad.distributed.RowSharded.from_file(tmp_path)
 
 
@@ -161,6 +224,10 @@ BAD_STRUCTURES = {
     "dimensions": ((OFFSETS[None], COLUMNS, (2, 3)), "one dimension"),
     "rows": ((OFFSETS, COLUMNS, (3, 3)), r"rows of all ranks must add up to 3, but received 2"),
     "shape": ((OFFSETS, COLUMNS, (2, 3, 1)), r"shape must be \(n, m\)"),
+    "no shape": ((OFFSETS, COLUMNS, 3), r"shape must be \(n, m\), .* but received 3"),
+    "a broken size": ((OFFSETS, COLUMNS, (2.5, 3)), r"two integers .* received \(2\.5, 3\)"),
+    "a large size": ((OFFSETS, COLUMNS, (2, 1 << 70)), "two integers"),
+    "a mesh": ((OFFSETS, COLUMNS, (2, 3), torch.ones(1)), "None or a DeviceMesh, but .* Tensor"),
 }
 
 
@@ -175,19 +242,32 @@ WHOLE = torch.eye(3).to_sparse_csr()
 BAD_CALLS = {
     "from_rank(None)": "A must be a torch.Tensor, but received NoneType",
     "from_rank(WHOLE.to_dense())": "must be a sparse CSR tensor",
-    "from_rank(WHOLE, 1)": r"src must be in \[0, 1\), but received 1",
+    "from_rank(WHOLE, 1)": r"src must be an integer in \[0, 1\), but received 1",
     "from_rank(WHOLE, row_starts=[0, 2])": r"ascend from 0 to 3, but received \(0, 2\)",
     "from_rank(WHOLE, row_starts=[1, 3])": r"ascend from 0 to 3, but received \(1, 3\)",
-    "from_rank(WHOLE, permutation=torch.tensor([0, 0, 2]))": "each number in",
-    "from_rank(WHOLE, max_halo_bytes=0)": "max_halo_bytes must be positive, but received 0",
-    "from_rank(WHOLE).local(torch.ones(4))": r"values must be a tensor of shape \(3,\)",
+    "from_rank(WHOLE, '0')": r"src must be an integer in \[0, 1\), but received '0'",
+    "from_rank(WHOLE, row_starts=3)": "row_starts must be integers, .* received 3",
+    "from_rank(WHOLE, row_starts=[0, 2.9])": r"integers, .* received \[0, 2\.9\]",
+    "from_rank(WHOLE, permutation=torch.tensor([0, 0, 2]))": "each of .* that lacks 1",
+    "from_rank(WHOLE, permutation=torch.tensor([-1, 0, 2]))": "each of .* that lacks 1",
+    "from_rank(WHOLE, permutation=torch.ones(3))": "int32 or int64 .* received torch.float32",
+    "from_rank(WHOLE, permutation=torch.arange(2))": r"shape \(2,\) for A of shape \(3, 3\)",
+    "from_rank(WHOLE, max_halo_bytes=0)": "an integer of at least 1, but received 0",
+    "from_rank(WHOLE, max_halo_bytes=1.5)": "an integer of at least 1, but received 1.5",
+    "from_rank(WHOLE).report(-1)": "p must be an integer of at least 0, but received -1",
+    "from_rank(WHOLE).report(4.0)": "p must be an integer of at least 0, but received 4.0",
+    "from_rank(WHOLE).report(4, torch.int64)": "dtype must be float32, .* received torch.int64",
+    "from_rank(WHOLE).local(torch.ones(4))": r"values must be dense and have shape \(3,\)",
+    "from_rank(WHOLE).local(torch.ones(3).int())": "values must be float32, .* torch.int32",
+    "from_rank(WHOLE).local(torch.ones(3, device='meta'))": "on a device with memory",
     "from_rank(WHOLE).local()": "but received NoneType",
     "from_rank(WHOLE).mm(torch.ones(4), torch.ones(3, 2))": r"values must be dense .* \(3,\)",
     "from_rank(WHOLE).mm(torch.ones(3), torch.ones(2, 2))": r"B must be dense .* shape \(3, p\)",
     "from_rank(WHOLE).mm(torch.ones(3), torch.ones(3, 2).double())": "the same dtype",
     "from_rank(WHOLE).mm(torch.ones(3).int(), torch.ones(3, 2))": "values must be float32",
     "from_rank(WHOLE).sddmm(torch.ones(3, 2), torch.ones(3, 4))": "received 2 and 4",
-    "from_local(OFFSETS, COLUMNS, (2, 3), own_columns=-2)": "must not be negative",
+    "from_local(OFFSETS, COLUMNS, (2, 3), own_columns=-2)": "at least 0, but received -2",
+    "from_local(OFFSETS, COLUMNS, (2, 3), own_columns='3')": "at least 0, but received '3'",
     "from_local(OFFSETS, COLUMNS, (2, 3), own_columns=2)": "own_columns of all ranks",
 }
 
@@ -201,10 +281,19 @@ def test_bad_arguments_are_refused(call):
 def test_other_bad_arguments_are_refused(tmp_path):
     with pytest.raises(ValueError, match="method must be one of"):
         spgrad.distributed.partition(OFFSETS, COLUMNS % 2, 2, method="chance")
+    with pytest.raises(
+        ValueError, match=r"parts must be an integer of at least 1, .* received 2\.5"
+    ):
+        spgrad.distributed.partition(OFFSETS, COLUMNS % 2, 2.5)
     with pytest.raises(ValueError, match="sparse CSR tensor of shape"):
         spgrad.distributed.save(tmp_path, torch.eye(3))
     with pytest.raises(TypeError, match="must be made by from_local"):
         spgrad.distributed.RowSharded(WHOLE)
+
+
+def test_a_matrix_without_entries_is_balanced():
+    A = spgrad.distributed.RowSharded.from_rank(torch.zeros(4, 3).to_sparse_csr())
+    assert A.report(2).balance == 1
 
 
 def test_without_a_mesh_a_matrix_is_where_its_indices_are():
