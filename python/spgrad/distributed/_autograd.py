@@ -251,6 +251,28 @@ class _Gradients(torch.autograd.Function):
                 of_values, _ = sddmm(sharded, grad, by_B.conj(), _conj(needed))
         return None, of_values, of_B, of_grad, None
 
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        _: Any,
+        values_t: Tensor | None,
+        B_t: Tensor | None,
+        grad_t: Tensor | None,
+        __: Any,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        values, B, grad = ctx.saved_tensors
+        sharded = ctx.sharded
+        sharded.agree(_FORWARD, grad, _given(values_t, B_t, grad_t))
+        of_values = of_B = None
+        if grad_t is not None:
+            of_values, _ = sddmm(sharded, grad_t, B.conj(), _conj(ctx.needed))
+            of_B = mm_transposed(sharded, values.conj(), grad_t)
+        if B_t is not None:
+            of_values = _sum(of_values, sddmm(sharded, grad, B_t.conj())[0])
+        if values_t is not None:
+            of_B = _sum(of_B, mm_transposed(sharded, values_t.conj(), grad))
+        return of_values, of_B
+
 
 class _MmTransposed(torch.autograd.Function):
     @staticmethod

@@ -131,6 +131,13 @@ for result, other in zip(matrices.derivatives(A.mm, A.sddmm, mine), expected):
 mm = lambda values, B: matrix.dense(values) @ B
 both = torch.func.jvp(A.mm, (mine.values, mine.B), (mine.of_values, mine.of_B))[1]
 same(both, mm(given.of_values, given.B) + mm(given.values, given.of_B))
+def gradients_of_squares(mm):
+    return torch.func.grad(lambda values, B: mm(values, B).square().sum(), (0, 1))
+of_rank = (mine.values, mine.B), (mine.of_values, mine.of_B)
+of_all = (given.values, given.B), (given.of_values, given.of_B)
+second = torch.func.jvp(gradients_of_squares(A.mm), *of_rank)[1]
+for part, whole in zip(second, torch.func.jvp(gradients_of_squares(mm), *of_all)[1]):
+    same(part, whole)
 sampled = torch.func.jvp(lambda Y: A.sddmm(mine.X, Y), (mine.B,), (mine.of_B,))[1]
 same(sampled, matrices.derivatives_of_dense(matrix, given._replace(B=given.of_B))[6])
 
