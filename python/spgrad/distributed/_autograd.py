@@ -177,7 +177,19 @@ class _AddUp(torch.autograd.Function):
         return add_up(ctx.ranks, tensor_t)
 
 
-class _Mm(torch.autograd.Function):
+class _Product(torch.autograd.Function):
+    """A product that is mapped over nothing, since ranks would have to agree on that, too."""
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        message = (
+            "products of a RowSharded over several ranks must be called without torch.func.vmap, "
+            "but received a batch: its items can be columns of one B"
+        )
+        raise NotImplementedError(message)
+
+
+class _Mm(_Product):
     @staticmethod
     def forward(sharded: Sharded, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, ...]:
         C, kept = _products.mm(sharded.task("mm"), values, B, needed)
@@ -214,7 +226,7 @@ class _Mm(torch.autograd.Function):
         return _sum(by_values, by_B), *[None] * ctx.kept
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(_Product):
     """Both gradients of mm: sddmm(grad, B̄) and mm_transposed(v̄, grad)."""
 
     @staticmethod
@@ -274,7 +286,7 @@ class _Gradients(torch.autograd.Function):
         return of_values, of_B
 
 
-class _MmTransposed(torch.autograd.Function):
+class _MmTransposed(_Product):
     @staticmethod
     def forward(sharded: Sharded, values: Tensor, X: Tensor) -> Tensor:
         return _products.mm_transposed(sharded.task("mm_transposed"), values, X)
@@ -308,7 +320,7 @@ class _MmTransposed(torch.autograd.Function):
         return _sum(by_values, None if X_t is None else mm_transposed(sharded, values, X_t))
 
 
-class _Sddmm(torch.autograd.Function):
+class _Sddmm(_Product):
     @staticmethod
     def forward(sharded: Sharded, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, ...]:
         products, kept = _products.sddmm(sharded.task("sddmm"), X, Y, needed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from spgrad.distributed._scatter import Whole
 from spgrad.distributed._structure import Rows, chunk_starts, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch.distributed.device_mesh import DeviceMesh
@@ -346,10 +347,13 @@ class RowSharded:
                 allows.
 
         """
+        return self._outside_of_graphs(self._mm, values, B)
+
+    def _mm(self, values: Tensor, B: Tensor) -> Tensor:
         built = self._built
         if _casts(built.ranks.device_type):
             with _cast(built.ranks.device_type, values, B) as operands:
-                return self.mm(*operands)
+                return self._mm(*operands)
         local_B, wrong = self._local(B, "B", built.layout.column_starts)
         wrong = wrong or wrong_with(values, "values", (built.plan.entries,), self.device)
         wrong = wrong or wrong_pair(values, "values", local_B, "B")
@@ -379,10 +383,13 @@ class RowSharded:
             RuntimeError: As :meth:`mm`.
 
         """
+        return self._outside_of_graphs(self._sddmm, X, Y)
+
+    def _sddmm(self, X: Tensor, Y: Tensor) -> Tensor:
         built = self._built
         if _casts(built.ranks.device_type):
             with _cast(built.ranks.device_type, X, Y) as operands:
-                return self.sddmm(*operands)
+                return self._sddmm(*operands)
         local_X, wrong = self._local(X, "X", built.layout.row_starts)
         local_Y, wrong_Y = self._local(Y, "Y", built.layout.column_starts)
         wrong = wrong or wrong_Y
@@ -478,6 +485,20 @@ class RowSharded:
         """Give the same: copies of modules share it, since nothing changes it."""
         return self
 
+    def __copy__(self) -> RowSharded:
+        """Give the same."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to pickle what is of the ranks of this process."""
+        if self._built.ranks.mesh is not None:
+            message = (
+                "a RowSharded of a mesh cannot be pickled: save it and values by "
+                "torch.distributed.checkpoint, or the state_dict() of a module for this rank alone"
+            )
+            raise TypeError(message)
+        return self.__dict__
+
     def __repr__(self) -> str:
         """Name the shape and what this rank has."""
         ranks, layout = self._built.ranks, self._built.layout
@@ -486,6 +507,15 @@ class RowSharded:
             f"{sizes_of(layout.row_starts)[ranks.rank]} rows, {self.nnz} entries, "
             f"{self.halo_rows} rows of halo)"
         )
+
+    def _outside_of_graphs(self, product: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+        """Let torch.compile break its graph for a product over several ranks."""
+        if self._built.ranks.is_alone or "torch._dynamo" not in sys.modules:
+            return product(*operands)
+        outside: Tensor = torch.compiler.disable(
+            product, reason="ranks exchange rows, which is outside of graphs"
+        )(*operands)
+        return outside
 
     @property
     def _placements(self) -> tuple[Shard, ...]:

@@ -171,6 +171,39 @@ def test_processes_do_what_threads_do_and_forward_mode_and_dtensors(tmp_path):
         assert succeeded, result
 
 
+TRANSFORMS = """
+import pickle
+matrix = matrices.random(30, 26, 200)
+given = matrices.operands(matrix, 4)
+A = matrices.share(mesh, matrix)
+mine = matrices.of_rank(A, given)
+compiled = torch.compile(lambda values, B: A.mm(values, 2 * B) + 1, backend="eager")
+values = mine.values.clone().requires_grad_()
+C = compiled(values, mine.B)
+C.backward(mine.X)
+assert torch.equal(C, 2 * A.mm(mine.values, mine.B) + 1)
+assert torch.equal(values.grad, 2 * A.sddmm(mine.X, mine.B))
+outcome = []
+for call in (
+    lambda: torch.func.vmap(A.mm, (None, 0))(mine.values, mine.B[None]),
+    lambda: pickle.dumps(spgrad.distributed.ShardedValues(A, mine.values)),
+):
+    try:
+        call()
+    except (NotImplementedError, TypeError) as error:
+        outcome.append(str(error))
+A.mm(mine.values, mine.B)
+"""
+
+
+def test_a_compiled_function_has_products_and_what_cannot_be_says_so(tmp_path):
+    for _, succeeded, result in on_processes(2, TRANSFORMS, tmp_path):
+        assert succeeded, result
+        vmapped, pickled = result
+        assert "RowSharded over several ranks must be called without torch.func.vmap" in vmapped
+        assert "a RowSharded of a mesh cannot be pickled" in pickled
+
+
 BREAK_OFF = """
 A = RowSharded.from_local(torch.tensor([0, 2]), torch.tensor([0, 1]), (2, 2), mesh)
 A.mm(torch.ones(2), torch.ones(1, 4))
