@@ -18,9 +18,19 @@ def refuse_others_than_tensors(**arguments: object) -> None:
 
     """
     for name, value in arguments.items():
-        if not isinstance(value, Tensor):
-            message = f"{name} must be a torch.Tensor, but received {type(value).__name__}"
-            raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
+        refuse_others_than(Tensor, "a torch.Tensor", name, value)
+
+
+def refuse_others_than(kind: type, accepted: str, name: str, value: object) -> None:
+    """Refuse an argument that is of another class.
+
+    Raises:
+        ValueError: It is.
+
+    """
+    if not isinstance(value, kind):
+        message = f"{name} must be {accepted}, but received {type(value).__name__}"
+        raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
 
 
 def integer(value: object) -> int | None:

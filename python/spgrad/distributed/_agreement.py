@@ -97,7 +97,7 @@ _DESCRIPTIONS: tuple[Callable[[int], str], ...] = (
     lambda number: f"has p = {number}",
     _dtype,
     _gradients,
-    lambda number: f"has max_halo_bytes = {number}",
+    lambda number: f"has max_halo_bytes = {number if number > 0 else None}",
 )
 
 

@@ -11,10 +11,12 @@ from torch.distributed import ProcessGroup
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
+from spgrad._arguments import refuse_others_than
 from spgrad.distributed._modules import ModuleOfRanks
 
 
 def _sharded_by_name(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    refuse_others_than(nn.Module, "a torch.nn.Module", "model", model)
     for prefix, module in model.named_modules():
         if isinstance(module, ModuleOfRanks):
             for name in module.parts():
@@ -44,7 +46,7 @@ def sharded_parameters(model: nn.Module) -> set[nn.Parameter]:
         The parameters of these modules.
 
     Raises:
-        Nothing.
+        ValueError: ``model`` is no module.
 
     """
     return {parameter for _, parameter in _sharded_by_name(model)}
@@ -75,6 +77,7 @@ def data_parallel(model: nn.Module, **options: Any) -> DistributedDataParallel:
         The wrapped model.
 
     Raises:
+        ValueError: ``model`` is no module.
         RuntimeError: As ``DistributedDataParallel``, which needs a parameter that ranks share.
 
     """

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spgrad.distributed import _autograd
 from spgrad.distributed._agreement import Words, agree
+from spgrad.distributed._operands import wrong_with
 from spgrad.distributed._parts import mark
 from spgrad.distributed._row_sharded import RowSharded
 from spgrad.distributed._scatter import scatter
@@ -75,7 +76,8 @@ class ShardedValues(ModuleOfRanks):
     Raises:
         ValueError: ``A`` is no :class:`RowSharded`, or ``values`` has another shape. In the forward
             pass: as :meth:`RowSharded.mm`.
-        RuntimeError: In the forward pass, as :meth:`RowSharded.mm`.
+        RuntimeError: ``values`` has a dtype that is not supported, or is on another device than
+            ``A``. In the forward pass: as :meth:`RowSharded.mm`.
 
     """
 
@@ -84,10 +86,9 @@ class ShardedValues(ModuleOfRanks):
     def __init__(self, A: RowSharded, values: Tensor) -> None:
         """Make the parameter."""
         super().__init__(A)
-        if not isinstance(values, Tensor) or values.shape != (A.nnz,):
-            received = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            message = f"values must be a tensor of shape ({A.nnz},), but received {received}"
-            raise ValueError(message)
+        wrong = wrong_with(values, "values", (A.nnz,), A.device)
+        if wrong is not None:
+            raise wrong
         self.values = nn.Parameter(values.detach().clone())
 
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -137,8 +138,8 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         along the first dimension of the mesh; those along the second have samples of their own.
 
     Raises:
-        ValueError: ``A`` is no :class:`RowSharded`. In the forward pass: as :meth:`RowSharded.mm`,
-            whose B is the input, transposed.
+        ValueError: ``A`` is no :class:`RowSharded`, or ``bias`` is no bool. In the forward pass: as
+            :meth:`RowSharded.mm`, whose B is the input, transposed.
         RuntimeError: In the forward pass, as :meth:`RowSharded.mm`.
 
     """
@@ -156,6 +157,9 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
     ) -> None:
         """Draw the first values."""
         super().__init__(A)
+        if not isinstance(bias, bool):
+            message = f"bias must be True or False, but received {bias!r}; dtype is a keyword"
+            raise ValueError(message)  # noqa: TRY004 - as spgrad.nn.SparseLinear does
         rows = sizes_of(A.row_starts)[A.rank]
         self.weight = nn.Parameter(torch.empty(A.nnz, dtype=dtype, device=A.device))
         if bias:
@@ -194,9 +198,9 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         """
         A = RowSharded.from_rank(_weights_of(layer), src, mesh)
         ranks = A._built.ranks  # noqa: SLF001
+        layer = None if A._built.whole is None else layer  # noqa: SLF001 - only the source's
         weight = A.local(None if layer is None else layer.weight)
         bias = None if layer is None else layer.bias
-        # Of the others, only the source's is taken.
         has_bias = agree(ranks, Words("SparseLinear.from_rank"), notes=(int(bias is not None),))
         sharded = cls(A, bool(has_bias[src, 0, 0]), dtype=weight.dtype)
         with torch.no_grad():
@@ -253,7 +257,9 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         samples = input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0)
         output = self.A.mm(self.weight, samples.T).T.contiguous()
         if self.bias is not None:
-            output = output + _autograd.copies(self.A._built.ranks, self.bias)  # noqa: SLF001
+            # Under autocast, the bias joins the lower precision, as torch.nn.Linear has it.
+            bias = self.bias.to(output.dtype)
+            output = output + _autograd.copies(self.A._built.ranks, bias)  # noqa: SLF001
         return output.view(*input.shape[:-1], output.shape[-1])
 
     def extra_repr(self) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
 
+from spgrad._arguments import refuse_others_than
 from spgrad.distributed._parts import is_part, mark_alike, need_checkpoints
-
-if TYPE_CHECKING:
-    from torch import nn, optim
 
 
 class TrainingState:
@@ -44,13 +43,17 @@ class TrainingState:
         optimizers: Its optimisers, or none.
 
     Raises:
+        ValueError: ``model`` is no module, or an optimiser is none.
         RuntimeError: PyTorch is older. When saved or loaded: an optimiser keeps something for a
             sharded parameter that is neither one number nor of the parameter's shape.
 
     """
 
-    def __init__(self, model: nn.Module, *optimizers: optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, *optimizers: Optimizer) -> None:
         """Remember whose state it is."""
+        refuse_others_than(nn.Module, "a torch.nn.Module", "model", model)
+        for optimizer in optimizers:
+            refuse_others_than(Optimizer, "torch.optim.Optimizer", "optimizers", optimizer)
         need_checkpoints()
         self._model, self._optimizers = model, optimizers
 

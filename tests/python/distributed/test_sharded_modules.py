@@ -84,16 +84,47 @@ def test_what_is_wrong_with_an_input_is_told_on_every_rank():
 
     on_threads(2, on_rank)
     A = RowSharded.from_rank(torch.eye(3).to_sparse_csr())
-    with pytest.raises(ValueError, match=r"values must be a tensor of shape \(3,\), but .*\(2,\)"):
+    with pytest.raises(ValueError, match=r"values must be dense .* shape \(3,\), but .*\(2,\)"):
         ShardedValues(A, torch.ones(2))
     with pytest.raises(ValueError, match="A must be a RowSharded, but received Tensor"):
         ShardedValues(torch.eye(3), torch.ones(3))
+
+
+def test_a_layer_that_all_ranks_have_is_that_of_the_source_also_under_autocast():
+    def on_rank(mesh):
+        torch.manual_seed(mesh.get_local_rank())
+        whole = spgrad.nn.SparseLinear(6, 4, sparsity=0.5)
+        layer = SparseLinear.from_rank(whole, 1, mesh)
+        x = torch.ones(2, 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype == whole(torch.ones(2, 6)).dtype == torch.bfloat16
+        return layer(x).detach(), whole(torch.ones(2, 6)).detach()
+
+    (first, _), (second, expected) = on_threads(2, on_rank)
+    assert torch.allclose(torch.cat([first, second], 1), expected)
+
+
+def test_other_arguments_of_modules_and_helpers_are_refused():
+    A = RowSharded.from_rank(torch.eye(3).to_sparse_csr())
+    model = ShardedValues(A, torch.ones(3))
+    with pytest.raises(ValueError, match=r"bias must be True or False, .* torch\.float16"):
+        SparseLinear(A, torch.float16)
+    with pytest.raises(ValueError, match=r"values must be dense .* torch\.sparse_coo"):
+        ShardedValues(A, torch.ones(3).to_sparse())
+    for helper in (spgrad.distributed.sharded_parameters, spgrad.distributed.data_parallel):
+        with pytest.raises(ValueError, match=r"a torch\.nn\.Module, but received RowSharded"):
+            helper(A)
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, but .* NoneType"):
+        TrainingState(None)
+    with pytest.raises(ValueError, match=r"optimizers must be torch\.optim\.Optimizer, .* list"):
+        TrainingState(model, [torch.optim.SGD(model.parameters())])
 
 
 def test_copies_of_a_module_share_its_matrix():
     edges = ShardedValues(RowSharded.from_rank(torch.eye(3).to_sparse_csr()), torch.ones(3))
     other = copy.deepcopy(edges)
     assert other.A is edges.A
+    assert copy.copy(edges.A) is edges.A
     assert other.values is not edges.values
     assert torch.equal(other.double()(torch.eye(3).double()), torch.eye(3).double())
 
