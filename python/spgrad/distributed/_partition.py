@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,15 +14,16 @@ from spgrad._arguments import integer_from
 from spgrad.distributed._optional import optional
 from spgrad.distributed._structure import Rows, check, starts_of
 
-_METHODS = ("metis",)
-
 # A row of B and of C weighs as much as the entries of so many average rows. Of R-MAT of scale 17 in
 # 16 parts, the largest has 1.20 of the mean of rows, 1.55 of the mean of entries, with a halo of
 # 1.80 of the rows. With 1: 1.84, 1.28, 1.91. With rows of the weight of an entry: 5.0, 1.06, 2.07.
 _ROW_WEIGHT = 4
 
-# Parts of more weight than so many average ones are cut anew.
+# Parts of more weight than so many average ones are cut anew by METIS.
 _MOST_IMBALANCE = 1.1
+
+# By how much of the average the others may exceed it: with 0.1, there is as much halo.
+_IMBALANCE = 0.03
 
 
 def partition(
@@ -41,10 +44,14 @@ def partition(
         crow_indices: Of the whole matrix, as :func:`spgrad.csr_mm` takes them.
         col_indices: Columns, each below the number of rows.
         parts: Number of ranks.
-        method: ``"metis"``: METIS by ``pymetis``, which the extra ``partition`` of the package
-            brings. It cuts few edges of the symmetric graph of the matrix, and balances the sum of
-            rows and entries, where a row counts as four average rows' entries. It halves parts
-            again and again; where hubs make these uneven, it cuts all at once.
+        method: Who cuts. Rows and entries are balanced together, where a row counts as four average
+            rows' entries.
+
+            - ``"metis"``: METIS by ``pymetis``, which the extra ``partition`` of the package
+              brings. It cuts few edges of the symmetric graph of the matrix. It halves parts again
+              and again; where hubs make these uneven, it cuts all at once.
+            - ``"mtkahypar"``: Mt-KaHyPar by the package ``mtkahypar``, with as many threads as
+              PyTorch. It minimises the rows of B that all ranks receive, and takes longer.
 
     Returns:
         The permutation, int64 of shape ``(n,)``, by which row and column i become what
@@ -63,18 +70,15 @@ def partition(
     check(Rows(crow_indices, col_indices, (n, n)), torch.device("cpu"))
     parts = integer_from(1, "parts", parts)
     if method not in _METHODS:
-        message = f"method must be one of {_METHODS}, but received {method!r}"
+        message = f"method must be one of {tuple(_METHODS)}, but received {method!r}"
         raise ValueError(message)
     if parts == 1 or n == 0:
         return torch.arange(n), (0, *[n] * parts)
-    offsets, neighbours = _graph(crow_indices, col_indices, n)
-    weights = crow_indices.diff() + max(_ROW_WEIGHT * len(col_indices) // n, 1)
-    pymetis = optional("pymetis", "partition needs", "'spgrad[partition]'")
-    graph = pymetis.CSRAdjacency(offsets.tolist(), neighbours.tolist())
-    part = _by_metis(pymetis.part_graph, parts, graph, weights)
-    counts = torch.bincount(part, minlength=parts)
     rows = torch.repeat_interleave(torch.arange(n), crow_indices.diff().long())
     columns = col_indices.long()
+    weights = crow_indices.diff() + max(_ROW_WEIGHT * len(col_indices) // n, 1)
+    part = _METHODS[method](rows, columns, weights, parts)
+    counts = torch.bincount(part, minlength=parts)
     needs_others = torch.zeros(n, dtype=torch.int64)
     needs_others[rows[part[rows] != part[columns]]] = 1
     is_needed = torch.zeros(n, dtype=torch.int64)
@@ -86,12 +90,19 @@ def partition(
     return order, starts_of(counts.tolist())
 
 
-def _by_metis(part_graph: Any, parts: int, graph: Any, weights: Tensor) -> Tensor:
-    """Give the part of each row."""
+def _by_metis(rows: Tensor, columns: Tensor, weights: Tensor, parts: int) -> Tensor:
+    """Give the part of each row: few edges of the symmetric graph go from one to another."""
+    pymetis = optional("pymetis", "partition needs", "'spgrad[partition]'")
+    n = len(weights)
+    numbers = torch.cat([rows * n + columns, columns * n + rows])
+    offsets, neighbours = _lists(numbers[torch.cat([rows != columns] * 2)], n)
+    graph = pymetis.CSRAdjacency(list(offsets), neighbours)
     chosen = torch.empty(0)
     least = math.inf
     for recursive in (True, False):
-        _, membership = part_graph(parts, graph, vweights=weights.tolist(), recursive=recursive)
+        _, membership = pymetis.part_graph(
+            parts, graph, vweights=weights.tolist(), recursive=recursive
+        )
         part = torch.tensor(membership)
         heaviest = float(torch.bincount(part, weights=weights, minlength=parts).max())
         if heaviest < least:
@@ -102,11 +113,39 @@ def _by_metis(part_graph: Any, parts: int, graph: Any, weights: Tensor) -> Tenso
     return chosen
 
 
-def _graph(crow_indices: Tensor, col_indices: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Give the neighbours of each row, in both directions, without itself and without repeats."""
-    rows = torch.repeat_interleave(torch.arange(n), crow_indices.diff().long())
-    columns = col_indices.long()
-    numbers = torch.cat([rows * n + columns, columns * n + rows])
-    numbers = torch.unique(numbers[torch.cat([rows != columns] * 2)])
+def _by_mtkahypar(rows: Tensor, columns: Tensor, weights: Tensor, parts: int) -> Tensor:
+    """Give the part of each row: few parts need the same row of B.
+
+    A net has the rows with entries in a column, and the row of B itself. The parts beyond one that
+    it connects are those that receive this row.
+    """
+    mtkahypar, library = _mtkahypar()
+    n = len(weights)
+    own = torch.arange(n) * (n + 1)
+    offsets, connected = _lists(torch.cat([columns * n + rows, own]), n)
+    nets = [connected[first:last] for first, last in pairwise(offsets) if last - first > 1]
+    mtkahypar.set_seed(1)
+    context = library.context_from_preset(mtkahypar.PresetType.DETERMINISTIC)
+    context.set_partitioning_parameters(parts, _IMBALANCE, mtkahypar.Objective.KM1)
+    context.logging = False
+    graph = library.create_hypergraph(
+        context, n, len(nets), nets, weights.tolist(), [1] * len(nets)
+    )
+    return torch.tensor(graph.partition(context).get_partition())
+
+
+@functools.cache
+def _mtkahypar() -> tuple[Any, Any]:
+    """Import Mt-KaHyPar, and start its threads: once for a process."""
+    mtkahypar = optional("mtkahypar", "the method mtkahypar needs", "mtkahypar")
+    return mtkahypar, mtkahypar.initialize(torch.get_num_threads())
+
+
+_METHODS = {"metis": _by_metis, "mtkahypar": _by_mtkahypar}
+
+
+def _lists(numbers: Tensor, n: int) -> tuple[tuple[int, ...], list[int]]:
+    """Give where the list of each quotient by n begins, and the lists of remainders, once each."""
+    numbers = torch.unique(numbers)
     counts = torch.bincount(numbers // n, minlength=n)
-    return torch.tensor(starts_of(counts.tolist())), numbers % n
+    return starts_of(counts.tolist()), (numbers % n).tolist()

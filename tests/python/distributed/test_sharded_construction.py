@@ -63,11 +63,18 @@ def test_pieces_of_bounded_size_travel(monkeypatch):
     test_a_matrix_of_one_rank_is_shared_out_with_its_values(1, torch.float64)
 
 
-def test_rows_and_columns_are_put_in_the_order_of_a_partition():
-    pytest.importorskip("pymetis")
+# Who cuts, and the package for it.
+METHODS = pytest.mark.parametrize(
+    ("method", "package"), [("metis", "pymetis"), ("mtkahypar", "mtkahypar")]
+)
+
+
+@METHODS
+def test_rows_and_columns_are_put_in_the_order_of_a_partition(method, package):
+    pytest.importorskip(package)
     values, B, *_ = matrices.operands(GRID, 3)
     indices = GRID.crow_indices, GRID.col_indices
-    permutation, row_starts = spgrad.distributed.partition(*indices, 4)
+    permutation, row_starts = spgrad.distributed.partition(*indices, 4, method)
     assert permutation.sort().values.equal(torch.arange(36))
     assert row_starts[0] == 0
     assert row_starts[-1] == 36
@@ -95,21 +102,23 @@ def test_rows_and_columns_are_put_in_the_order_of_a_partition():
     assert sum(halo_rows) < 40  # of four quarters; of four slices 72
 
 
-def test_a_partition_balances_rows_and_entries():
-    pytest.importorskip("pymetis")
+@METHODS
+def test_a_partition_balances_rows_and_entries(method, package):
+    pytest.importorskip(package)
     matrix = matrices.grid(24)
     permutation, row_starts = spgrad.distributed.partition(
-        matrix.crow_indices.int(), matrix.col_indices, 5
+        matrix.crow_indices.int(), matrix.col_indices, 5, method
     )
     counts = matrix.crow_indices.diff()[permutation]
     weights = [int((part + 1).sum()) for part in matrices.pieces(row_starts, counts)]
     assert max(weights) < 1.1 * sum(weights) / 5
 
 
-def test_a_partition_puts_rows_with_halo_and_what_they_need_in_one_run_each():
-    pytest.importorskip("pymetis")
+@METHODS
+def test_a_partition_puts_rows_with_halo_and_what_they_need_in_one_run_each(method, package):
+    pytest.importorskip(package)
     matrix = matrices.grid(24)
-    permutation, row_starts = spgrad.distributed.partition(*matrix[:2], 5)
+    permutation, row_starts = spgrad.distributed.partition(*matrix[:2], 5, method)
     dense = matrix.dense(torch.ones(matrix.nnz))[permutation][:, permutation] != 0
     for begin, end in itertools.pairwise(row_starts):
         of_part = dense[begin:end]
@@ -119,6 +128,28 @@ def test_a_partition_puts_rows_with_halo_and_what_they_need_in_one_run_each():
             assert len(rows.nonzero()) > 0
             assert rows.nonzero().diff(dim=0).eq(1).all()
         assert not is_needed.all()  # else any order would do
+
+
+def halo_of(matrix, permutation, row_starts):
+    """Count the rows of B that all parts receive, in the dense matrix."""
+    dense = matrix.dense(torch.ones(matrix.nnz))[permutation][:, permutation] != 0
+    halo = 0
+    for begin, end in itertools.pairwise(row_starts):
+        needed = dense[begin:end].any(0)
+        needed[begin:end] = False
+        halo += int(needed.sum())
+    return halo
+
+
+def test_mtkahypar_finds_less_halo():
+    pytest.importorskip("pymetis")
+    pytest.importorskip("mtkahypar")
+    matrix = matrices.random(300, 300, 900)
+    halo = [
+        halo_of(matrix, *spgrad.distributed.partition(*matrix[:2], 4, method))
+        for method in ("metis", "mtkahypar")
+    ]
+    assert halo[1] < 0.9 * halo[0]
 
 
 def test_a_partition_of_a_graph_with_hubs_balances_rows_before_entries():
