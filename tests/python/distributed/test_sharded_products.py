@@ -9,7 +9,7 @@ from ranks import on_threads
 from sharded import on_ranks
 
 import spgrad
-from spgrad.distributed import _places, _products
+from spgrad.distributed import _places, _products, _ranks
 
 SIZES = (2, 8)
 
@@ -28,6 +28,13 @@ def test_all_derivatives_are_those_of_a_dense_matrix(name, size):
     expected = matrices.derivatives_of_dense(matrix, given)
     for result, other in zip(on_ranks(size, matrix, given), expected, strict=True):
         assert torch.equal(result, other)
+
+
+@pytest.mark.parametrize("name", ["grid", "more ranks than rows"])
+def test_64_ranks_have_the_derivatives_of_a_dense_matrix(monkeypatch, name):
+    # What more than 16 processes do, PyTorch's ranks as threads cannot.
+    monkeypatch.setattr(_ranks, "_MOST_IN_A_RING", 64)
+    test_all_derivatives_are_those_of_a_dense_matrix(name, 64)
 
 
 @pytest.mark.parametrize("size", [2, 5])
