@@ -19,7 +19,7 @@ from spgrad.distributed._structure import Rows, check, starts_of
 # 1.80 of the rows. With 1: 1.84, 1.28, 1.91. With rows of the weight of an entry: 5.0, 1.06, 2.07.
 _ROW_WEIGHT = 4
 
-# Parts of more weight than so many average ones are cut anew by METIS.
+# Parts of more rows or entries than so many average ones are cut anew by METIS.
 _MOST_IMBALANCE = 1.1
 
 # By how much of the average the others may exceed it: with 0.1, there is as much halo.
@@ -104,13 +104,19 @@ def _by_metis(rows: Tensor, columns: Tensor, weights: Tensor, parts: int) -> Ten
             parts, graph, vweights=weights.tolist(), recursive=recursive
         )
         part = torch.tensor(membership)
-        heaviest = float(torch.bincount(part, weights=weights, minlength=parts).max())
-        if heaviest < least:
-            chosen, least = part, heaviest
-        # Halves of halves are even and have less halo, but not where some rows are hubs.
-        if least <= _MOST_IMBALANCE * float(weights.sum()) / parts:
+        uneven = max(_imbalance(part, parts), _imbalance(part[rows], parts))
+        if uneven < least:
+            chosen, least = part, uneven
+        # Halves of halves are even and have less halo, but not where some rows are hubs: these lie
+        # together, with more entries than the rows of other parts.
+        if least <= _MOST_IMBALANCE:
             break
     return chosen
+
+
+def _imbalance(part: Tensor, parts: int) -> float:
+    """Give the most that a part has, of rows or of entries, over the mean."""
+    return int(torch.bincount(part, minlength=parts).max()) * parts / max(len(part), 1)
 
 
 def _by_mtkahypar(rows: Tensor, columns: Tensor, weights: Tensor, parts: int) -> Tensor:

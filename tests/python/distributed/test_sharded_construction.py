@@ -102,6 +102,17 @@ def test_rows_and_columns_are_put_in_the_order_of_a_partition(method, package):
     assert sum(halo_rows) < 40  # of four quarters; of four slices 72
 
 
+def test_metis_cuts_all_at_once_where_halves_have_unequal_entries():
+    pytest.importorskip("pymetis")
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.rand(2, 60_000, generator=generator) ** 4 * 8000).long()
+    offsets = torch.cat([torch.zeros(1).long(), rows.bincount(minlength=8000).cumsum(0)])
+    permutation, row_starts = spgrad.distributed.partition(offsets, columns, 4)
+    parts = matrices.pieces(row_starts, offsets.diff()[permutation])
+    assert max(map(len, parts)) < 1.08 * 8000 / 4  # halves of halves: 1.13
+    assert max(int(part.sum()) for part in parts) < 1.25 * 60_000 / 4  # 1.37
+
+
 @METHODS
 def test_a_partition_balances_rows_and_entries(method, package):
     pytest.importorskip(package)
