@@ -176,6 +176,7 @@ def test_other_forms_of_edges():
     x, graph = numbers(NODES, INPUTS), edges()
     index = EdgeIndex(graph, sparse_size=(NODES, NODES))
     torch.testing.assert_close(layer(x, index), expected(x, graph))
+    torch.testing.assert_close(layer(x, graph.int()), expected(x, graph))
     for wrong, received in (
         (graph.T, r"\(120, 2\)"),
         (torch.eye(NODES).to_sparse_csr(), "torch.sparse_csr"),
@@ -185,6 +186,31 @@ def test_other_forms_of_edges():
             layer(x, wrong)
     with pytest.raises(RuntimeError, match=r"must be in \[0, 30\), but received 99"):
         layer(x, torch.tensor([[0], [99]]))
+    with pytest.raises(RuntimeError, match=r"must be int32 or int64, but received torch.float64"):
+        layer(x, graph.double())
+
+
+@pytest.mark.parametrize(("name", "options"), [LAYERS["gcn"], LAYERS["sage, max"]])
+def test_graphs_may_have_features_of_several_samples(name, options):
+    layers = pair(name, INPUTS, OUTPUTS, **options)
+    assert_same(layers, [numbers(2, NODES, INPUTS)], lambda x: (x, edges()))
+
+
+@pytest.mark.parametrize(("name", "options"), LAYERS.values(), ids=LAYERS)
+def test_graphs_may_have_no_edges_and_no_nodes(name, options):
+    nothing = torch.empty(2, 0, dtype=torch.long)
+    for nodes in (NODES, 0):
+        layers = pair(name, INPUTS, OUTPUTS, **options)
+        assert_same(layers, [numbers(NODES, INPUTS)], lambda x: (x[:nodes], nothing))  # noqa: B023
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_weights_of_another_dtype_are_promoted(normalize):
+    layer, expected = pair("GCNConv", INPUTS, OUTPUTS, dtype=torch.float32, normalize=normalize)
+    x, graph = numbers(NODES, INPUTS, dtype=torch.float32), edges()
+    weight = numbers(graph.shape[1]).detach().abs()
+    found, right = layer(x, graph, weight), expected(x, graph, weight)
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_not_served_is_refused():
@@ -192,6 +218,19 @@ def test_what_is_not_served_is_refused():
         ours.GATConv(INPUTS, OUTPUTS, flow="target_to_source")
     with pytest.raises(ValueError, match=r"aggr must be one of 'mean'.*, but received 'median'"):
         ours.SAGEConv(INPUTS, OUTPUTS, aggr="median")
+    x, graph = numbers(NODES, INPUTS).float(), edges()
+    gcn, gat, sage = (
+        getattr(ours, name)(INPUTS, OUTPUTS) for name in ("GCNConv", "GATConv", "SAGEConv")
+    )
+    for call, message in (
+        (lambda: gcn((x, x), graph), r"x must be a tensor .*, but received tuple"),
+        (lambda: gcn(x, graph, x[:1]), r"edge_weight must have shape \(120,\).*received \(1, 6\)"),
+        (lambda: gat(x, graph, x), r"edge_attr must have shape \(120, .*, but received \(30, 6\)"),
+        (lambda: gat(x[None], graph), r"x must have shape \(nodes, .*, but received \(1, 30, 6\)"),
+        (lambda: sage(x, graph, size=(30, 29)), r"size must be \(30, 30\).*received \(30, 29\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_explained_models_are_those_of_pytorch_geometric():
@@ -206,6 +245,19 @@ def test_explained_models_are_those_of_pytorch_geometric():
         torch.testing.assert_close(layer(x, edges()), expected(x, edges()))
         layer.explain = False
         assert not torch.allclose(layer(x, edges()), expected(x, edges()))
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "SAGEConv", "GATConv"])
+def test_hooks_on_the_steps_are_called(name):
+    layer, expected = pair(name, INPUTS, OUTPUTS)
+    seen = []
+    handle = layer.register_message_forward_hook(lambda *step: seen.append(step[-1]))
+    x, graph = numbers(NODES, INPUTS), edges()
+    torch.testing.assert_close(layer(x, graph), expected(x, graph))
+    assert len(seen) == 1
+    handle.remove()
+    layer(x, graph)
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("name", ["GCNConv", "GATConv"])

@@ -32,6 +32,8 @@ _Features = Tensor | tuple[Tensor, Tensor | None]
 _Size = tuple[int, int] | None
 # Others are sums: a mean is one with other values.
 _REDUCTIONS: dict[str, Reduce] = {"max": "amax", "min": "amin"}
+_STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+_HOOKS = tuple(f"_{step}_forward_{kind}" for step in _STEPS for kind in ("pre_hooks", "hooks"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ def _graph_of(edge_index: Tensor, targets: int, sources: int, *, loops: bool) ->
         received = tuple(edge_index.shape)
         message = f"edge_index must have shape (2, edges), but received {received}"
         raise ValueError(message)
+    if edge_index.dtype not in (torch.int32, torch.int64):
+        message = f"edge_index must be int32 or int64, but received {edge_index.dtype}"
+        raise RuntimeError(message)
     with torch.inference_mode(mode=False), torch.no_grad():
         if edge_index.is_inference():  # nobody counts its changes
             return _made(edge_index.clone(), targets, sources, loops=loops)
@@ -85,7 +90,7 @@ def _graph_of(edge_index: Tensor, targets: int, sources: int, *, loops: bool) ->
 
 
 def _made(edge_index: Tensor, targets: int, sources: int, *, loops: bool) -> _Graph:
-    edges = edge_index.as_subclass(Tensor)
+    edges = edge_index.as_subclass(Tensor).long()
     if loops:
         edges, _ = add_remaining_self_loops(edges, num_nodes=min(targets, sources))
     order = edges[1].argsort(stable=True)
@@ -97,16 +102,19 @@ def _made(edge_index: Tensor, targets: int, sources: int, *, loops: bool) -> _Gr
 def _sizes(x: tuple[Tensor, Tensor | None], size: _Size) -> tuple[int, int]:
     """Count the targets and the sources, as PyTorch Geometric does."""
     source, target = x
-    if target is not None:
-        return target.shape[0], source.shape[0]
-    return source.shape[0] if size is None else size[1], source.shape[0]
+    sources = source.shape[-2]
+    targets = (sources if size is None else size[1]) if target is None else target.shape[-2]
+    if size is not None and size != (sources, targets):
+        message = f"size must be {(sources, targets)}, as x has it, but received {size}"
+        raise ValueError(message)
+    return targets, sources
 
 
 class _Layer(MessagePassing):  # type: ignore[misc]  # it has no types
     """What the layers share."""
 
-    # PyTorch Geometric calls these while it explains a model. They are the general ones: those that
-    # it writes out for each class do not fit a derived one.
+    # PyTorch Geometric's own steps, where they are asked for: the general ones, since those that it
+    # writes out for each class do not fit a derived one.
     propagate = MessagePassing.propagate
     edge_updater = MessagePassing.edge_updater
     _aggregations: tuple[str, ...] = ("add", "sum")
@@ -124,6 +132,11 @@ class _Layer(MessagePassing):  # type: ignore[misc]  # it has no types
                 "edge_index.flip(0) is the graph the other way round"
             )
             raise ValueError(message)
+
+    @property
+    def _by_steps(self) -> bool:
+        """Whether PyTorch Geometric's own steps are asked for: by an explanation, or by hooks."""
+        return bool(self.explain) or any(getattr(self, hooks) for hooks in _HOOKS)
 
     def _set_jittable_templates(self, raise_on_error: bool = False) -> None:  # noqa: FBT001, FBT002
         pass
@@ -147,13 +160,14 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
         kwargs: Those of ``torch_geometric.nn.GCNConv``; ``flow`` must stay as it is.
 
     Shapes:
-        ``x`` of ``(nodes, in_channels)``, ``edge_index`` of ``(2, edges)``: sources, then targets;
-        ``edge_weight`` of ``(edges,)``, which may have a gradient; output
-        ``(nodes, out_channels)``.
+        ``x`` of ``(*, nodes, in_channels)``, ``edge_index`` of ``(2, edges)``: sources, then
+        targets; ``edge_weight`` of ``(edges,)``, which may have a gradient; output
+        ``(*, nodes, out_channels)``.
 
     Raises:
         ValueError: ``flow`` or ``aggr`` is another one. In the forward pass: ``edge_index`` has
-            another shape, or is sparse.
+            another shape, or is sparse, ``edge_weight`` has another number of weights, or ``x`` is
+            a pair.
         RuntimeError: In the forward pass: an edge names a node that is not there, or dtypes or
             devices do not fit.
 
@@ -162,11 +176,17 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
     """
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """Compute the layer, as PyTorch Geometric itself while it explains a model."""
-        if self.explain:
+        """Compute the layer, by PyTorch Geometric itself where its own steps are asked for."""
+        if self._by_steps:
             explained: Tensor = super().forward(x, edge_index, edge_weight)
             return explained
-        nodes = x.shape[0]
+        if not isinstance(x, Tensor):
+            message = (
+                "x must be a tensor of shape (*, nodes, in_channels), as sources are targets in "
+                f"GCNConv, but received {type(x).__name__}"
+            )
+            raise ValueError(message)  # noqa: TRY004 - as the products do
+        nodes = x.shape[-2]
         loops = self.normalize and self.add_self_loops
         graph = _graph_of(edge_index, nodes, nodes, loops=loops)
         if edge_weight is None:
@@ -177,16 +197,26 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
             )
         else:
             weight = self._weights(graph, edge_index, edge_weight, x)
-        out: Tensor = graph.pattern.mm(weight, self.lin(x))
+        messages = self.lin(x)
+        if edge_weight is not None:
+            dtype = torch.promote_types(weight.dtype, messages.dtype)
+            weight, messages = weight.to(dtype), messages.to(dtype)
+        out: Tensor = graph.pattern.mm(weight, messages)
         return out if self.bias is None else out + self.bias
 
     def _weights(
         self, graph: _Graph, edge_index: Tensor, edge_weight: Tensor | None, x: Tensor
     ) -> Tensor:
         """Normalise the weights of the edges, and sort them."""
+        if edge_weight is not None and edge_weight.numel() != edge_index.shape[1]:
+            message = (
+                f"edge_weight must have shape ({edge_index.shape[1]},), one for each edge, "
+                f"but received {tuple(edge_weight.shape)}"
+            )
+            raise ValueError(message)
         if self.normalize:
-            options = (x.shape[0], self.improved, self.add_self_loops, self.flow, x.dtype)
-            _, edge_weight = gcn_norm(edge_index, edge_weight, *options)
+            options = (x.shape[-2], self.improved, self.add_self_loops, self.flow, x.dtype)
+            _, edge_weight = gcn_norm(edge_index.long(), edge_weight, *options)
         if edge_weight is None:
             return x.new_ones(len(graph.order))
         return edge_weight.flatten()[graph.order]
@@ -210,9 +240,9 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
             the first has the gradient of the greatest, where PyTorch Geometric shares it out.
 
     Shapes:
-        ``x`` of ``(nodes, in_channels)``, or a pair of ``(sources, in_channels[0])`` and
-        ``(targets, in_channels[1])`` or None; ``edge_index`` of ``(2, edges)``: sources, then
-        targets; output ``(targets, out_channels)``.
+        ``x`` of ``(*, nodes, in_channels)``, or a pair of ``(*, sources, in_channels[0])`` and
+        ``(*, targets, in_channels[1])`` or None; ``edge_index`` of ``(2, edges)``: sources, then
+        targets; output ``(*, targets, out_channels)``.
 
     Raises:
         ValueError: ``aggr`` or ``flow`` is another one. In the forward pass: ``edge_index`` has
@@ -227,8 +257,8 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
     _aggregations = ("mean", "add", "sum", "max", "min")
 
     def propagate(self, edge_index: Tensor, size: _Size = None, **kwargs: Any) -> Tensor:
-        """Aggregate over the neighbours, as PyTorch Geometric itself while it explains."""
-        if self.explain:
+        """Aggregate over the neighbours, by PyTorch Geometric where its own steps are asked for."""
+        if self._by_steps:
             explained: Tensor = super().propagate(edge_index, size=size, **kwargs)
             return explained
         x = kwargs["x"]
@@ -264,12 +294,12 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
     Shapes:
         ``x`` of ``(nodes, in_channels)``, or a pair of ``(sources, in_channels[0])`` and
         ``(targets, in_channels[1])`` or None; ``edge_index`` of ``(2, edges)``: sources, then
-        targets; ``edge_attr`` of ``(edges, edge_dim)``; output ``(targets, heads * out_channels)``,
-        or ``(targets, out_channels)`` with ``concat=False``.
+        targets; ``edge_attr`` of ``(edges, edge_dim)``; output
+        ``(targets, heads * out_channels)``, or ``(targets, out_channels)`` with ``concat=False``.
 
     Raises:
-        ValueError: ``flow`` or ``aggr`` is another one. In the forward pass: ``edge_index`` has
-            another shape, or is sparse.
+        ValueError: ``flow`` or ``aggr`` is another one. In the forward pass: ``x``, ``edge_index``
+            or ``edge_attr`` has another shape, or ``edge_index`` is sparse.
         RuntimeError: In the forward pass: an edge names a node that is not there, or dtypes or
             devices do not fit.
 
@@ -285,13 +315,22 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
         size: _Size = None,
         return_attention_weights: bool | None = None,  # noqa: FBT001 - as its base has it
     ) -> Any:
-        """Compute the layer, as PyTorch Geometric itself while it explains a model."""
-        if self.explain:
+        """Compute the layer, by PyTorch Geometric itself where its own steps are asked for."""
+        if self._by_steps:
             return super().forward(x, edge_index, edge_attr, size, return_attention_weights)
         source, target = (x, x) if isinstance(x, Tensor) else x
+        if source.dim() != 2:  # noqa: PLR2004
+            message = f"x must have shape (nodes, in_channels), but received {tuple(source.shape)}"
+            raise ValueError(message)
         targets, sources = _sizes((source, target), size)
         graph = _graph_of(edge_index, targets, sources, loops=self.add_self_loops)
         messages, logits = self._messages(graph, source, target)
+        if edge_attr is not None and edge_attr.shape[0] != edge_index.shape[1]:
+            message = (
+                f"edge_attr must have shape ({edge_index.shape[1]}, edge_dim), a row for each "
+                f"edge, but received {tuple(edge_attr.shape)}"
+            )
+            raise ValueError(message)
         if edge_attr is not None and self.lin_edge is not None:
             logits += self._of_edges(graph, edge_index, edge_attr)
         logits = leaky_relu(logits, self.negative_slope, inplace=self.negative_slope >= 0)
