@@ -5,8 +5,10 @@ It names versions, processor, GPUs, build and settings, but no user and no host.
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +39,22 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def _without_names(text: str) -> str:
+    """Write paths without the home directory, the user and the host."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - raises nothing where there is none
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # of a number without a name, as in containers
+        user = ""
+    folders = {str(home), str(home.resolve())} - {"/"} if home.is_absolute() else set()
+    for folder in folders:
+        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", "~", text)
+    for name, instead in ((user, "USER"), (platform.node(), "HOST")):
+        if name:
+            text = re.sub(rf"/{re.escape(name)}(?![\w.-])", f"/{instead}", text)
+    return text
+
+
 def report() -> str:
     """Tell versions, processor, GPUs, build and settings, in lines that are safe to paste.
 
@@ -45,7 +63,8 @@ def report() -> str:
     spgrad            ...
 
     Returns:
-        One line for each thing. The home directory is written as ``~``.
+        One line for each thing. In paths, the home directory is written as ``~``, and the names of
+        user and host as ``USER`` and ``HOST``.
 
     """
     folder = Path(_build.__file__).parent
@@ -67,8 +86,7 @@ def report() -> str:
         **dict(line.split(None, 1) for line in str(cuda.info()).splitlines()[:1]),
         "settings": ", ".join(settings) or "none",
     }
-    text = "\n".join(f"{name:<17} {fact}" for name, fact in facts.items())
-    return text.replace(str(Path.home()), "~")
+    return _without_names("\n".join(f"{name:<17} {fact}" for name, fact in facts.items()))
 
 
 if __name__ == "__main__":

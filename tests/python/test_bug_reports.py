@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import spgrad
@@ -38,6 +39,21 @@ def test_settings_are_shown_and_the_home_directory_is_not(monkeypatch):
     assert "SPGRAD_CACHE=~/kernels" in facts()["settings"]
     assert facts()["spgrad"].endswith(" in ~/spgrad")
     assert home not in info.report()
+
+
+@pytest.mark.parametrize("home", ["/", "", "/home/al"])
+def test_no_path_names_the_user_or_the_host(home, monkeypatch):
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    monkeypatch.setattr("platform.node", lambda: "host7.org")
+    monkeypatch.setenv("SPGRAD_CACHE", "/scratch/alice/host7.org/k:/home/alice2:/x/home/al/y")
+    assert "SPGRAD_CACHE=/scratch/USER/HOST/k:/home/alice2:/x/home/al/y" in facts()["settings"]
+    assert facts()["spgrad"].endswith(f" in {Path(spgrad.__file__).parent}")
+
+
+def test_a_user_may_have_no_name(monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: {}["uid"])
+    assert facts()["torch"]
 
 
 def test_the_host_is_not_named():
