@@ -17,6 +17,8 @@ _csr_sddmm = torch.ops.spgrad.csr_sddmm.default
 _coo_sddmm = torch.ops.spgrad.coo_sddmm.default
 
 _COMPRESSED = {"csr": torch.sparse_csr_tensor, "csc": torch.sparse_csc_tensor}
+# Whatever the defaults are.
+_AS_GIVEN: dict[str, Any] = {"check_invariants": False, "device": "cpu"}
 # What both have.
 _DTYPES = (
     torch.float32,
@@ -45,7 +47,7 @@ def from_scipy(S: spmatrix | sparray) -> Tensor:
     >>> A.values()
     tensor([20., 30., 40.], dtype=torch.float64)
 
-    SciPy is needed for this function alone; the extra ``scipy`` of the package brings it.
+    It needs SciPy, which the extra ``scipy`` of the package brings.
 
     Args:
         S: SciPy matrix or array of two dimensions, in any format, of float32, float64, complex64,
@@ -78,7 +80,7 @@ def from_scipy(S: spmatrix | sparray) -> Tensor:
     if S.format == "coo":
         indices = torch.stack([_tensor_of(S.row).long(), _tensor_of(S.col).long()])
         values = _tensor_of(S.data)
-        return torch.sparse_coo_tensor(indices, values, S.shape, check_invariants=False)
+        return torch.sparse_coo_tensor(indices, values, S.shape, **_AS_GIVEN)
     if S.format not in _COMPRESSED:
         S = S.tocsr()
     offsets, indices, values = _tensor_of(S.indptr), _tensor_of(S.indices), _tensor_of(S.data)
@@ -89,7 +91,7 @@ def from_scipy(S: spmatrix | sparray) -> Tensor:
         offsets = offsets.to(indices.dtype)
     nnz = max(int(offsets[-1]), 0)  # SciPy may keep longer arrays
     make = _COMPRESSED[S.format]
-    return make(offsets, indices[:nnz], values[:nnz], S.shape, check_invariants=False)
+    return make(offsets, indices[:nnz], values[:nnz], S.shape, **_AS_GIVEN)
 
 
 def to_scipy(A: Tensor) -> coo_array | csc_array | csr_array:
@@ -105,7 +107,7 @@ def to_scipy(A: Tensor) -> coo_array | csc_array | csr_array:
     >>> S.sum()
     np.float32(90.0)
 
-    SciPy is needed for this function alone; the extra ``scipy`` of the package brings it.
+    It needs SciPy, which the extra ``scipy`` of the package brings.
 
     Args:
         A: Sparse COO, CSR or CSC tensor of shape ``(n, m)`` on the CPU, of float32, float64,
@@ -128,9 +130,10 @@ def to_scipy(A: Tensor) -> coo_array | csc_array | csr_array:
 
     refuse_others_than_tensors(A=A)
     _check_for_scipy(A)
-    n, m = A.shape
+    n, m = A.shape[::-1] if A.layout == torch.sparse_csc else A.shape
+    X, Y = torch.empty(n, 0, device="cpu"), torch.empty(m, 0, device="cpu")
     if A.layout == torch.sparse_coo:
-        _coo_sddmm(A._indices(), A.shape, torch.empty(n, 0), torch.empty(m, 0))  # noqa: SLF001
+        _coo_sddmm(A._indices(), A.shape, X, Y)  # noqa: SLF001
         S: Any = sparse.coo_array(A.shape)
         S.coords = tuple(map(_array_of, A._indices()))  # noqa: SLF001
         S.data = _array_of(A._values())  # noqa: SLF001
@@ -140,8 +143,7 @@ def to_scipy(A: Tensor) -> coo_array | csc_array | csr_array:
         offsets, indices, S = A.crow_indices(), A.col_indices(), sparse.csr_array(A.shape)
     else:
         offsets, indices, S = A.ccol_indices(), A.row_indices(), sparse.csc_array(A.shape)
-        n, m = m, n
-    _csr_sddmm(offsets, indices, torch.empty(n, 0), torch.empty(m, 0))
+    _csr_sddmm(offsets, indices, X, Y)
     # Not by the constructor, which would make indices int32 where that suffices.
     S.indptr, S.indices, S.data = map(_array_of, (offsets, indices, A.values()))
     return S

@@ -221,6 +221,14 @@ def test_tensors_that_scipy_does_not_take_are_refused(A, error, message):
         spgrad.to_scipy(A)
 
 
+def test_another_default_device_changes_nothing():
+    S = compressed()
+    with torch.device("meta"):
+        A = spgrad.from_scipy(S)
+        for tensor in (A, A.to_sparse_csc(), A.to_sparse_coo()):
+            assert (spgrad.to_scipy(tensor).toarray() == DENSE.numpy()).all()
+
+
 def test_scipy_is_imported_by_these_functions_alone(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "scipy"]:
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not there
