@@ -67,6 +67,7 @@ __all__ = [
     "LstsqReport",
     "Pattern",
     "__version__",
+    "contrib",
     "coo_lstsq",
     "coo_mm",
     "coo_sddmm",
@@ -92,12 +93,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from spgrad import distributed
+    from spgrad import contrib, distributed
 else:
 
     def __getattr__(name: str) -> object:
-        """Import ``distributed`` when it is first used: that takes as long as a second."""
-        if name == "distributed":
-            return importlib.import_module("spgrad.distributed")
+        """Import these when they are first used: ``distributed`` takes as long as a second."""
+        if name in ("contrib", "distributed"):
+            return importlib.import_module(f"spgrad.{name}")
         message = f"module 'spgrad' has no attribute {name!r}"
         raise AttributeError(message)
+
+    def __dir__() -> list[str]:
+        """List these, too."""
+        return sorted({*globals(), *__all__})
