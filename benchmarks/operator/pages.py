@@ -2,9 +2,9 @@
 
 Each folder of docs/performance is a machine with the records of one run. Of these are made the page
 and the picture beside them, the table of the machine in docs/performance.md, and of the newest run
-the table of speed in README.md and the figures of docs/index.md. What is in a document stands
-between two lines, ``<!-- generated: NAME -->`` and ``<!-- end -->``; the name is that of the
-folder, readme, or figures. The pages are not kept: the site makes them, too.
+the table of speed in README.md, and the figures there and in docs/index.md. What is in a document
+stands between two lines, ``<!-- generated: NAME -->`` and ``<!-- end -->``; the name is that of
+the folder, readme, or figures. The pages are not kept: the site makes them, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from pathlib import Path
 
 from benchmarks.operator.output import PAGE, PICTURE, RECORDS
 from benchmarks.operator.plots import draw_speed
-from benchmarks.operator.report import machine_table, page, readme_table, three_figures
+from benchmarks.operator.report import (
+    machine_table,
+    page,
+    readme_table,
+    three_figures,
+    three_figures_of_readme,
+)
 from benchmarks.operator.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +57,7 @@ def texts(root: Path, runs: dict[Path, Results]) -> dict[Path, str]:
         performance = filled(PERFORMANCE, performance, folder.name, machine_table(results))
     newest = max(runs, key=lambda folder: runs[folder].machine["date"])
     readme = (root / README).read_text(encoding="utf-8")
+    readme = filled(README, readme, "figures", three_figures_of_readme(runs[newest]))
     table = readme_table(runs[newest], PERFORMANCE.as_posix())
     index = (root / INDEX).read_text(encoding="utf-8")
     return {

@@ -326,20 +326,33 @@ def _named(machine: Mapping[str, str]) -> str:
     return f"{machine['processor']}, {machine['instruction set']}, commit {machine['commit'][:7]}"
 
 
-def three_figures(results: Results) -> str:
-    """Write the figures of the site's first page."""
+def _three_figures(results: Results) -> dict[str, str]:
     dtype, threads = results.common()
     setting = Setting("fem", dtype, threads, Mode.BOTH.value)
     speeds = _Speeds(results, dtype, threads)
     peaks = {name: _peak(results.peaks[setting], name) for name in (REFERENCE, TORCH, GATHER)}
-    figures = {
+    return {
         f"{speeds.times('fem', Mode.BOTH, TORCH)} ×": "as fast as `torch.sparse.mm` on CSR",
         f"{speeds.times('fem', Mode.BOTH, GATHER)} ×": "as fast as torchsparsegradutils",
         peaks[REFERENCE]: f"of memory above the results, instead of {peaks[TORCH]} and "
         f"{peaks[GATHER]}",
     }
+
+
+def three_figures_of_readme(results: Results) -> str:
+    """Write the figures of README's first lines, which a table further down tells more of."""
+    figures = [f"**{figure}** {text}" for figure, text in _three_figures(results).items()]
+    return " · ".join(figures) + " ([finite elements](#how-fast), forward and backward)\n"
+
+
+def three_figures(results: Results) -> str:
+    """Write the figures of the site's first page."""
+    dtype, threads = results.common()
     (fem,) = (record for record in results.workloads if record.name == "fem")
-    cells = [f":::{{grid-item-card}} {figure}\n{text}\n:::" for figure, text in figures.items()]
+    cells = [
+        f":::{{grid-item-card}} {figure}\n{text}\n:::"
+        for figure, text in _three_figures(results).items()
+    ]
     return (
         "::::{grid} 1 1 3 3\n:gutter: 3\n\n" + "\n".join(cells) + "\n::::\n\n"
         f"Forward and backward on {_short(fem, README_ROWS['fem'])}; {dtype}, "
