@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from itertools import chain
 
-import torch
 from rich.console import Console
 
 from benchmarks.graphs import layers, products
 from benchmarks.graphs.rows import compare
 from benchmarks.operator.contenders import silence_warnings
+from benchmarks.operator.machine import describe
 from benchmarks.operator.timing import Pace
 
 PARTS = {"products": products.rows, "layers": layers.rows}
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     parts = [options.only] if options.only else list(PARTS)
     rows = chain.from_iterable(PARTS[part](quick=quick) for part in parts)
     Console().print(
-        "Forward and backward where nothing else is said, float32, "
-        f"{torch.get_num_threads()} threads",
+        *(f"{name}: {text}" for name, text in describe().items()),
+        "Forward and backward where nothing else is said, float32",
         compare(rows, pace),
         sep="\n",
     )
