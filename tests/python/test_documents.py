@@ -65,17 +65,36 @@ def commands(text):
     yield from re.findall(r"`((?:make|python -m) [^`\n]+)`", text)
 
 
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def targets_of(command):
+    return [word for word in command.split()[1:] if "=" not in word]
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_commands_of_a_page_are_there(name):
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for command in commands(TEXTS[name]):
         words = command.partition("#")[0].split()
         if words[0] == "make":
-            target = next(word for word in words[1:] if "=" not in word)
-            assert target in targets, command
+            assert targets_of(command.partition("#")[0])[0] in TARGETS, command
         elif words[:2] == ["python", "-m"]:
             module = words[2]
             assert importlib.util.find_spec(module), command
+
+
+def test_the_steps_of_the_workflow_are_targets():
+    text = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    steps = re.findall(r"\brun: (.+)", re.sub(r"\$\{\{.*?\}\}", "", text))
+    assert len(steps) >= 5
+    for step in steps:
+        assert step.startswith("make "), step
+        assert set(targets_of(step)) <= set(TARGETS), step
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {spgrad.__version__}\n" in citation
 
 
 def table(text, heading):
@@ -119,6 +138,7 @@ MISTAKES = [
     lambda: copy.deepcopy(torch.nn.Parameter(A)),
     lambda: use_gradient(lambda weight: torch.nn.utils.clip_grad_norm_([weight], 1.0)),
     lambda: use_gradient(lambda weight: weight.grad.norm()),
+    lambda: torch.onnx.export(spgrad.nn.SparseLinear(3, 2).eval(), (B.T,), verbose=False),
 ]
 ERRORS = TEXTS["docs/errors.md"]
 MESSAGES = [*table(ERRORS, "From spgrad"), *table(ERRORS, "From PyTorch")]
