@@ -55,8 +55,11 @@ def check_at_once(at_once: bool, /) -> bool:  # noqa: FBT001 - as torch.set_flus
         What was set before.
 
     Raises:
-        RuntimeError: The argument is no bool.
+        ValueError: The argument is no bool.
 
     """
+    if not isinstance(at_once, bool):
+        message = f"at_once must be True or False, but received {at_once!r}"
+        raise ValueError(message)  # noqa: TRY004 - as the products do
     before: bool = torch.ops.spgrad._cuda_check_at_once(at_once)  # noqa: SLF001 - our own
     return before

@@ -114,3 +114,6 @@ def test_checks_at_once_are_set_and_put_back():
     before = spgrad.cuda.check_at_once(True)
     assert spgrad.cuda.check_at_once(before) is True
     assert spgrad.cuda.check_at_once(before) is before
+    for wrong in (None, 1, "yes"):
+        with pytest.raises(ValueError, match=f"must be True or False, but received {wrong!r}"):
+            spgrad.cuda.check_at_once(wrong)
