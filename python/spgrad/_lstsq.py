@@ -301,6 +301,10 @@ def sparse_lstsq(
 def sparse_lstsq(
     A: Tensor, B: Tensor, *, return_report: Literal[True], **options: Unpack[Options]
 ) -> tuple[Tensor, LstsqReport]: ...
+@overload
+def sparse_lstsq(
+    A: Tensor, B: Tensor, *, return_report: bool, **options: Unpack[Options]
+) -> Tensor | tuple[Tensor, LstsqReport]: ...
 def sparse_lstsq(
     A: Tensor, B: Tensor, *, return_report: bool = False, **options: Unpack[Options]
 ) -> Tensor | tuple[Tensor, LstsqReport]:
@@ -392,6 +396,17 @@ def csr_lstsq(
     return_report: Literal[True],
     **options: Unpack[Options],
 ) -> tuple[Tensor, LstsqReport]: ...
+@overload
+def csr_lstsq(
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    values: Tensor,
+    B: Tensor,
+    m: int,
+    *,
+    return_report: bool,
+    **options: Unpack[Options],
+) -> Tensor | tuple[Tensor, LstsqReport]: ...
 def csr_lstsq(  # noqa: PLR0913 - a CSR matrix is three tensors and a size
     crow_indices: Tensor,
     col_indices: Tensor,
@@ -454,6 +469,16 @@ def coo_lstsq(
     return_report: Literal[True],
     **options: Unpack[Options],
 ) -> tuple[Tensor, LstsqReport]: ...
+@overload
+def coo_lstsq(
+    indices: Tensor,
+    values: Tensor,
+    size: Sequence[int],
+    B: Tensor,
+    *,
+    return_report: bool,
+    **options: Unpack[Options],
+) -> Tensor | tuple[Tensor, LstsqReport]: ...
 def coo_lstsq(
     indices: Tensor,
     values: Tensor,

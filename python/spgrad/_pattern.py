@@ -367,6 +367,15 @@ class Pattern:
         return_report: Literal[True],
         **options: Unpack[Options],
     ) -> tuple[Tensor, LstsqReport]: ...
+    @overload
+    def lstsq(
+        self,
+        values: Tensor,
+        B: Tensor,
+        *,
+        return_report: bool,
+        **options: Unpack[Options],
+    ) -> Tensor | tuple[Tensor, LstsqReport]: ...
     def lstsq(
         self,
         values: Tensor,

@@ -46,6 +46,21 @@ assert_type(pattern.values_shape, torch.Size)
 assert_type(pattern.nnz, int)
 assert_type(pattern.device, torch.device)
 
+solution, report = spgrad.sparse_lstsq(A, B, return_report=True, damp=0.1, tol=1e-6)
+assert_type(report.backward, tuple[spgrad.LstsqReport, ...])
+assert_type(spgrad.sparse_lstsq(A, B, method="direct", scale="columns"), torch.Tensor)
+assert_type(pattern.lstsq(A.values(), B), torch.Tensor)
+flag = bool(torch.rand(()) > 0.5)
+Either = torch.Tensor | tuple[torch.Tensor, spgrad.LstsqReport]
+crow_indices, col_indices, values = A.crow_indices(), A.col_indices(), A.values()
+assert_type(spgrad.sparse_lstsq(A, B, return_report=flag), Either)
+assert_type(spgrad.csr_lstsq(crow_indices, col_indices, values, B, 3, return_report=flag), Either)
+assert_type(spgrad.coo_lstsq(pattern.indices(), values, (3, 3), B, return_report=flag), Either)
+assert_type(pattern.lstsq(values, B, return_report=flag), Either)
+assert_type(spgrad.sparse_generic_solve(A, B, lambda A, B: B), torch.Tensor)
+assert_type(pattern.softmax(A.values(), dim=-2), torch.Tensor)
+assert_type(spgrad.cuda.info().devices[0].unavailable, str | None)
+
 layer = spgrad.nn.SparseLinear(3, 2)
 optimizer = torch.optim.Adam(layer.parameters())
 assert_type(layer.weight, torch.nn.Parameter)
@@ -77,6 +92,10 @@ WRONG = {
     "spgrad.Pattern(A).T.mm(A)": "call-arg",
     "spgrad.Pattern.from_coo(A, 3)": "arg-type",
     "spgrad.sddmm(A, A)": "call-arg",
+    "spgrad.sparse_lstsq(A, A, damping=3)": "call-overload",
+    'spgrad.sparse_lstsq(A, A, method="qr")': "call-overload",
+    "spgrad.sparse_generic_solve(A, A, 3)": "arg-type",
+    "spgrad.nn.SparseLinear(3, 4, 0.9)": "arg-type",
     "spgrad.use_instruction_set(2)": "arg-type",
     "number: int = spgrad.instruction_set()": "assignment",
     "spgrad.sparse_mul(A, A)": "attr-defined",
