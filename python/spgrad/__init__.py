@@ -104,5 +104,5 @@ else:
         raise AttributeError(message)
 
     def __dir__() -> list[str]:
-        """List these, too."""
+        """List what is imported when it is first used, too."""
         return sorted({*globals(), *__all__})
