@@ -218,6 +218,8 @@ def test_what_is_not_served_is_refused():
         ours.GATConv(INPUTS, OUTPUTS, flow="target_to_source")
     with pytest.raises(ValueError, match=r"aggr must be one of 'mean'.*, but received 'median'"):
         ours.SAGEConv(INPUTS, OUTPUTS, aggr="median")
+    with pytest.raises(ValueError, match="node_dim must be -2, but received 0"):
+        ours.GCNConv(INPUTS, OUTPUTS, node_dim=0)
     x, graph = numbers(NODES, INPUTS).float(), edges()
     gcn, gat, sage = (
         getattr(ours, name)(INPUTS, OUTPUTS) for name in ("GCNConv", "GATConv", "SAGEConv")

@@ -118,6 +118,7 @@ class _Layer(MessagePassing):  # type: ignore[misc]  # it has no types
     propagate = MessagePassing.propagate
     edge_updater = MessagePassing.edge_updater
     _aggregations: tuple[str, ...] = ("add", "sum")
+    _node_dim = -2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make the layer."""
@@ -131,6 +132,9 @@ class _Layer(MessagePassing):  # type: ignore[misc]  # it has no types
                 f"flow must be 'source_to_target', but received {self.flow!r}; "
                 "edge_index.flip(0) is the graph the other way round"
             )
+            raise ValueError(message)
+        if self.node_dim != self._node_dim:
+            message = f"node_dim must be {self._node_dim}, but received {self.node_dim}"
             raise ValueError(message)
 
     @property
@@ -157,7 +161,8 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
 
     Args:
         args: Those of ``torch_geometric.nn.GCNConv``.
-        kwargs: Those of ``torch_geometric.nn.GCNConv``; ``flow`` must stay as it is.
+        kwargs: Those of ``torch_geometric.nn.GCNConv``; ``flow`` and ``node_dim`` must stay as they
+            are.
 
     Shapes:
         ``x`` of ``(*, nodes, in_channels)``, ``edge_index`` of ``(2, edges)``: sources, then
@@ -165,7 +170,7 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
         ``(*, nodes, out_channels)``.
 
     Raises:
-        ValueError: ``flow`` or ``aggr`` is another one. In the forward pass: ``edge_index`` has
+        ValueError: An argument is not served. In the forward pass: ``edge_index`` has
             another shape, or is sparse, ``edge_weight`` has another number of weights, or ``x`` is
             a pair.
         RuntimeError: In the forward pass: an edge names a node that is not there, or dtypes or
@@ -236,8 +241,9 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
     Args:
         args: Those of ``torch_geometric.nn.SAGEConv``.
         kwargs: Those of ``torch_geometric.nn.SAGEConv``; ``aggr`` is ``"mean"``, ``"add"``,
-            ``"sum"``, ``"max"`` or ``"min"``, and ``flow`` must stay as it is. Of equal numbers
-            the first has the gradient of the greatest, where PyTorch Geometric shares it out.
+            ``"sum"``, ``"max"`` or ``"min"``; ``flow`` and ``node_dim`` must stay as they are. Of
+            equal numbers the first has the gradient of the greatest, where PyTorch Geometric shares
+            it out.
 
     Shapes:
         ``x`` of ``(*, nodes, in_channels)``, or a pair of ``(*, sources, in_channels[0])`` and
@@ -245,8 +251,8 @@ class SAGEConv(_Layer, torch_geometric.nn.SAGEConv):  # type: ignore[misc]
         targets; output ``(*, targets, out_channels)``.
 
     Raises:
-        ValueError: ``aggr`` or ``flow`` is another one. In the forward pass: ``edge_index`` has
-            another shape, or is sparse.
+        ValueError: An argument is not served. In the forward pass: ``edge_index`` has another
+            shape, or is sparse, or ``size`` is not that of ``x``.
         RuntimeError: In the forward pass: an edge names a node that is not there, or dtypes or
             devices do not fit.
 
@@ -289,7 +295,8 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
 
     Args:
         args: Those of ``torch_geometric.nn.GATConv``.
-        kwargs: Those of ``torch_geometric.nn.GATConv``; ``flow`` must stay as it is.
+        kwargs: Those of ``torch_geometric.nn.GATConv``; ``flow`` and ``node_dim`` must stay as they
+            are.
 
     Shapes:
         ``x`` of ``(nodes, in_channels)``, or a pair of ``(sources, in_channels[0])`` and
@@ -298,7 +305,7 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
         ``(targets, heads * out_channels)``, or ``(targets, out_channels)`` with ``concat=False``.
 
     Raises:
-        ValueError: ``flow`` or ``aggr`` is another one. In the forward pass: ``x``, ``edge_index``
+        ValueError: An argument is not served. In the forward pass: ``x``, ``edge_index``
             or ``edge_attr`` has another shape, or ``edge_index`` is sparse.
         RuntimeError: In the forward pass: an edge names a node that is not there, or dtypes or
             devices do not fit.
@@ -306,6 +313,8 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
     Veličković et al., "Graph attention networks", 2018.
 
     """
+
+    _node_dim = 0  # which its base sets
 
     def forward(
         self,
