@@ -102,11 +102,14 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
   std::set<std::string> names;
   for (const at::ScalarType dtype : dtypes) {
     for (const auto& [moved, sums, products] : roles) {
-      for (const int64_t vector : {int64_t{1}, widest_vector(dtype)}) {
-        for (int64_t vectors = 1; vectors <= 128; vectors *= 2) {
-          const Shape shape =
-              shape_for({dtype, at::kInt, moved, sums, products, false, vector, vector * vectors});
-          names.insert("spgrad::cuda::multiply<" + shape.name + ">");
+      for (const at::ScalarType index : {at::kInt, at::kLong}) {
+        if (moved && index == at::kLong) continue;  // 2^31 entries or more
+        for (const int64_t vector : {int64_t{1}, widest_vector(dtype)}) {
+          for (int64_t vectors = 1; vectors <= 128; vectors *= 2) {
+            const Shape shape =
+                shape_for({dtype, index, moved, sums, products, false, vector, vector * vectors});
+            names.insert("spgrad::cuda::multiply<" + shape.name + ">");
+          }
         }
       }
     }
@@ -118,9 +121,10 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
       names.insert("spgrad::cuda::" + step + "<spgrad::cuda::Moved<spgrad::cuda::" + source + ">>");
     }
   }
-  names.insert({"spgrad::cuda::find_pieces<int>", "spgrad::cuda::sort_scan",
-                "spgrad::cuda::sort_offsets<int>", "spgrad::cuda::check_csr<int>",
-                "spgrad::cuda::check_csr<long long>", "spgrad::cuda::check_coo"});
+  names.insert({"spgrad::cuda::find_pieces<int>", "spgrad::cuda::find_pieces<long long>",
+                "spgrad::cuda::sort_scan", "spgrad::cuda::sort_offsets<int>",
+                "spgrad::cuda::check_csr<int>", "spgrad::cuda::check_csr<long long>",
+                "spgrad::cuda::check_coo"});
   return {names.begin(), names.end()};
 }
 

@@ -67,6 +67,16 @@ def test_precompile_fills_a_folder_once(tmp_path):
     assert len(list(folder.glob("*.kernel"))) == len(names)
 
 
+@pytest.mark.parametrize("index", ["int", "long long"])
+def test_kernels_are_precompiled_for_both_index_dtypes_of_csr(index):
+    names = torch.ops.spgrad._cuda_kernels([torch.float32])
+    assert f"spgrad::cuda::find_pieces<{index}>" in names
+    assert f"spgrad::cuda::check_csr<{index}>" in names
+    for role in ("true, false", "false, true"):  # sums, products
+        shape = f"spgrad::cuda::multiply<spgrad::cuda::Shape<float, float, {index}, unsigned, "
+        assert any(name.startswith(f"{shape}false, {role}, ") for name in names)
+
+
 @needs_nvrtc
 def test_precompile_refuses_an_architecture_that_nvrtc_does_not_know(tmp_path):
     done = command_line("precompile", "--arch", "sm_1", "--output", tmp_path)
