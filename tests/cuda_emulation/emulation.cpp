@@ -527,6 +527,8 @@ unsigned lanes_with(unsigned key) {
   return lanes;
 }
 
+void report_misaligned() { fail("a word was loaded from no multiple of its size"); }
+
 void give_way() {
   if (--until_way_is_given > 0) return;
   until_way_is_given = 1 + random_of_launch.below(16);

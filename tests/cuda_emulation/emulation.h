@@ -64,6 +64,12 @@ EMULATION_API void give_way();
 EMULATION_API void before_atomic(const void* place);
 EMULATION_API void fence();
 
+// A GPU loads a word from a multiple of its size.
+EMULATION_API void report_misaligned();
+inline void check_alignment(const void* p, unsigned long bytes) {
+  if (reinterpret_cast<unsigned long>(p) % bytes != 0) report_misaligned();
+}
+
 template <class T>
 T value_of_lane(T value, unsigned lane) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles numbers of 4 and 8 bytes");
@@ -127,14 +133,17 @@ inline void fence_system() { emulation::fence(); }
 
 template <class T>
 T load_once(const T* p) {
+  emulation::check_alignment(p, sizeof(T));
   return *p;
 }
 template <class T>
 T load_read_only(const T* p) {
+  emulation::check_alignment(p, sizeof(T));
   return *p;
 }
 template <class T>
 T load_shared_by_blocks(const T* p) {
+  emulation::check_alignment(p, sizeof(T));
   emulation::give_way();
   return *p;
 }

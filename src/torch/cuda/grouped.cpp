@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <limits>
 #include <string>
 
@@ -246,9 +247,17 @@ GroupedEntries group_by_column(const CooStructure& s, const Findings& findings,
 
 namespace {
 
+// Contiguous, and where a load of a whole entry, of index and position, can begin.
+Tensor for_loads(const Tensor& entries) {
+  Tensor result = entries.contiguous();
+  const auto bytes = static_cast<uintptr_t>(entries.dim() == 2 ? 2 * entries.itemsize() : 1);
+  const auto address = reinterpret_cast<uintptr_t>(result.const_data_ptr());
+  return address % bytes == 0 ? result : result.clone();
+}
+
 GroupedEntries of_pattern(const Extent& extent, const Tensor& offsets, const Tensor& entries) {
   const Tensor own_offsets = offsets.contiguous();
-  const Tensor own_entries = entries.contiguous();
+  const Tensor own_entries = for_loads(entries);
   Grouped view = view_of(extent, own_offsets, own_entries);
   view.reports = 1;
   return {view, entries.dim() == 2, offsets.scalar_type(), own_offsets, own_entries};

@@ -220,6 +220,29 @@ TEST(Emulation, GridsThatCannotBeLaunchedAreReported) {
   EXPECT_THAT(error_of(0, 1, [] {}), HasSubstr("a grid that cannot be launched"));
 }
 
+TEST(Emulation, WordsThatAreNotWhereAGpuLoadsThemAreReported) {
+  struct alignas(16) Word {
+    unsigned of[4];
+  };
+  alignas(16) const unsigned numbers[8] = {};
+  for (const unsigned offset : {0u, 4u}) {
+    EXPECT_EQ(error_of(1, 32,
+                       [&] {
+                         load_once(reinterpret_cast<const Word*>(numbers + offset));
+                         load_read_only(reinterpret_cast<const UInt64*>(numbers + offset + 2));
+                       }),
+              "");
+  }
+  EXPECT_THAT(error_of(1, 32, [&] { load_once(reinterpret_cast<const Word*>(numbers + 2)); }),
+              HasSubstr("from no multiple of its size"));
+  EXPECT_THAT(
+      error_of(1, 32, [&] { load_read_only(reinterpret_cast<const UInt64*>(numbers + 3)); }),
+      HasSubstr("from no multiple of its size"));
+  EXPECT_THAT(
+      error_of(1, 32, [&] { load_shared_by_blocks(reinterpret_cast<const Word*>(numbers + 1)); }),
+      HasSubstr("from no multiple of its size"));
+}
+
 TEST(Emulation, LanesExchangeNumbers) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     launch(2, 1, 64, seed, [] {
