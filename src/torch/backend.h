@@ -28,7 +28,7 @@ void register_products(torch::Library& m) {
   register_operation<Backend, MmBackward>(m, Structures());
 }
 
-// For backends that have extrema; all but CUDA, which leaves them to the composite.
+// For backends that have extrema.
 template <class Backend>
 void register_extrema(torch::Library& m) {
   register_operation<Backend, MmExtremum>(m, Structures());

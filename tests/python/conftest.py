@@ -26,6 +26,7 @@ OF_EVERY_BACKEND = {
     "test_heads",
     "test_hostile",
     "test_index_dtypes",
+    "test_later_errors",
     "test_layouts_and_strides",
     "test_lstsq",
     "test_made_from_values",

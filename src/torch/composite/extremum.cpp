@@ -2,6 +2,8 @@
 //
 // Messages are written out for some columns at a time, so that they take no more memory than the
 // dense operands. The products of winners gather and add one element for each of the result.
+#include "composite/extremum.h"
+
 #include <ATen/OpMathType.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -191,4 +193,24 @@ struct CompositeExtrema {
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) { register_extrema<CompositeExtrema>(m); }
 
 }  // namespace
+
+template <class Operation, class Structure, class... Operands>
+typename Operation::Result composite_extremum(const Structure& s, const Operands&... operands) {
+  return CompositeExtrema::run(Operation(), {}, s, operands...);
+}
+
+#define SPGRAD_COMPOSITE_EXTREMUM(Structure)                                                     \
+  template std::tuple<Tensor, Tensor> composite_extremum<MmExtremum>(                            \
+      const Structure&, const Tensor&, const Tensor&, const bool&);                              \
+  template Tensor composite_extremum<SelectedMm>(const Structure&, const Tensor&, const Tensor&, \
+                                                 const Tensor&);                                 \
+  template Tensor composite_extremum<SelectedMmTransposed>(const Structure&, const Tensor&,      \
+                                                           const Tensor&, const Tensor&);        \
+  template Tensor composite_extremum<SelectedSddmm>(const Structure&, const Tensor&,             \
+                                                    const Tensor&, const Tensor&);
+SPGRAD_COMPOSITE_EXTREMUM(CsrStructure)
+SPGRAD_COMPOSITE_EXTREMUM(CooStructure)
+SPGRAD_COMPOSITE_EXTREMUM(PatternStructure)
+#undef SPGRAD_COMPOSITE_EXTREMUM
+
 }  // namespace spgrad

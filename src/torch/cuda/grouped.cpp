@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -196,6 +197,11 @@ template Findings::Findings(const CooStructure&);
 template Findings::Findings(const PatternStructure&);
 
 Status* Findings::status() const { return data<Status>(status_); }
+
+Tensor Findings::poisoned() const {
+  constexpr int64_t begin = offsetof(Status, poisoned);
+  return status_.slice(0, begin, begin + int64_t{sizeof(Status::poisoned)}).view(at::kInt).ne(0);
+}
 
 bool Findings::were_unsorted() const {
   const Tensor copy = status_.cpu();

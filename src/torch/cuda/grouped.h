@@ -26,6 +26,8 @@ class Findings {
   const Origin& origin() const { return origin_; }
   Status* status() const;
   c10::Device device() const { return status_.device(); }
+  // Whether something was found that leaves no number of the result, on the device: (1).
+  at::Tensor poisoned() const;
   // Waits: whether entries of COO had to be sorted by row.
   bool were_unsorted() const;
 

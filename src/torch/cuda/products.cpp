@@ -14,6 +14,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "composite/extremum.h"
 #include "composite/products.h"
 #include "contiguous_columns.h"
 #include "cuda/grouped.h"
@@ -181,7 +182,6 @@ template <class Structure>
 void run_heads(const Structure& s, const Findings& findings, const GroupedEntries& a,
                const Operands& o, const Size& heads) {
   const int64_t number = count(heads);
-  if (number == 0) return;
   const LongRows long_rows(findings, a, o.gathered.size(-1), o.out);
   for (int64_t head = 0; head < number; ++head) {
     const auto of_head = [&](const Tensor& all, int64_t dims) {
@@ -194,16 +194,17 @@ void run_heads(const Structure& s, const Findings& findings, const GroupedEntrie
   }
 }
 
-// Whether the kernels of a product have rows to look at, columns to do, and rows to gather. If not,
-// nothing but the structure is left to look at.
-bool is_empty(const Extent& by_row, int64_t p) {
-  return by_row.items == 0 || by_row.rows == 0 || by_row.columns == 0 || p == 0;
+// Whether the kernels of a product have no rows to look at, no columns to do, no rows to gather, or
+// no heads. Then nothing but the structure is left to look at.
+bool is_empty(const Extent& by_row, int64_t p, const Size& heads) {
+  return by_row.items == 0 || by_row.rows == 0 || by_row.columns == 0 || p == 0 ||
+         count(heads) == 0;
 }
 
-// A result where that is so. Entries of a matrix without rows or columns cannot be good.
-void fill_empty(const Extent& extent, const Tensor& result) {
-  const bool bad = extent.entries > 0 && (extent.rows == 0 || extent.columns == 0);
-  result.fill_(bad ? std::numeric_limits<double>::quiet_NaN() : 0);
+// A result where that is so: NaN if something is wrong with the structure, of which all was looked
+// at, else zeros.
+void fill_empty(const Findings& findings, const Tensor& result) {
+  result.zero_().masked_fill_(findings.poisoned(), std::numeric_limits<double>::quiet_NaN());
 }
 
 struct Cuda {
@@ -226,9 +227,9 @@ struct Cuda {
     check_gathered(s, by_row.items * by_row.columns);
     const Size heads = product_heads(s, values, B);
     const Tensor out = empty(product_size(s, values, B, rows), B);
-    if (is_empty(by_row, B.size(-1))) {
+    if (is_empty(by_row, B.size(-1), heads)) {
       check_all(s, findings);
-      fill_empty(by_row, out);
+      fill_empty(findings, out);
       return out;
     }
     Operands o;
@@ -269,13 +270,14 @@ struct Cuda {
     check_sddmm(s, X, Y);
     const auto compute = [&](const Findings& findings) {
       const Extent extent(s);
+      check_gathered(s, extent.items * extent.rows);
       check_gathered(s, extent.items * extent.columns);
       const Size heads = dense_heads(s, X, Y);
       const Size size = concatenate(heads, s.values_size());
       const Tensor products = empty(size, X);
-      if (is_empty(extent, X.size(-1))) {
+      if (is_empty(extent, X.size(-1), heads)) {
         check_all(s, findings);
-        fill_empty(extent, products);
+        fill_empty(findings, products);
         return products;
       }
       Operands o;
@@ -298,14 +300,15 @@ struct Cuda {
       check_gathered(s, extent.items * extent.columns);
       const Size heads = broadcast(product_heads(s, values, B), leading(grad, dense_dims(s)));
       const Size size = concatenate(heads, s.values_size());
-      const Tensor grad_B = empty(concatenate(heads, dense_size(s, s.columns(), B.size(-1))), B);
-      if (is_empty(extent, B.size(-1))) {
-        const Tensor grad_values = at::empty_like(values);
+      if (is_empty(extent, B.size(-1), heads)) {
+        const Tensor grad_values = at::empty(values.sizes(), values.options());
+        const Tensor grad_B = at::empty(B.sizes(), B.options());
         check_all(s, findings);
-        fill_empty(extent, grad_values);
-        fill_empty(extent, grad_B);
-        return {grad_values, sum_to_size(grad_B, B.sym_sizes())};
+        fill_empty(findings, grad_values);
+        fill_empty(findings, grad_B);
+        return {grad_values, grad_B};
       }
+      const Tensor grad_B = empty(concatenate(heads, dense_size(s, s.columns(), B.size(-1))), B);
       const GroupedEntries a = group_by_column(s, findings, grad_B);
       const Tensor grad_values = empty(size, B);
       Operands o;
@@ -322,10 +325,28 @@ struct Cuda {
   }
 };
 
+// Extrema have no kernels, but raise what products before them met, as every call does.
+struct CudaExtrema {
+  template <class Operation, class Structure, class... Operands>
+  static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
+                                        const Operands&... operands) {
+    const c10::DeviceGuard guard(s.device());
+    if (s.device().type() == kDeviceType && !why_unavailable(s.device())) {
+      raise_reported(s.device());
+    }
+    return composite_extremum<Operation>(s, operands...);
+  }
+};
+
+void register_all(torch::Library& m) {
+  register_products<Cuda>(m);
+  register_extrema<CudaExtrema>(m);
+}
+
 #ifdef SPGRAD_CUDA_EMULATION
-TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_products<Cuda>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CPU, m) { register_all(m); }
 #else
-TORCH_LIBRARY_IMPL(spgrad, CUDA, m) { register_products<Cuda>(m); }
+TORCH_LIBRARY_IMPL(spgrad, CUDA, m) { register_all(m); }
 #endif
 
 }  // namespace

@@ -109,13 +109,16 @@ void prepare_records(c10::Device device, Origin& origin) {
 
 void raise_reported(c10::Device device) {
   Mailbox& mailbox = *mailbox_of(device).host;
-  if (read(mailbox.pending) == 0 || take(mailbox.pending) == 0) return;
+  if (read(mailbox.pending) == 0) return;
+  // The kernel that has found one may be about to find an earlier one, or to write it.
+  if (!is_capturing(device)) synchronize(device);
+  if (take(mailbox.pending) == 0) return;
   // The first place of the first product that has reported any.
   Record first = {};
   for (Record& record : mailbox.records) {
-    const Record copy = record;
+    if (read(record.serial) == 0) continue;
+    const Record copy = record;  // not before its serial, which is written last
     const UInt64 serial = take(record.serial);
-    if (serial == 0) continue;
     if (first.serial == 0 || serial < first.serial ||
         (serial == first.serial && rank(copy) < rank(first))) {
       first = copy;
