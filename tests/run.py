@@ -119,22 +119,28 @@ OF_COMPOSITE = files_of(
 # What sees most mistakes in a minute.
 QUICK = files_of("product", "gradients", "layouts_and_strides", "errors", "malformed", "operators")
 
+# Each test that needs kernels which others did not have compiles them.
+QUICK_OF_CUDA = files_of("later_errors", "product", "pattern_buffer")
+
 
 def composite() -> Counts:
     """Run tests on what devices without kernels get."""
     return pytest("composite", "--backend=composite", *IN_FEW_PROCESSES, *OF_COMPOSITE)
 
 
-def cuda_emulation() -> Counts:
-    """Build spgrad with CUDA kernels that serve CPU tensors, and run the tests of the products."""
+def cuda_emulation(name: str, *tests: str) -> Counts:
+    """Build spgrad with CUDA kernels that serve CPU tensors, and run tests of the products."""
     folder = ROOT / "build" / "cuda-emulation"
     install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation")
     place = ("--upgrade", "--target", str(folder / "site"), "-C", f"build-dir={folder / 'build'}")
-    if not run(*install, *place, "-C", "cmake.define.SPGRAD_CUDA_EMULATION=ON", "."):
-        return Counts(failures=["cuda-emulation: build"])
+    # Without most kernels for the CPU, which no product uses in this build.
+    options = ("-C", "cmake.define.SPGRAD_CUDA_EMULATION=ON")
+    options += ("-C", "cmake.define.SPGRAD_INSTRUCTION_SETS=")
+    if not run(*install, *place, *options, "."):
+        return Counts(failures=[f"{name}: build"])
     settings = (f"PYTHONPATH={folder / 'site'}", f"SPGRAD_CACHE={folder / 'cache'}")
     arguments = ("--backend=cuda-emulation", *IN_FEW_PROCESSES)
-    return pytest("cuda-emulation", *arguments, settings=settings)
+    return pytest(name, *arguments, *tests, settings=settings)
 
 
 def docs() -> Counts:
@@ -167,6 +173,10 @@ STEPS = {
     "aarch64": (lambda: aarch64("aarch64-quick"), CPP_SOURCES),
     "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
     "composite": (composite, PYTHON_SOURCES),
+    "cuda-quick": (
+        lambda: cuda_emulation("cuda-quick", *QUICK_OF_CUDA),
+        (*CPP_SOURCES, *PYTHON_SOURCES),
+    ),
     "docs": (docs, (".",)),
     "speed": (lambda: pytest("speed", "-m", "timed", *files_of("speed", "nn")), PYTHON_SOURCES),
 }
@@ -176,7 +186,7 @@ LONG = {
     "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
     "aarch64-full": (lambda: aarch64("aarch64"), CPP_SOURCES),
     "long": (lambda: pytest("long", "-m", "long"), PYTHON_SOURCES),
-    "cuda-emulation": (cuda_emulation, (".",)),
+    "cuda-emulation": (lambda: cuda_emulation("cuda-emulation"), (".",)),
 }
 # While one works: the steps that are quick, and the Python tests that matter.
 CHECK = {
