@@ -158,6 +158,15 @@ def test_every_reduction_raises_the_error_of_the_product_before(reduce):
     assert str(raised.value).splitlines()[0] == COLUMN
 
 
+def test_asking_for_the_indices_of_a_pattern_raises_it_too():
+    pattern = spgrad.Pattern.from_csr(CROW, COL, (N, M))
+    csr_calls(CROW, changed(COL, 1, 9))["mm"]()
+    with pytest.raises(RuntimeError) as raised:
+        pattern.indices()
+    assert str(raised.value).splitlines()[0] == COLUMN
+    assert pattern.indices().tolist() == [ROWS.tolist(), COL.tolist()]
+
+
 def test_entries_of_a_pattern_may_begin_anywhere():
     made = OPERATORS.csr_pattern(CROW, COL, M)
     moved = []

@@ -184,6 +184,7 @@ SPGRAD_COMPOSITE(CooStructure)
 SPGRAD_COMPOSITE(PatternStructure)
 template PatternTensors composite<MakePattern>(const CsrStructure&);
 template PatternTensors composite<MakePattern>(const CooStructure&);
+template Tensor composite<Indices>(const PatternStructure&);
 #undef SPGRAD_COMPOSITE
 
 }  // namespace spgrad

@@ -11,6 +11,7 @@
 #include <limits>
 #include <string>
 #include <tuple>
+#include <type_traits>
 
 #include "backend.h"
 #include "check.h"
@@ -325,8 +326,8 @@ struct Cuda {
   }
 };
 
-// Extrema have no kernels, but raise what products before them met, as every call does.
-struct CudaExtrema {
+// What has no kernels raises what products before it met, too, as every call does.
+struct WithoutKernels {
   template <class Operation, class Structure, class... Operands>
   static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
                                         const Operands&... operands) {
@@ -334,13 +335,18 @@ struct CudaExtrema {
     if (s.device().type() == kDeviceType && !why_unavailable(s.device())) {
       raise_reported(s.device());
     }
-    return composite_extremum<Operation>(s, operands...);
+    if constexpr (std::is_same_v<Operation, Indices>) {
+      return composite<Operation>(s);
+    } else {
+      return composite_extremum<Operation>(s, operands...);
+    }
   }
 };
 
 void register_all(torch::Library& m) {
   register_products<Cuda>(m);
-  register_extrema<CudaExtrema>(m);
+  register_extrema<WithoutKernels>(m);
+  register_indices<WithoutKernels>(m);
 }
 
 #ifdef SPGRAD_CUDA_EMULATION
