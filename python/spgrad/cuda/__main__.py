@@ -25,7 +25,6 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128"
 
 def precompile(arch: str, dtypes: list[str], output: str | None) -> None:
     """Compile all kernels of these dtypes that the cache does not have yet."""
-    _precompile(arch, [], output)  # an unknown architecture is an error before work begins
     names: list[str] = _kernels([getattr(torch, dtype) for dtype in dtypes])
     compiled = 0
     # NVRTC takes one thread for a kernel.
@@ -69,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not architectures:
         parser.error("--arch must name an architecture where no CUDA device can run the kernels")
     try:
+        for arch in architectures:  # an unknown one is an error before work begins
+            _precompile(arch, [], options.output)
         for arch in architectures:
             precompile(arch, options.dtype or list(DTYPES), options.output)
     except (RuntimeError, ValueError) as error:

@@ -86,6 +86,17 @@ def test_precompile_refuses_an_architecture_that_nvrtc_does_not_know(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@needs_nvrtc
+def test_precompile_refuses_every_unknown_architecture_before_it_compiles(tmp_path):
+    architecture = spgrad.cuda.info().architectures[-1]
+    done = command_line(
+        "precompile", "--arch", architecture, "--arch", "sm_1", "--output", tmp_path
+    )
+    assert done.returncode == 1
+    assert "but received 'sm_1'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(bool(spgrad.cuda.info().devices), reason="needs a machine without a device")
 def test_precompile_needs_an_architecture_where_there_is_no_device():
     done = command_line("precompile")
