@@ -104,7 +104,7 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
     for (const auto& [moved, sums, products] : roles) {
       for (const at::ScalarType index : {at::kInt, at::kLong}) {
         if (moved && index == at::kLong) continue;  // 2^31 entries or more
-        for (const int64_t vector : {int64_t{1}, widest_vector(dtype)}) {
+        for (int64_t vector = 1; vector <= widest_vector(dtype); vector *= 2) {
           for (int64_t vectors = 1; vectors <= 128; vectors *= 2) {
             const Shape shape =
                 shape_for({dtype, index, moved, sums, products, false, vector, vector * vectors});

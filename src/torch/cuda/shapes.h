@@ -40,7 +40,7 @@ int64_t widest_vector(at::ScalarType dtype);
 std::string name_of(at::ScalarType dtype);
 
 // The name expressions of the kernels that products of these dtypes commonly use: either index
-// dtype of CSR, int32 where entries are sorted, operands that are aligned or not at all, any p.
+// dtype of CSR, int32 where entries are sorted, any p and alignment of operands.
 std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes);
 
 }  // namespace spgrad::cuda

@@ -74,7 +74,9 @@ def test_kernels_are_precompiled_for_both_index_dtypes_of_csr(index):
     assert f"spgrad::cuda::check_csr<{index}>" in names
     for role in ("true, false", "false, true"):  # sums, products
         shape = f"spgrad::cuda::multiply<spgrad::cuda::Shape<float, float, {index}, unsigned, "
-        assert any(name.startswith(f"{shape}false, {role}, ") for name in names)
+        for vector in (1, 2, 4):  # numbers that are loaded at once, by p and alignment
+            start = f"{shape}false, {role}, {vector}, "
+            assert any(name.startswith(start) for name in names)
 
 
 @needs_nvrtc
