@@ -8,6 +8,7 @@ aarch64    some tests of the kernels for AArch64, where the cross compiler and q
 tsan       the C++ tests that share work out to threads, under the thread sanitizer
 python     pytest, doctests included
 composite  the tests of the products on what devices without kernels get
+cuda-quick some tests of the products on CUDA kernels that the CPU runs, thread by thread
 docs       the site, without a warning: every link within it leads somewhere
 speed      the tests that compare times, with nothing beside them
 

@@ -152,7 +152,7 @@ def _frames_of_spgrad() -> int:
     """Count those between the caller and whoever called spgrad."""
     frame = sys._getframe(1)  # noqa: SLF001
     count = 0
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("spgrad."):
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("spgrad."):
         frame, count = frame.f_back, count + 1
     return count
 

@@ -17,7 +17,7 @@ _csr_sddmm = torch.ops.spgrad.csr_sddmm.default
 _coo_sddmm = torch.ops.spgrad.coo_sddmm.default
 
 _COMPRESSED = {"csr": torch.sparse_csr_tensor, "csc": torch.sparse_csc_tensor}
-# Whatever the defaults are.
+# Whatever PyTorch's default device and checks are.
 _AS_GIVEN: dict[str, Any] = {"check_invariants": False, "device": "cpu"}
 # What both have.
 _DTYPES = (

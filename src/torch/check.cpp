@@ -344,10 +344,10 @@ void check_comparable(const Structure& s, const at::Tensor& values, const char* 
   TORCH_CHECK(checks != Checks::all || !values.is_complex(), names,
               " must be real for reduce='amax' and reduce='amin', but received ",
               values.scalar_type());
-  const std::optional<int64_t> entries = s.values_size().back().maybe_as_int();
   TORCH_CHECK_VALUE(
-      !entries || *entries <= std::numeric_limits<int32_t>::max(),
-      "reduce='amax' and reduce='amin' take at most 2147483647 entries, but received ", *entries);
+      can_compare(s),
+      "reduce='amax' and reduce='amin' take at most 2147483647 entries, but received ",
+      s.values_size().back());
 }
 
 template <class Structure>

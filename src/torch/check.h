@@ -2,6 +2,9 @@
 // on all devices, so that nobody goes round them.
 #pragma once
 
+#include <cstdint>
+#include <limits>
+#include <optional>
 #include <string_view>
 
 #include "structure.h"
@@ -29,6 +32,14 @@ void check_size_of(const CsrStructure& structure, c10::SymIntArrayRef size);
 void check_structure(const CsrStructure& structure);
 void check_structure(const CooStructure& structure);
 void check_structure(const PatternStructure& structure);
+
+// Whether 32 bits can number the entries, as the winners of extrema are. Not known while a graph is
+// traced for any size; then they can.
+template <class Structure>
+bool can_compare(const Structure& structure) {
+  const std::optional<int64_t> entries = structure.values_size().back().maybe_as_int();
+  return !entries || *entries <= std::numeric_limits<int32_t>::max();
+}
 
 // `shapes` leaves out dtypes and devices. It is for vmap: autocast comes after it, and may yet make
 // the dtypes equal.

@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "check.h"
+#include "cuda/kernels.h"
 #include "heads.h"
 #include "operators.h"
 #include "spgrad/sparse_mm.h"
@@ -47,30 +48,24 @@ Tensor groups_of(const PatternStructure& s, bool /*by_row: the other ones are tr
   return s.batched() ? rows.add(indices.select(0, 0).mul(s.rows())) : rows;
 }
 
-// The greatest of each row, or column, in the shape of a product with one column. The first product
-// checks the indices. It is no part of the derivative: a softmax is the same with any other number
-// in its place.
-//
-// On the CPU it is that of the messages of ones, for which there is a kernel. Elsewhere that would
-// be made of more operators than this; of the columns of CSR, too, which would have to be sorted.
+// Whether the greatest of rows is that of the messages of ones, for which the CPU has a kernel. On
+// other devices that would be made of more operators than a scatter. In a build with the emulation
+// of CUDA, the CPU is such a device.
 template <class Structure>
-Tensor greatest_of(const Structure& s, const Tensor& values, bool by_row, const Tensor& one) {
-  const auto ones = [&](const c10::SymInt& count) {
-    return one.expand_symint(dense_size(s, count, 1));
-  };
-  if (by_row && values.is_cpu()) {
-    return std::get<0>(call<MmExtremum>(s, values, ones(s.columns()), /*greatest=*/true));
-  }
-  const Tensor zeros = by_row ? call<Mm>(s, values, ones(s.columns()))
-                              : call<MmTransposed>(s, values, ones(s.rows()));
+bool has_kernel_for_greatest(const Structure& s, const Tensor& values) {
+  return values.is_cpu() && cuda::kDeviceType != c10::DeviceType::CPU && can_compare(s);
+}
+
+// The greatest of each row, or column, numbered through the items of a batch.
+template <class Structure>
+Tensor scattered_greatest(const Structure& s, const Tensor& values, bool by_row) {
   const int64_t dims = values_dims(s);
   const Tensor numbers = dims > 1 ? values.flatten(-dims) : values;
   const Tensor groups = groups_of(s, by_row).flatten().expand_symint(numbers.sym_sizes());
   const Tensor lowest = at::full_symint(
       concatenate(leading(values, dims).vec(), Size{s.items() * (by_row ? s.rows() : s.columns())}),
       -std::numeric_limits<double>::infinity(), values.options());
-  return lowest.scatter_reduce(-1, groups, numbers, "amax", /*include_self=*/true)
-      .reshape_symint(zeros.sym_sizes());
+  return lowest.scatter_reduce(-1, groups, numbers, "amax", /*include_self=*/true);
 }
 
 template <class Structure>
@@ -97,7 +92,16 @@ Tensor softmax(const Structure& s, const Tensor& given, int64_t dim) {
     return by_row ? call<Sddmm>(s, numbers, of_columns) : call<Sddmm>(s, of_rows, numbers);
   };
 
-  const Tensor greatest = greatest_of(s, values.detach(), by_row, one);
+  // It is no part of the derivative: a softmax is the same with any other number in its place. The
+  // first product checks the indices.
+  const Tensor numbers = values.detach();
+  Tensor greatest;
+  if (by_row && has_kernel_for_greatest(s, values)) {
+    greatest = std::get<0>(call<MmExtremum>(s, numbers, of_columns, /*greatest=*/true));
+  } else {
+    const Tensor zeros = sums(numbers);
+    greatest = scattered_greatest(s, numbers, by_row).reshape_symint(zeros.sym_sizes());
+  }
   const Tensor powers = values.sub(at_entries(greatest)).exp_();
   return powers.div(at_entries(sums(powers))).to(given.scalar_type());
 }

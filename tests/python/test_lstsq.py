@@ -475,6 +475,12 @@ def test_a_warning_names_the_line_of_the_caller(solve):
     assert [warning.filename for warning in warnings] == [__file__]
 
 
+def test_code_without_a_module_is_warned():
+    A = torch.diag(torch.logspace(0, 9, 40, dtype=torch.float64)).to_sparse_csr()
+    with pytest.warns(spgrad.ConvergenceWarning):
+        exec("solve(A, b)", {"solve": spgrad.sparse_lstsq, "A": A, "b": right_side(40)})  # noqa: S102
+
+
 def test_what_did_not_converge_is_told():
     _, _, solve = solver(matrix(30, 20), "pattern")
     B = right_side(30)

@@ -88,6 +88,13 @@ def test_weights_of_edges_are_learned(normalize):
     assert_same(layers, inputs, lambda x, weight: (x, graph, weight))
 
 
+def test_layers_of_one_graph_have_weights_of_their_own():
+    graph, x = edges(), numbers(NODES, INPUTS)
+    for options in ({}, {"improved": True}, {"normalize": False}, {"add_self_loops": False}):
+        layer, expected = pair("GCNConv", INPUTS, OUTPUTS, **options)
+        torch.testing.assert_close(layer(x, graph), expected(x, graph))
+
+
 @pytest.mark.parametrize("loops", [True, False])
 def test_attention_takes_features_of_edges(loops):
     layers = pair("GATConv", INPUTS, OUTPUTS, heads=2, edge_dim=3, add_self_loops=loops)
@@ -107,7 +114,7 @@ def test_sources_and_targets_may_be_different_nodes(name, options, with_targets)
         assert_same(layers, inputs, lambda x, y: ((x, y), graph))
     else:
         arguments = {"x": (numbers(sources, INPUTS), None), "edge_index": graph}
-        found, expected = (layer(size=(sources, targets), **arguments) for layer in layers)
+        found, expected = (layer(size=[sources, targets], **arguments) for layer in layers)
         torch.testing.assert_close(found, expected)
 
 
@@ -121,6 +128,7 @@ def test_attention_is_returned_with_its_edges():
         table = torch.zeros(NODES, NODES, 2).double()
         tables.append(table.index_put(tuple(places), attention, accumulate=True))
     torch.testing.assert_close(*tables)
+    assert isinstance(layer(x, edges(), return_attention_weights=False), torch.Tensor)
 
 
 def test_large_logits_do_not_overflow_and_dropout_drops_all():

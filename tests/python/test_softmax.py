@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracle import BATCHED, PLAIN, integers, make_sparse, positions_of, values_of
 from pairs import pairwise
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 from torch.func import vmap
 
@@ -165,3 +166,9 @@ def test_offsets_of_another_shape_are_refused():
     call = partial(spgrad.csr_softmax, A.crow_indices(), A.col_indices(), values_for(A))
     with pytest.raises(ValueError, match=r"crow_indices must have shape \[4\] for size \[3, 5\]"):
         call((3, 5))
+
+
+def test_there_may_be_more_entries_than_a_product_can_compare():
+    with FakeTensorMode():
+        crow, col = torch.empty(3, dtype=torch.int64), torch.empty(2**31, dtype=torch.int64)
+        assert spgrad.csr_softmax(crow, col, torch.empty(2**31), (2, 5)).shape == (2**31,)

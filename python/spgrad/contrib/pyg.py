@@ -104,7 +104,7 @@ def _sizes(x: tuple[Tensor, Tensor | None], size: _Size) -> tuple[int, int]:
     source, target = x
     sources = source.shape[-2]
     targets = (sources if size is None else size[1]) if target is None else target.shape[-2]
-    if size is not None and size != (sources, targets):
+    if size is not None and tuple(size) != (sources, targets):
         message = f"size must be {(sources, targets)}, as x has it, but received {size}"
         raise ValueError(message)
     return targets, sources
@@ -196,7 +196,7 @@ class GCNConv(_Layer, torch_geometric.nn.GCNConv):  # type: ignore[misc]
         graph = _graph_of(edge_index, nodes, nodes, loops=loops)
         if edge_weight is None:
             weight = graph.remembered(
-                f"GCNConv, normalize={self.normalize}",
+                f"GCNConv, normalize={self.normalize}, improved={self.improved}",
                 x.dtype,
                 lambda: self._weights(graph, edge_index, None, x),
             )
@@ -363,7 +363,7 @@ class GATConv(_Layer, torch_geometric.nn.GATConv):  # type: ignore[misc]
             out = out + self.res(target)
         if self.bias is not None:
             out = out + self.bias
-        if return_attention_weights is None:
+        if not return_attention_weights:
             return out
         attention = dropped * graph.pattern.sddmm(factors, ones)
         return out, (torch.stack([graph.source, graph.target]), attention.T)

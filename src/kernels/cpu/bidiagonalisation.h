@@ -32,7 +32,8 @@ inline constexpr int64_t kWidth = 64;
 // Columns that are done are dropped when at most these parts of four are left.
 inline constexpr int64_t kLeftOfFour = 3;
 
-// The threads for loops over so many numbers: two blocks take less time than it takes to wake one.
+// The threads for loops over so many numbers: two blocks take less time than it takes to wake a
+// thread.
 inline const Threads& threads_for(int64_t numbers, const Threads& threads) {
   static const Threads none;
   return numbers > 2 * kBlock ? threads : none;

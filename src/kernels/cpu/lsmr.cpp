@@ -220,7 +220,7 @@ Magnitude magnitude_of(std::span<const Real> numbers, const Threads& threads) {
   const auto count = std::ssize(numbers);
   const int64_t blocks = (count + kBlock - 1) / kBlock;
   std::vector<Magnitude> of_blocks(static_cast<size_t>(blocks));
-  // It only reads: a quarter of the time that a number of an iteration takes.
+  // This loop only reads, which takes a quarter of the time that a number of an iteration takes.
   const Threads& threads_of_count = threads_for(count / 4, threads);
   [[maybe_unused]] const Status done = run_tasks(blocks, threads_of_count, [&](int64_t block) {
     Real largest[kWidth] = {};

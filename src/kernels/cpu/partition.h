@@ -19,9 +19,9 @@ inline constexpr int64_t kLeastTask = 1 << 18;
 // Tasks for each thread: so many that threads finish at about the same time.
 inline constexpr int64_t kTasksPerThread = 8;
 
-// Entries and rows before row `row` of the batch, which the work is measured in; where the rows are
-// some of a matrix, after a beginning of theirs. An offset out of bounds gives any number:
-// unsigned, as it may overflow.
+// Entries and rows before row `row` of the batch, which the work is measured in. Offsets of some
+// rows of a matrix do not begin at 0, and neither does this: differences count. An offset out of
+// bounds gives any number: unsigned, as it may overflow.
 template <class Index, class Entry>
 int64_t work_before(const CompressedView<Index, Entry>& a, int64_t row) {
   if (row == a.items * a.rows && a.whole == nullptr) return total_entries(a) + row;

@@ -15,7 +15,7 @@ namespace spgrad {
 // Calls task(i) once for each i in [0, count), on all threads, until one returns false; returns
 // whether none did.
 //
-// Each thread begins with a share of its own, the same one in each call of so many tasks: what it
+// Each thread begins with a share of its own, with OpenMP the same one in each call: what it
 // wrote before is still in its caches. Where two cores are 420 ns from each other, not 90, least
 // squares with 16 right-hand sides takes half the time (27 ms instead of 57), products 0.92 to 1.
 // A thread that is done takes tasks of the others: a core that is busy with something else does

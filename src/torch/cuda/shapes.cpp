@@ -114,7 +114,7 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
       }
     }
   }
-  for (const char* source : {"ByColumnOfCsr<int, int>", "ByColumnOfCsr<spgrad::cuda::Int64, int>",
+  for (const char* source : {"ByColumnOfCsr<int, int>", "ByColumnOfCsr<long long, int>",
                              "OfCoo<int, true>", "OfCoo<int, false>"}) {
     for (const std::string& step : {std::string("sort_count"), std::string("sort_move")}) {
       names.insert("spgrad::cuda::" + step + "<spgrad::cuda::" + source + ">");

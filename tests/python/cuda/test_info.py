@@ -72,6 +72,8 @@ def test_kernels_are_precompiled_for_both_index_dtypes_of_csr(index):
     names = torch.ops.spgrad._cuda_kernels([torch.float32])
     assert f"spgrad::cuda::find_pieces<{index}>" in names
     assert f"spgrad::cuda::check_csr<{index}>" in names
+    for step in ("sort_count", "sort_move"):
+        assert f"spgrad::cuda::{step}<spgrad::cuda::ByColumnOfCsr<{index}, int>>" in names
     for role in ("true, false", "false, true"):  # sums, products
         shape = f"spgrad::cuda::multiply<spgrad::cuda::Shape<float, float, {index}, unsigned, "
         for vector in (1, 2, 4):  # numbers that are loaded at once, by p and alignment
