@@ -141,7 +141,7 @@ def from_checkpoint(
 ) -> Built:
     """Let each rank read its rows of a checkpoint."""
     step = "RowSharded.from_checkpoint"
-    wrong = None
+    wrong: Exception | None = None
     if not isinstance(path, (str, os.PathLike)) or not isinstance(name, str):
         wrong = ValueError(
             "path and name must be a path and a string, "
@@ -150,11 +150,12 @@ def from_checkpoint(
     starts = None
     try:
         starts = None if row_starts is None else integers_of_starts(row_starts)
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one
         wrong = wrong or error
     # Reading is something that all do: they agree before it.
-    sums = agree(ranks, Words(step), wrong, (checksum(torch.tensor(starts or ())),))[..., 0]
-    for rank, column in (sums != sums[0, 0]).nonzero()[:1].tolist():
+    length = -1 if starts is None else len(starts)
+    notes = agree(ranks, Words(step), wrong, (checksum(torch.tensor(starts or ())), length))
+    for rank, column in (notes != notes[0, 0]).any(-1).nonzero()[:1].tolist():
         message = (
             "all ranks must have the same row_starts, but received others on "
             f"{ranks.name(rank, column)} than on {ranks.name(0, 0)}"

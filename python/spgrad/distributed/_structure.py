@@ -126,7 +126,10 @@ def _integers(values: object) -> tuple[int, ...] | None:
     """Give what integers of 64 bits are, or nothing where one is none."""
     if not isinstance(values, Iterable) or (isinstance(values, Tensor) and values.dim() != 1):
         return None
-    numbers = tuple(map(integer, values))
+    try:
+        numbers = tuple(map(integer, values))
+    except TypeError:  # an array without dimensions
+        return None
     return None if None in numbers else numbers  # type: ignore[return-value]
 
 

@@ -3,6 +3,7 @@
 import functools
 
 import matrices
+import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
@@ -173,8 +174,15 @@ def test_another_matrix_or_no_checkpoint_is_an_error_of_all_ranks(path, tmp_path
             RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5, 25])
         with pytest.raises(ValueError, match="rank 1: row_starts must be integers"):
             RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5, 26] if A.rank == 0 else 5)
-        with pytest.raises(RuntimeError, match="others on rank 1 than on rank 0"):
-            RowSharded.from_checkpoint(path, "A", mesh, row_starts=[0, 5 + A.rank, 26])
+        array = np.array(5)
+        with pytest.raises(ValueError, match="rank 1: row_starts must be integers"):
+            RowSharded.from_checkpoint(path, "A", mesh, row_starts=array if A.rank else None)
+        starts = (1 // rank for rank in [A.rank])
+        with pytest.raises(RuntimeError, match=r"rank 0: integer division .* by zero"):
+            RowSharded.from_checkpoint(path, "A", mesh, row_starts=starts)
+        for starts in ([0, 5 + A.rank, 26], [None, [0]][A.rank]):
+            with pytest.raises(RuntimeError, match="others on rank 1 than on rank 0"):
+                RowSharded.from_checkpoint(path, "A", mesh, row_starts=starts)
 
     on_threads(2, on_rank)
 
