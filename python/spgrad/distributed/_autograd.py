@@ -271,7 +271,7 @@ class _Gradients(_Product):
         B_t: Tensor | None,
         grad_t: Tensor | None,
         __: Any,
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         values, B, grad = ctx.saved_tensors
         sharded = ctx.sharded
         sharded.agree(_FORWARD, grad, _given(values_t, B_t, grad_t))
@@ -283,7 +283,11 @@ class _Gradients(_Product):
             of_values = _sum(of_values, sddmm(sharded, grad, B_t.conj())[0])
         if values_t is not None:
             of_B = _sum(of_B, mm_transposed(sharded, values_t.conj(), grad))
-        return of_values, of_B
+        # PyTorch takes no None for a result of several.
+        return (
+            torch.zeros_like(values) if of_values is None else of_values,
+            torch.zeros_like(B) if of_B is None else of_B,
+        )
 
 
 class _MmTransposed(_Product):

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spgrad.distributed import _autograd
+from spgrad.distributed import _autograd, _construction
 from spgrad.distributed._agreement import Words, agree
 from spgrad.distributed._operands import wrong_with
 from spgrad.distributed._parts import mark
+from spgrad.distributed._ranks import Ranks
 from spgrad.distributed._row_sharded import RowSharded
-from spgrad.distributed._scatter import scatter
+from spgrad.distributed._scatter import Whole, scatter
 from spgrad.distributed._structure import sizes_of
 from spgrad.nn import SparseLinear as WholeLinear
 from spgrad.nn._layer_pattern import uniform_bounds
@@ -196,13 +197,15 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
             RuntimeError: Ranks disagree.
 
         """
-        A = RowSharded.from_rank(_weights_of(layer), src, mesh)
-        ranks = A._built.ranks  # noqa: SLF001
-        layer = None if A._built.whole is None else layer  # noqa: SLF001 - only the source's
+        ranks = Ranks(mesh, layer.col_indices if isinstance(layer, WholeLinear) else None)
+        built = _construction.from_rank(ranks, lambda: _whole(layer, ranks.size), src, None)
+        A, source = RowSharded(built), built.source
+        assert source is not None  # noqa: S101 - for mypy
+        layer = None if built.whole is None else layer  # only the source's
         weight = A.local(None if layer is None else layer.weight)
         bias = None if layer is None else layer.bias
         has_bias = agree(ranks, Words("SparseLinear.from_rank"), notes=(int(bias is not None),))
-        sharded = cls(A, bool(has_bias[src, 0, 0]), dtype=weight.dtype)
+        sharded = cls(A, bool(has_bias[source, 0, 0]), dtype=weight.dtype)
         with torch.no_grad():
             sharded.weight.copy_(weight)
             if sharded.bias is not None:
@@ -210,7 +213,7 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
                 sharded.bias.copy_(
                     scatter(
                         ranks,
-                        src,
+                        source,
                         None if share is None else share.__getitem__,
                         weight.dtype,
                         sizes_of(A.row_starts),
@@ -252,7 +255,11 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that torch.nn uses
         """Apply the layer to the last dimension of the input."""
-        if not isinstance(input, Tensor) or input.dim() == 0:
+        return self.A._outside_of_graphs(self._outputs, input)  # noqa: SLF001
+
+    def _outputs(self, input: Tensor) -> Tensor:  # noqa: A002
+        is_dense = isinstance(input, Tensor) and not input.is_nested
+        if not is_dense or input.layout != torch.strided or input.dim() == 0:
             return self.A.mm(self.weight, input)  # which tells all ranks what is wrong
         samples = input.flatten(0, -2) if input.dim() > 1 else input.unsqueeze(0)
         output = self.A.mm(self.weight, samples.T).T.contiguous()
@@ -271,14 +278,19 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
         )
 
 
-def _weights_of(layer: WholeLinear | None) -> Tensor | None:
-    """Give the weights of a layer as a CSR tensor; what is no layer goes to the check of all."""
+def _whole(layer: object, ranks: int) -> Whole:
+    """Give the places of the weights of a layer, on the rank that has it."""
     if not isinstance(layer, WholeLinear):
-        return layer
-    return torch.sparse_csr_tensor(
+        message = (
+            "layer must be a spgrad.nn.SparseLinear on rank src, "
+            f"but received {type(layer).__name__}"
+        )
+        raise ValueError(message)  # noqa: TRY004 - as the products do
+    weights = torch.sparse_csr_tensor(
         layer.crow_indices,
         layer.col_indices,
         layer.weight.detach(),
         (layer.out_features, layer.in_features),
         check_invariants=False,
     )
+    return Whole.of(weights, None, None, ranks)

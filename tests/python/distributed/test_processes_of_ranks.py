@@ -77,7 +77,7 @@ DISAGREEMENTS = {
     ),
     "dtype of report": ("A.report(3, torch.int8 if rank == 2 else torch.half)", "rank 2: dtype m"),
     "type of state": (
-        "A.load_state_dict({} if rank == 1 else A.state_dict())",
+        "A.load_state_dict({} if rank == 1 else state)",
         "rank 1: state_dict must be what state_dict() gives, but received: KeyError",
     ),
     "source": ("RowSharded.from_rank(torch.eye(3).to_sparse_csr(), rank // 2, mesh)", "same src"),
@@ -87,6 +87,7 @@ DISAGREE = """
 offsets, columns = torch.tensor([0, 2, 4, 6]), torch.arange(6) + rank
 A = RowSharded.from_local(offsets, columns, (9, 9), mesh)
 other = RowSharded.from_local(offsets, columns, (9, 9), mesh)
+state = {"shape": (9, 9), "row_counts": offsets.diff(), "col_indices": columns}
 said = {}
 for name, (call, _) in arguments[0].items():
     values, B = (torch.ones(size, requires_grad=True) for size in ((6,), (3, 4)))
@@ -138,6 +139,16 @@ of_all = (given.values, given.B), (given.of_values, given.of_B)
 second = torch.func.jvp(gradients_of_squares(A.mm), *of_rank)[1]
 for part, whole in zip(second, torch.func.jvp(gradients_of_squares(mm), *of_all)[1]):
     same(part, whole)
+def gradients_of_sum(mm, X):
+    return torch.func.grad(lambda values, B: (mm(values, B) * X).sum(), (0, 1))
+for one in (0, 1):  # operand that the forward derivative is by
+    def by_one(gradients, operands, tangents):
+        def of(operand):
+            return gradients(*operands[:one], operand, *operands[one + 1 :])
+        return torch.func.jvp(of, (operands[one],), (tangents[one],))[1]
+    second = by_one(gradients_of_sum(A.mm, mine.X), *of_rank)
+    for part, whole in zip(second, by_one(gradients_of_sum(mm, given.X), *of_all)):
+        same(part, whole)
 sampled = torch.func.jvp(lambda Y: A.sddmm(mine.X, Y), (mine.B,), (mine.of_B,))[1]
 same(sampled, matrices.derivatives_of_dense(matrix, given._replace(B=given.of_B))[6])
 
@@ -183,6 +194,15 @@ C = compiled(values, mine.B)
 C.backward(mine.X)
 assert torch.equal(C, 2 * A.mm(mine.values, mine.B) + 1)
 assert torch.equal(values.grad, 2 * A.sddmm(mine.X, mine.B))
+
+columns = torch.distributed.device_mesh.init_device_mesh("cpu", (1, 2))
+of_columns = RowSharded.from_local(matrix.crow_indices, matrix.col_indices, (30, 26), columns)
+layer = spgrad.distributed.SparseLinear(of_columns, dtype=given.B.dtype)
+output = torch.compile(layer, backend="eager")(given.B.mT)
+output.sum().backward()
+assert torch.equal(output, layer(given.B.mT))
+assert torch.equal(layer.bias.grad, torch.full_like(layer.bias, 8))  # of 4 samples on each rank
+
 outcome = []
 for call in (
     lambda: torch.func.vmap(A.mm, (None, 0))(mine.values, mine.B[None]),

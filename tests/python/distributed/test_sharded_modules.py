@@ -75,11 +75,15 @@ def test_what_is_wrong_with_an_input_is_told_on_every_rank():
         layer = SparseLinear.from_rank(whole, 0, mesh)
         wrong = [(None, "B must be a torch.Tensor"), (torch.ones(2, 5), r"shape \(3, p\)")]
         wrong += [(torch.tensor(1.0), r"of shape \(\)")]
+        wrong += [(torch.ones(1, 2, 3).to_sparse(), r"received torch\.sparse_coo")]
+        nested = torch.nested.nested_tensor([torch.ones(2, 3)], layout=torch.jagged)
+        wrong += [(nested, "dense .* nested")]
         for x, text in wrong:
             with pytest.raises(ValueError, match="rank 1: .*" + text):
                 layer(x if rank == 1 else torch.ones(2, 3))
-        with pytest.raises(ValueError, match=r"rank 0: A must be a torch\.Tensor, but received L"):
-            SparseLinear.from_rank(torch.nn.Linear(6, 4) if rank == 0 else None, 0, mesh)
+        for other in (torch.nn.Linear(6, 4), torch.eye(4).to_sparse_csr()):
+            with pytest.raises(ValueError, match=r"rank 0: layer must be a spgrad\.nn\.SparseL"):
+                SparseLinear.from_rank(other if rank == 0 else None, 0, mesh)
         assert layer(torch.ones(2, 3)).shape == (2, 2)
 
     on_threads(2, on_rank)
