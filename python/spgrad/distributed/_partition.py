@@ -19,10 +19,10 @@ from spgrad.distributed._structure import Rows, check, starts_of
 # 1.80 of the rows. With 1: 1.84, 1.28, 1.91. With rows of the weight of an entry: 5.0, 1.06, 2.07.
 _ROW_WEIGHT = 4
 
-# Parts of more rows or entries than so many average ones are cut anew by METIS.
+# Where halving gives a part more rows or entries than so many times the mean, METIS cuts once more.
 _MOST_IMBALANCE = 1.1
 
-# By how much of the average the others may exceed it: with 0.1, there is as much halo.
+# By how much of the mean weight Mt-KaHyPar may let a part exceed it: 0.1 gives no less halo.
 _IMBALANCE = 0.03
 
 
@@ -51,7 +51,8 @@ def partition(
               brings. It cuts few edges of the symmetric graph of the matrix. It halves parts again
               and again; where hubs make these uneven, it cuts all at once.
             - ``"mtkahypar"``: Mt-KaHyPar by the package ``mtkahypar``, with as many threads as
-              PyTorch. It minimises the rows of B that all ranks receive, and takes longer.
+              PyTorch has at the first call. It minimises the rows of B that all ranks receive, and
+              takes longer.
 
     Returns:
         The permutation, int64 of shape ``(n,)``, by which row and column i become what
@@ -69,7 +70,7 @@ def partition(
     n = len(crow_indices) - 1 if isinstance(crow_indices, Tensor) and crow_indices.dim() else 0
     check(Rows(crow_indices, col_indices, (n, n)), torch.device("cpu"))
     parts = integer_from(1, "parts", parts)
-    if method not in _METHODS:
+    if not isinstance(method, str) or method not in _METHODS:
         message = f"method must be one of {tuple(_METHODS)}, but received {method!r}"
         raise ValueError(message)
     if parts == 1 or n == 0:

@@ -430,7 +430,7 @@ class RowSharded:
             words = words._replace(width=integer_from(0, "p", p))
         except ValueError as error:
             wrong = error
-        if dtype in DTYPES:
+        if isinstance(dtype, torch.dtype) and dtype in DTYPES:
             words = words._replace(dtype=dtype)
         else:
             wrong = wrong or ValueError(f"dtype must be {NAMES_OF_DTYPES}, but received {dtype!r}")

@@ -298,6 +298,7 @@ BAD_CALLS = {
     "from_rank(WHOLE, max_halo_bytes=1.5)": "an integer of at least 1, but received 1.5",
     "from_rank(WHOLE).report(-1)": "p must be an integer of at least 0, but received -1",
     "from_rank(WHOLE).report(4.0)": "p must be an integer of at least 0, but received 4.0",
+    "from_rank(WHOLE).report(4, np.ones(2))": "dtype must be float32, .* received array",
     "from_rank(WHOLE).report(4, torch.int64)": "dtype must be float32, .* received torch.int64",
     "from_rank(WHOLE).local(torch.ones(4))": r"values must be dense and have shape \(3,\)",
     "from_rank(WHOLE).local(torch.ones(3).int())": "values must be float32, .* torch.int32",
@@ -321,8 +322,9 @@ def test_bad_arguments_are_refused(call):
 
 
 def test_other_bad_arguments_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="method must be one of"):
-        spgrad.distributed.partition(OFFSETS, COLUMNS % 2, 2, method="chance")
+    for method in ("chance", ["metis"]):
+        with pytest.raises(ValueError, match="method must be one of"):
+            spgrad.distributed.partition(OFFSETS, COLUMNS % 2, 2, method=method)
     with pytest.raises(
         ValueError, match=r"parts must be an integer of at least 1, .* received 2\.5"
     ):
