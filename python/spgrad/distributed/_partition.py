@@ -15,11 +15,12 @@ from spgrad.distributed._optional import optional
 from spgrad.distributed._structure import Rows, check, starts_of
 
 # A row of B and of C weighs as much as the entries of so many average rows. Of R-MAT of scale 17 in
-# 16 parts, the largest has 1.20 of the mean of rows, 1.55 of the mean of entries, with a halo of
-# 1.80 of the rows. With 1: 1.84, 1.28, 1.91. With rows of the weight of an entry: 5.0, 1.06, 2.07.
+# 16 parts, the largest has 1.23 of the mean of rows, 1.51 of the mean of entries, with a halo of
+# 1.81 of the rows. With 1: 1.97, 1.27, 1.92. With rows of the weight of an entry: 5.0, 1.06, 2.07.
 _ROW_WEIGHT = 4
 
-# Where halving gives a part more rows or entries than so many times the mean, METIS cuts once more.
+# Where halving gives a part more than so many times the mean of rows or of entries, METIS also cuts
+# all at once.
 _MOST_IMBALANCE = 1.1
 
 # By how much of the mean weight Mt-KaHyPar may let a part exceed it: 0.1 gives no less halo.
