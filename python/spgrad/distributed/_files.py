@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from spgrad.distributed._structure import checked_shape
 _FORMAT = 1
 _NAMES = ("crow_indices", "col_indices", "values")
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+
+
+# They are Python literals, which CPython 3.11 cannot parse in several threads at a time (its issue
+# 106905), as ranks of one process would.
+_ONE_READS_HEADERS = threading.Lock()
 
 
 def _numpy() -> Any:
@@ -91,7 +97,8 @@ class Folder:
             about = json.loads((folder / "matrix.json").read_text())
             self.shape = checked_shape(about["shape"])
             self.dtype = _BY_NAME[about["values"]]
-            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES]
+            with _ONE_READS_HEADERS:
+                arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             message = (
                 "path must be a folder that spgrad.distributed.save has written, "
