@@ -26,17 +26,14 @@ def wrong_with(
     if not isinstance(operand, Tensor) or isinstance(operand, DTensor):
         accepted = "a plain tensor" if isinstance(operand, DTensor) else "a torch.Tensor"
         return ValueError(f"{name} must be {accepted}, but received {type(operand).__name__}")
-    wanted = str(shape).replace("'", "")
-    if operand.is_nested:  # which may have no shape
-        return ValueError(
-            f"{name} must be dense and have shape {wanted}, but received a nested one"
-        )
-    fits = operand.dim() == len(shape) and operand.shape[0] == shape[0]
+    # A nested tensor may have no shape.
+    fits = not operand.is_nested and operand.dim() == len(shape) and operand.shape[0] == shape[0]
     if not fits or operand.layout != torch.strided:
-        return ValueError(
-            f"{name} must be dense and have shape {wanted}, "
-            f"but received {operand.layout} of shape {tuple(operand.shape)}"
-        )
+        wanted = str(shape).replace("'", "")
+        received = "a nested one"
+        if not operand.is_nested:
+            received = f"{operand.layout} of shape {tuple(operand.shape)}"
+        return ValueError(f"{name} must be dense and have shape {wanted}, but received {received}")
     is_there = not operand.is_meta if device is None else operand.device == device
     if operand.dtype not in DTYPES or not is_there:
         where = "a device with memory" if device is None else str(device)

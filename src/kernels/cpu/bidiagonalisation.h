@@ -20,9 +20,12 @@ namespace spgrad::kernels {
 
 // Numbers of a block, which is one task and one partial sum of each norm: 10 µs of work.
 inline constexpr int64_t kBlock = 1 << 14;
-// So many entries of a product are as much work as a number of a vector. A block has so many rows
-// at least, so that its partial sums are small beside it.
+// So many entries of a product are as much work as a number of a vector; of few columns, fewer, as
+// an entry is read for each of them. A block has so many rows at least, so that its partial sums
+// are small beside it.
 inline constexpr int64_t kEntriesOfNumber = 8;
+inline constexpr int64_t kFewColumns = 3;
+inline constexpr int64_t kEntriesOfNumberOfFew = 2;
 inline constexpr int64_t kLeastRowsOfBlock = 64;
 inline constexpr int64_t kFewRowsOfBlock = 8;  // where they are long
 // Numbers of a product that are in the nearest cache until they are used.
@@ -209,7 +212,9 @@ class Bidiagonalisation {
                   std::vector<double>& norms) {
     Status status = Status::done;
     if (product.some_rows) {
-      const int64_t work_of_number = 1 + product.entries_of_row / kEntriesOfNumber;
+      const int64_t entries_of_number =
+          lanes() <= kFewColumns ? kEntriesOfNumberOfFew : kEntriesOfNumber;
+      const int64_t work_of_number = 1 + product.entries_of_row / entries_of_number;
       const int64_t of_block = rows_of(
           kBlock / work_of_number, std::max(kLeastRowsOfBlock / work_of_number, kFewRowsOfBlock));
       const Threads& threads =
