@@ -14,8 +14,8 @@ namespace spgrad::cuda {
 // Where kernels report what they find wrong: fills in the part of Origin that says so.
 void prepare_records(c10::Device device, Origin& origin);
 
-// Raises what kernels have reported. Waits only where they have, for the current stream, so that the
-// first place is known; not during a capture, and not for kernels of other streams.
+// Raises what kernels have reported. Waits only where they have, for the current stream, so that
+// the first place is known; not during a capture, and not for kernels of other streams.
 void raise_reported(c10::Device device);
 
 // At the end of a product: waits and raises where every product has to.
