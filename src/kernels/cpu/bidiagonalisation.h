@@ -15,6 +15,7 @@
 #include "iteration_table.h"
 #include "partition.h"
 #include "spgrad/lsmr.h"
+#include "thread_choice.h"
 
 namespace spgrad::kernels {
 
@@ -181,7 +182,7 @@ class Bidiagonalisation {
       loop(range...);
       return Status::done;
     };
-    const Threads& threads = threads_for(a_.items * rows * lanes(), threads_);
+    const Threads& threads = threads_for(a_.items * rows * lanes(), threads_.in_use());
     [[maybe_unused]] const Status done =
         run_blocks(rows, rows_of(kBlock), threads, run, fold, result);
     return result;
@@ -218,7 +219,7 @@ class Bidiagonalisation {
       const int64_t of_block = rows_of(
           kBlock / work_of_number, std::max(kLeastRowsOfBlock / work_of_number, kFewRowsOfBlock));
       const Threads& threads =
-          threads_for(a_.items * product.rows * lanes() * work_of_number, threads_);
+          threads_for(a_.items * product.rows * lanes() * work_of_number, threads_.in_use());
       const int64_t at_once = rows_of(kNumbersAtOnce) * lanes();
       const auto some_rows = [&](int64_t first, int64_t count, int64_t item, Real* sums) {
         const Vector numbers =
@@ -499,7 +500,7 @@ class Bidiagonalisation {
   const Real* const b_;
   const int64_t p_;
   const LsmrOptions& options_;
-  const Threads& threads_;
+  ThreadChoice threads_;
   const IterationTable<Real>& passes_ = iteration_table_in_use<Real>();
 
   int64_t active_;                 // columns that the vectors have

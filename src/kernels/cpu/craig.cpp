@@ -74,7 +74,7 @@ class Craig : Bidiagonalisation<Real, Column> {
     while (status == Status::done && !this->all_done()) {
       if (options_.between) options_.between();
       this->drop_columns({&x_, &y_}, {{e_, a_.rows}});
-      status = iterate();
+      status = this->threads_.timed([&] { return iterate(); });
     }
     if (status != Status::done) return status;
     this->collect({&x_, &y_});

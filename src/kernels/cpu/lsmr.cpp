@@ -105,7 +105,7 @@ class Lsmr : Bidiagonalisation<Real, Column> {
     while (status == Status::done && !this->all_done()) {
       if (options_.between) options_.between();
       this->drop_columns({&x_}, {{h_, a_.columns}, {h_bar_, a_.columns}});
-      status = iterate();
+      status = this->threads_.timed([&] { return iterate(); });
     }
     if (status != Status::done) return status;
     this->collect({&x_});
