@@ -24,30 +24,49 @@ template <class TileType>
 using NumberOfEntry =
     std::conditional_t<sizeof(Accumulator<typename TileType::Element>) == 4, int32_t, int64_t>;
 
+// What a vector of a tile is compared in. One number is beside copies of itself: compilers make a
+// branch of a choice between two numbers, which for p = 1 took twice as long.
+template <class TileType>
+inline constexpr int kComparedLanes =
+    TileType::width > 1 ? TileType::width : kNearLanes<Accumulator<typename TileType::Element>, 4>;
+
 // Keeps a message where it is greater, or is the first NaN. Of two comparisons, the first is true
 // for all but numbers that are not greater, the second for all that NaN has not won.
-template <class TileType, class Numbers>
-inline void keep_greater(typename TileType::V& best, Numbers& numbers,
-                         const typename TileType::V& message, NumberOfEntry<TileType> number) {
+template <class V, class Numbers, class Number>
+inline void keep_greater(V& best, Numbers& numbers, const V& message, Number number) {
+  const Numbers wins = ~(message <= best) & (best == best);
+  best = wins ? message : best;
+  numbers = wins ? Numbers{} + number : numbers;
+}
+
+// A message in all lanes. It is a difference from 0, which changes no number, not even -0.
+template <class TileType>
+inline auto compared_lanes(const typename TileType::V& message) {
   if constexpr (TileType::width == 1) {
-    const bool wins = !(message <= best) && best == best;
-    best = wins ? message : best;
-    numbers = wins ? number : numbers;
+    return message - Vector<typename TileType::V, kComparedLanes<TileType>>{};
   } else {
-    const Numbers wins = ~(message <= best) & (best == best);
-    best = wins ? message : best;
-    numbers = wins ? Numbers{} + number : numbers;
+    return message;
   }
 }
 
-template <class TileType>
-inline void store_numbers(const TileType& tile, int32_t* row, int i,
-                          const Vector<NumberOfEntry<TileType>, TileType::width>& numbers) {
+// The lanes that a tile stores.
+template <class TileType, class Compared>
+inline auto stored_lanes(const Compared& compared) {
+  if constexpr (TileType::width == 1) {
+    return compared[0];
+  } else {
+    return compared;
+  }
+}
+
+template <class TileType, class Numbers>
+inline void store_numbers(const TileType& tile, int32_t* row, int i, const Numbers& numbers) {
+  const auto stored = stored_lanes<TileType>(numbers);
   int32_t* to = row + tile.first + tile.start(i);
   if constexpr (TileType::width == 1) {
-    *to = static_cast<int32_t>(numbers);
+    *to = static_cast<int32_t>(stored);
   } else {
-    store<TileType::width>(to, __builtin_convertvector(numbers, Vector<int32_t, TileType::width>));
+    store<TileType::width>(to, __builtin_convertvector(stored, Vector<int32_t, TileType::width>));
   }
 }
 
@@ -59,10 +78,10 @@ template <class TileType, class EntriesType, class Scalar>
                                                 int64_t x_stride, typename TileType::Element* out,
                                                 Accumulator<Scalar>* sums, int32_t* winners,
                                                 int64_t first_number) {
-  using V = typename TileType::V;
   using Number = NumberOfEntry<TileType>;
-  using Numbers = Vector<Number, TileType::width>;
-  V best[TileType::count] = {};
+  using Messages = Vector<Accumulator<Scalar>, kComparedLanes<TileType>>;
+  using Numbers = Vector<Number, kComparedLanes<TileType>>;
+  Messages best[TileType::count] = {};
   Numbers numbers[TileType::count];
   unroll<TileType::count>([&](auto i) { numbers[i] = Numbers{} - 1; });
   const TileRows<TileType> x_rows = entries.rows(tile, x_item, x_stride);
@@ -77,12 +96,12 @@ template <class TileType, class EntriesType, class Scalar>
       const Accumulator<Scalar> value = sign * load<1>(values + entry.position);
       const auto number = static_cast<Number>(k - number_zero);
       unroll<TileType::count>([&](auto i) {
-        const V message = value * x_rows.load(entry.index, i);
+        const auto message = compared_lanes<TileType>(value * x_rows.load(entry.index, i));
         if constexpr (is_first) {
           best[i] = message;
           numbers[i] = Numbers{} + number;
         } else {
-          keep_greater<TileType>(best[i], numbers[i], message, number);
+          keep_greater(best[i], numbers[i], message, number);
         }
       });
       return true;
@@ -94,7 +113,8 @@ template <class TileType, class EntriesType, class Scalar>
     return false;
   }
   unroll<TileType::count>([&](auto i) {
-    const V result = entries.begin < entries.end ? sign * best[i] : best[i];
+    const typename TileType::V greatest = stored_lanes<TileType>(best[i]);
+    const auto result = entries.begin < entries.end ? sign * greatest : greatest;
     store_numbers(tile, winners, i, numbers[i]);
     if (sums != nullptr) {
       tile.store(sums + tile.first, i, result);
