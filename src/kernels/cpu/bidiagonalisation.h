@@ -28,6 +28,9 @@ inline constexpr int64_t kEntriesOfNumber = 8;
 inline constexpr int64_t kFewColumns = 3;
 inline constexpr int64_t kEntriesOfNumberOfFew = 2;
 inline constexpr int64_t kLeastRowsOfBlock = 64;
+// Blocks are a multiple of so many: two threads have as much to do with four blocks, but one of
+// them half as much with three.
+inline constexpr int64_t kShared = 4;
 inline constexpr int64_t kFewRowsOfBlock = 8;  // where they are long
 // Numbers of a product that are in the nearest cache until they are used.
 inline constexpr int64_t kNumbersAtOnce = 1 << 11;
@@ -41,6 +44,13 @@ inline constexpr int64_t kLeftOfFour = 3;
 inline const Threads& threads_for(int64_t numbers, const Threads& threads) {
   static const Threads none;
   return numbers > 2 * kBlock ? threads : none;
+}
+
+inline int64_t divided_up(int64_t number, int64_t divisor) {
+  return (number + divisor - 1) / divisor;
+}
+inline int64_t multiple_of(int64_t divisor, int64_t least) {
+  return divided_up(least, divisor) * divisor;
 }
 
 inline double reciprocal(double number) { return number > 0 ? 1 / number : 0; }
@@ -114,7 +124,7 @@ class Bidiagonalisation {
   // Reals of a row, and how many of them a loop takes at once: whole rows.
   int64_t lanes() const { return active_ * a_.parts; }
   int64_t width() const { return lanes() * repeats(); }
-  int64_t repeats() const { return (kWidth + lanes() - 1) / lanes(); }
+  int64_t repeats() const { return divided_up(kWidth, lanes()); }
 
   Vector vector(int64_t rows) const {
     return std::make_unique_for_overwrite<Real[]>(static_cast<size_t>(a_.items * rows * lanes()));
@@ -136,12 +146,17 @@ class Bidiagonalisation {
   }
 
   // Calls loop(first number, count, the item's first coefficient, sums of the lanes) for all blocks
-  // of so many rows each, of `rows`, until one returns an error, and puts the sums together by
-  // fold(a, b), in the order of the blocks: one number for each column of each item.
+  // of `rows`, until one returns an error, and puts the sums together by fold(a, b), in the order
+  // of the blocks: one number for each column of each item. All blocks but the last have the same
+  // number of rows, `most` or a little less, so that they are as many as several threads can share.
   template <class Loop, class Fold>
-  Status run_blocks(int64_t rows, int64_t rows_of_block, const Threads& threads, const Loop& loop,
+  Status run_blocks(int64_t rows, int64_t most, const Threads& threads, const Loop& loop,
                     const Fold& fold, std::vector<double>& result) const {
-    const int64_t blocks = (rows + rows_of_block - 1) / rows_of_block;
+    const int64_t least_blocks = divided_up(rows, most);
+    const int64_t shared = least_blocks > 1 ? multiple_of(kShared, least_blocks) : 1;
+    const int64_t rows_of_block =
+        multiple_of(repeats(), std::max<int64_t>(divided_up(rows, shared), 1));
+    const int64_t blocks = divided_up(rows, rows_of_block);
     std::vector<double> partial(static_cast<size_t>(a_.items * blocks * active_));
     const auto task = [&](int64_t number) {
       const int64_t item = number / blocks;
@@ -170,7 +185,7 @@ class Bidiagonalisation {
 
   // Whole rows of about so many numbers, at least `least`.
   int64_t rows_of(int64_t numbers, int64_t least = 1) const {
-    const int64_t times = std::max(numbers / width(), (least + repeats() - 1) / repeats());
+    const int64_t times = std::max(numbers / width(), divided_up(least, repeats()));
     return std::max<int64_t>(times, 1) * repeats();
   }
 

@@ -70,10 +70,10 @@ class ThreadChoice {
 
  private:
   static constexpr int64_t kTried = 2;  // the first moves vectors to other cores: 1.5 times as long
-  static constexpr int64_t kFirst = 4;  // iterations before the first trial
+  static constexpr int64_t kFirst = 8;  // iterations before the first trial
   // Iterations between trials that change nothing: one costs an iteration and a half, where half of
   // the threads do half of the work.
-  static constexpr int64_t kWait = 32;
+  static constexpr int64_t kWait = 64;
   static constexpr int64_t kMostWait = 256;
   static constexpr double kLess = 0.9;  // less than this counts: times are noisy
   static constexpr double kNone = std::numeric_limits<double>::infinity();
