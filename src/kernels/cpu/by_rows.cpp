@@ -12,6 +12,7 @@
 #include <atomic>
 #include <bit>
 
+#include "instantiate.h"
 #include "kernel_table.h"
 #include "number.h"
 #include "partition.h"
@@ -359,15 +360,7 @@ bool spmm_transposed(const Source& a, int64_t chunks, const Scalar* values,
 template <class Index>
 using CompressedViewOf = CompressedView<Index, Index>;  // a type without a comma, for the macros
 
-#define SPGRAD_INSTANTIATE(Scalar)          \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t) \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int64_t)
-
-SPGRAD_INSTANTIATE(float)
-SPGRAD_INSTANTIATE(double)
-SPGRAD_INSTANTIATE(std::complex<float>)
-SPGRAD_INSTANTIATE(std::complex<double>)
-SPGRAD_INSTANTIATE(Float16)
-SPGRAD_INSTANTIATE(BFloat16)
+#define SPGRAD_INSTANTIATE(Scalar) SPGRAD_FOR_INDICES(SPGRAD_INSTANTIATE_INDEX, Scalar)
+SPGRAD_FOR_SCALARS(SPGRAD_INSTANTIATE)
 
 }  // namespace spgrad::kernels

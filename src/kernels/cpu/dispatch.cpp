@@ -4,10 +4,10 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
-#include <type_traits>
 
 #include "block_matrix.h"
 #include "extremum_table.h"
+#include "instantiate.h"
 #include "iteration_table.h"
 #include "kernel_table.h"
 #include "spgrad/isa.h"
@@ -19,70 +19,40 @@
 namespace spgrad {
 namespace kernels {
 
-// What target.cpp defines for each instruction set and dtype.
-namespace baseline {
-template <class Scalar>
-const KernelTable<Scalar>& kernel_table();
-template <class Scalar>
-const ExtremumTable<Scalar>& extremum_table();
-template <class Real>
-const IterationTable<Real>& iteration_table();
-}  // namespace baseline
+// What the files that CMake compiles for each instruction set define.
+#define SPGRAD_DECLARE_TABLES(target)            \
+  namespace target {                             \
+  template <class Scalar>                        \
+  const KernelTable<Scalar>& kernel_table();     \
+  template <class Scalar>                        \
+  const ExtremumTable<Scalar>& extremum_table(); \
+  template <class Real>                          \
+  const IterationTable<Real>& iteration_table(); \
+  }
+SPGRAD_DECLARE_TABLES(baseline)
 #ifdef SPGRAD_AVX2
-namespace avx2 {
-template <class Scalar>
-const KernelTable<Scalar>& kernel_table();
-template <class Scalar>
-const ExtremumTable<Scalar>& extremum_table();
-template <class Real>
-const IterationTable<Real>& iteration_table();
-}  // namespace avx2
+SPGRAD_DECLARE_TABLES(avx2)
 #endif
 #ifdef SPGRAD_AVX512
-namespace avx512 {
-template <class Scalar>
-const KernelTable<Scalar>& kernel_table();
-template <class Scalar>
-const ExtremumTable<Scalar>& extremum_table();
-template <class Real>
-const IterationTable<Real>& iteration_table();
-}  // namespace avx512
+SPGRAD_DECLARE_TABLES(avx512)
 #endif
 
 }  // namespace kernels
 
 namespace {
 
-// The tables of all dtypes.
-template <class... Scalars>
-using TablesOf = std::tuple<const kernels::KernelTable<Scalars>&...>;
-using Tables = TablesOf<float, double, std::complex<float>, std::complex<double>, kernels::Float16,
-                        kernels::BFloat16>;
-
-#define SPGRAD_TABLES(target)                                      \
-  []<class... Scalars>(std::type_identity<TablesOf<Scalars...>>) { \
-    return Tables(kernels::target::kernel_table<Scalars>()...);    \
-  }(std::type_identity<Tables>())
-
-// The same for extrema, of all real dtypes.
-template <class... Scalars>
-using ExtremaOf = std::tuple<const kernels::ExtremumTable<Scalars>&...>;
-using Extrema = ExtremaOf<float, double, kernels::Float16, kernels::BFloat16>;
-
-#define SPGRAD_EXTREMA(target)                                      \
-  []<class... Scalars>(std::type_identity<ExtremaOf<Scalars...>>) { \
-    return Extrema(kernels::target::extremum_table<Scalars>()...);  \
-  }(std::type_identity<Extrema>())
-
-// And for the passes of iterations, of real types.
-template <class... Reals>
-using IterationsOf = std::tuple<const kernels::IterationTable<Reals>&...>;
-using Iterations = IterationsOf<float, double>;
-
-#define SPGRAD_ITERATIONS(target)                                    \
-  []<class... Reals>(std::type_identity<IterationsOf<Reals...>>) {   \
-    return Iterations(kernels::target::iteration_table<Reals>()...); \
-  }(std::type_identity<Iterations>())
+// All tables of an instruction set.
+#define SPGRAD_TABLES(target)                                                                    \
+  [] {                                                                                           \
+    using namespace kernels::target;                                                             \
+    using kernels::Float16, kernels::BFloat16;                                                   \
+    return std::tie(                                                                             \
+        kernel_table<float>(), kernel_table<double>(), kernel_table<std::complex<float>>(),      \
+        kernel_table<std::complex<double>>(), kernel_table<Float16>(), kernel_table<BFloat16>(), \
+        extremum_table<float>(), extremum_table<double>(), extremum_table<Float16>(),            \
+        extremum_table<BFloat16>(), iteration_table<float>(), iteration_table<double>());        \
+  }()
+using Tables = decltype(SPGRAD_TABLES(baseline));
 
 #if defined(SPGRAD_AVX2) || defined(SPGRAD_AVX512)
 // What the compiler's own check does not know: Clang has no name for F16C, which AVX2 does not
@@ -97,8 +67,6 @@ struct Target {
   const char* name;
   bool supported;
   Tables tables;
-  Extrema extrema;
-  Iterations iterations;
 };
 
 // Best first, each with the features that CMakeLists.txt lets the compiler use. The compiler's CPU
@@ -110,14 +78,13 @@ const auto& targets() {
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx512), SPGRAD_EXTREMA(avx512), SPGRAD_ITERATIONS(avx512)},
+       SPGRAD_TABLES(avx512)},
 #endif
 #ifdef SPGRAD_AVX2
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
-       SPGRAD_TABLES(avx2), SPGRAD_EXTREMA(avx2), SPGRAD_ITERATIONS(avx2)},
+       SPGRAD_TABLES(avx2)},
 #endif
-      {"baseline", true, SPGRAD_TABLES(baseline), SPGRAD_EXTREMA(baseline),
-       SPGRAD_ITERATIONS(baseline)},
+      {"baseline", true, SPGRAD_TABLES(baseline)},
   };
   return list;
 }
@@ -165,32 +132,12 @@ void use_instruction_set(std::string_view name) {
 
 namespace kernels {
 
-// A KernelTable derives from the table of each pair of types.
-template <class Scalar>
-const KernelTable<Scalar>& kernel_table_in_use() {
-  return std::get<const KernelTable<Scalar>&>(
-      chosen_target().load(std::memory_order_relaxed)->tables);
-}
-
-template <class Scalar>
-const ExtremumTable<Scalar>& extremum_table_in_use() {
-  return std::get<const ExtremumTable<Scalar>&>(
-      chosen_target().load(std::memory_order_relaxed)->extrema);
-}
-template const ExtremumTable<float>& extremum_table_in_use();
-template const ExtremumTable<double>& extremum_table_in_use();
-template const ExtremumTable<Float16>& extremum_table_in_use();
-template const ExtremumTable<BFloat16>& extremum_table_in_use();
-
-template <class Real>
-const IterationTable<Real>& iteration_table_in_use() {
-  return std::get<const IterationTable<Real>&>(
-      chosen_target().load(std::memory_order_relaxed)->iterations);
-}
-template const IterationTable<float>& iteration_table_in_use();
-template const IterationTable<double>& iteration_table_in_use();
-
 namespace {
+
+template <class Table>
+const Table& table_in_use() {
+  return std::get<const Table&>(chosen_target().load(std::memory_order_relaxed)->tables);
+}
 
 // Unsigned, as the difference of any two numbers may overflow.
 bool is_one_block(const RowBlock& block) {
@@ -200,6 +147,20 @@ bool is_one_block(const RowBlock& block) {
 
 }  // namespace
 
+template <class Scalar>
+const KernelTable<Scalar>& kernel_table_in_use() {
+  return table_in_use<KernelTable<Scalar>>();
+}
+template <class Scalar>
+const ExtremumTable<Scalar>& extremum_table_in_use() {
+  return table_in_use<ExtremumTable<Scalar>>();
+}
+template <class Real>
+const IterationTable<Real>& iteration_table_in_use() {
+  return table_in_use<IterationTable<Real>>();
+}
+
+// A KernelTable derives from the table of each pair of types.
 template <class Scalar, class Index, class Entry>
 Status spmm(const CompressedView<Index, Entry>& a, const Scalar* values, DenseView<const Scalar> x,
             DenseView<Scalar> out, int64_t p, int64_t first_row, int64_t last_row) {
@@ -266,8 +227,7 @@ Status backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const S
                               DenseView<const Scalar>, Accumulator<Scalar>*, int64_t, RowBlock);
 
 #define SPGRAD_INSTANTIATE_INDEX(Scalar, Index)                                                  \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                               \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                   \
+  SPGRAD_FOR_ENTRIES_OF(SPGRAD_INSTANTIATE_PRODUCT, Scalar, Index)                               \
   template Status backward(const CompressedView<Index, MovedEntry<Index>>&, const Scalar*,       \
                            DenseView<const Scalar>, DenseView<const Scalar>, DenseView<Scalar>,  \
                            Accumulator<Scalar>*, int64_t, int64_t, int64_t);                     \
@@ -277,15 +237,15 @@ Status backward_block(const CompressedView<Index, MovedEntry<Index>>& a, const S
 
 #define SPGRAD_INSTANTIATE(Scalar)                           \
   template const KernelTable<Scalar>& kernel_table_in_use(); \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t)                  \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int64_t)
+  SPGRAD_FOR_INDICES(SPGRAD_INSTANTIATE_INDEX, Scalar)
+SPGRAD_FOR_SCALARS(SPGRAD_INSTANTIATE)
 
-SPGRAD_INSTANTIATE(float)
-SPGRAD_INSTANTIATE(double)
-SPGRAD_INSTANTIATE(std::complex<float>)
-SPGRAD_INSTANTIATE(std::complex<double>)
-SPGRAD_INSTANTIATE(Float16)
-SPGRAD_INSTANTIATE(BFloat16)
+#define SPGRAD_INSTANTIATE_EXTREMA(Scalar) \
+  template const ExtremumTable<Scalar>& extremum_table_in_use();
+SPGRAD_FOR_REALS(SPGRAD_INSTANTIATE_EXTREMA)
+
+template const IterationTable<float>& iteration_table_in_use();
+template const IterationTable<double>& iteration_table_in_use();
 
 }  // namespace kernels
 }  // namespace spgrad

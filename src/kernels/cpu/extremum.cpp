@@ -5,6 +5,7 @@
 
 #include "block_matrix.h"
 #include "extremum_table.h"
+#include "instantiate.h"
 #include "number.h"
 #include "partition.h"
 
@@ -83,15 +84,7 @@ Status extremum(const CompressedView<Index, Entry>& a, std::span<const RowBlock>
                            Extremum, const Scalar*, DenseView<const Scalar>, DenseView<Scalar>, \
                            DenseView<int32_t>, int64_t, const Threads&);
 
-#define SPGRAD_INSTANTIATE(Scalar)                               \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int32_t, int32_t)             \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int32_t, MovedEntry<int32_t>) \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int64_t, int64_t)             \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int64_t, MovedEntry<int64_t>)
-
-SPGRAD_INSTANTIATE(float)
-SPGRAD_INSTANTIATE(double)
-SPGRAD_INSTANTIATE(Float16)
-SPGRAD_INSTANTIATE(BFloat16)
+#define SPGRAD_INSTANTIATE(Scalar) SPGRAD_FOR_ENTRIES(SPGRAD_INSTANTIATE_ENTRY, Scalar)
+SPGRAD_FOR_REALS(SPGRAD_INSTANTIATE)
 
 }  // namespace spgrad::kernels

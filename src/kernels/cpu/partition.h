@@ -24,8 +24,8 @@ inline constexpr int64_t kTasksPerThread = 8;
 // bounds gives any number: unsigned, as it may overflow.
 template <class Index, class Entry>
 int64_t work_before(const CompressedView<Index, Entry>& a, int64_t row) {
-  if (row == a.items * a.rows && a.whole == nullptr) return total_entries(a) + row;
-  const int64_t item = a.whole == nullptr ? row / a.rows : 0;
+  if (a.items * a.rows == 0) return total_entries(a);
+  const int64_t item = std::min(row / a.rows, a.items - 1);
   const auto offset =
       static_cast<uint64_t>(a.offsets[item * a.offsets_stride + row - item * a.rows]);
   return static_cast<int64_t>(offset + static_cast<uint64_t>(row + item * a.entries_stride));
@@ -34,11 +34,10 @@ int64_t work_before(const CompressedView<Index, Entry>& a, int64_t row) {
 // That of all rows.
 template <class Index, class Entry>
 int64_t work_of(const CompressedView<Index, Entry>& a) {
-  const int64_t most = total_entries(a) + a.items * a.rows;
-  if (a.whole == nullptr) return most;
+  const int64_t rows = a.items * a.rows;
   const auto work =
-      static_cast<uint64_t>(work_before(a, a.rows)) - static_cast<uint64_t>(work_before(a, 0));
-  return static_cast<int64_t>(std::min(work, static_cast<uint64_t>(most)));
+      static_cast<uint64_t>(work_before(a, rows)) - static_cast<uint64_t>(work_before(a, 0));
+  return static_cast<int64_t>(std::min(work, static_cast<uint64_t>(total_entries(a) + rows)));
 }
 
 // The first number of [low, high) that is not below, or `high`, by bisection.
@@ -67,10 +66,9 @@ int64_t row_at(const CompressedView<Index, Entry>& a, int64_t work) {
 template <class Index, class Entry>
 int64_t first_row_of(const CompressedView<Index, Entry>& a, int64_t part, int64_t parts) {
   if (part == parts) return a.items * a.rows;
-  const int64_t beginning = a.whole == nullptr ? 0 : work_before(a, 0);
-  const int64_t before = work_of(a) * part / parts;
-  return row_at(
-      a, static_cast<int64_t>(static_cast<uint64_t>(beginning) + static_cast<uint64_t>(before)));
+  const auto beginning = static_cast<uint64_t>(work_before(a, 0));
+  const auto before = static_cast<uint64_t>(work_of(a) * part / parts);
+  return row_at(a, static_cast<int64_t>(beginning + before));
 }
 
 // A range of rows, or a block of a long row.

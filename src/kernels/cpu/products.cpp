@@ -4,6 +4,7 @@
 // those of the baseline here: long rows are few.
 #include "spgrad/products.h"
 
+#include "instantiate.h"
 #include "number.h"
 #include "partition.h"
 
@@ -119,26 +120,18 @@ Status backward(const CompressedView<Index, MovedEntry<Index>>& a, std::span<con
                         int64_t, const Threads&);
 
 #define SPGRAD_INSTANTIATE_INDEX(Scalar, Index)                                               \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, Index)                                            \
-  SPGRAD_INSTANTIATE_PRODUCT(Scalar, Index, MovedEntry<Index>)                                \
+  SPGRAD_FOR_ENTRIES_OF(SPGRAD_INSTANTIATE_PRODUCT, Scalar, Index)                            \
   template Status backward(const CompressedView<Index, MovedEntry<Index>>&,                   \
                            std::span<const RowBlock>, const Scalar*, DenseView<const Scalar>, \
                            DenseView<const Scalar>, DenseView<Scalar>, Accumulator<Scalar>*,  \
                            int64_t, const Threads&);
 
-#define SPGRAD_INSTANTIATE(Scalar)          \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int32_t) \
-  SPGRAD_INSTANTIATE_INDEX(Scalar, int64_t)
+#define SPGRAD_INSTANTIATE(Scalar) SPGRAD_FOR_INDICES(SPGRAD_INSTANTIATE_INDEX, Scalar)
 
 SPGRAD_INSTANTIATE_BLOCKS(int32_t, int32_t)
 SPGRAD_INSTANTIATE_BLOCKS(int64_t, int64_t)
 SPGRAD_INSTANTIATE_BLOCKS(int32_t, MovedEntry<int32_t>)
 SPGRAD_INSTANTIATE_BLOCKS(int64_t, MovedEntry<int64_t>)
-SPGRAD_INSTANTIATE(float)
-SPGRAD_INSTANTIATE(double)
-SPGRAD_INSTANTIATE(std::complex<float>)
-SPGRAD_INSTANTIATE(std::complex<double>)
-SPGRAD_INSTANTIATE(Float16)
-SPGRAD_INSTANTIATE(BFloat16)
+SPGRAD_FOR_SCALARS(SPGRAD_INSTANTIATE)
 
 }  // namespace spgrad::kernels

@@ -4,6 +4,7 @@
 // addition. In longer rows that would be more work than to go from winner to winner.
 //
 // SPGRAD_TARGET and SPGRAD_VECTOR_BYTES are set for number.h and rows.h, as in products.cpp.
+#include "instantiate.h"
 #include "partition.h"
 #include "prefetch.h"
 #include "rows.h"
@@ -319,15 +320,7 @@ Status selected_spmm_transposed(const CompressedView<Index, Entry>& a, const Sca
                                  DenseView<const Scalar>, DenseView<const int32_t>,            \
                                  Accumulator<Scalar>*, int64_t, const Threads&);
 
-#define SPGRAD_INSTANTIATE(Scalar)                               \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int32_t, int32_t)             \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int32_t, MovedEntry<int32_t>) \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int64_t, int64_t)             \
-  SPGRAD_INSTANTIATE_ENTRY(Scalar, int64_t, MovedEntry<int64_t>)
-
-SPGRAD_INSTANTIATE(float)
-SPGRAD_INSTANTIATE(double)
-SPGRAD_INSTANTIATE(Float16)
-SPGRAD_INSTANTIATE(BFloat16)
+#define SPGRAD_INSTANTIATE(Scalar) SPGRAD_FOR_ENTRIES(SPGRAD_INSTANTIATE_ENTRY, Scalar)
+SPGRAD_FOR_REALS(SPGRAD_INSTANTIATE)
 
 }  // namespace spgrad::kernels

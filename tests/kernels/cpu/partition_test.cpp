@@ -25,6 +25,7 @@ struct Batch {
       offsets.push_back(k += lengths[r]);
       total += lengths[r];
     }
+    offsets.push_back(-1);  // behind those of the batch
     view = {.items = items,
             .rows = rows,
             .entries = through ? total : total / items,
