@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 import spgrad
@@ -106,11 +105,7 @@ def under_anomaly_mode(kind):
 
 
 def in_data_parallel(kind):
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        backward(nn.parallel.DistributedDataParallel(Product(kind)))
-    finally:
-        dist.destroy_process_group()
+    backward(nn.parallel.DistributedDataParallel(Product(kind)))
 
 
 def saved_and_loaded(kind):
@@ -172,6 +167,7 @@ def test_the_table_has_all_rows():
     assert [row[0] for row in ROWS] == list(CHECKS)
 
 
+@pytest.mark.usefixtures("group_of_one_process")
 @pytest.mark.parametrize("place", [1, 2, 3], ids=["CSR", "COO", "values"])
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.filterwarnings(
