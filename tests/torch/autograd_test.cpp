@@ -1,5 +1,4 @@
 // The three products on plain tensors and the way each derives into the others.
-#include <gmock/gmock.h>
 
 #include <array>
 #include <functional>
@@ -8,8 +7,6 @@
 
 namespace spgrad::test {
 namespace {
-
-using testing::HasSubstr;
 
 template <class Operators>
 class ProductsTest : public Seeded {
@@ -72,23 +69,6 @@ class ProductsTest : public Seeded {
 using Forms = testing::Types<CsrOperators, CooOperators>;
 TYPED_TEST_SUITE(ProductsTest, Forms);
 
-TYPED_TEST(ProductsTest, AreThoseOfTheDenseMatrices) {
-  this->for_each_product([](const auto& slots, size_t output) {
-    EXPECT_TRUE(close(slots.sparse_product(output), slots.dense_product(output)));
-  });
-}
-
-TYPED_TEST(ProductsTest, DeriveIntoEachOther) {
-  this->for_each_product([](const auto& slots, size_t output) {
-    const at::Tensor ours = slots.sparse_product(output);
-    const at::Tensor dense = slots.dense_product(output);
-    const at::Tensor cotangent = at::randn_like(dense);
-    const auto actual = torch::autograd::grad({ours}, slots.inputs(output), {cotangent});
-    const auto expected = torch::autograd::grad({dense}, slots.inputs(output), {cotangent});
-    for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(close(actual[i], expected[i])) << "input " << i;
-  });
-}
-
 TYPED_TEST(ProductsTest, DeriveForOneInputAlone) {
   this->for_each_product([](const auto& slots, size_t output) {
     const at::Tensor ours = slots.sparse_product(output);
@@ -144,13 +124,6 @@ TYPED_TEST(ProductsTest, KeepOnlyWhatTheGradientNeeds) {
   });
 }
 
-TYPED_TEST(ProductsTest, HaveNoHistoryWhereNothingNeedsOne) {
-  this->for_each_product([](const auto& slots, size_t output) {
-    const at::NoGradGuard no_grad;
-    EXPECT_FALSE(slots.sparse_product(output).requires_grad());
-  });
-}
-
 TYPED_TEST(ProductsTest, GiveBothGradientsInOnePass) {
   for (const bool batched : {false, true}) {
     const typename TestFixture::Slots slots(Sizes{.batched = batched});
@@ -160,64 +133,6 @@ TYPED_TEST(ProductsTest, GiveBothGradientsInOnePass) {
     EXPECT_TRUE(close(grad_values, slots.dense_product(0)));
     EXPECT_TRUE(close(grad_Y, slots.dense_product(2)));
   }
-}
-
-TYPED_TEST(ProductsTest, GiveTheShapesOfTensorsWithoutData) {
-  const typename TestFixture::Slots slots(Sizes{.batched = true});
-  const at::NoGradGuard no_grad;
-  auto meta = slots;
-  for (at::Tensor& leaf : meta.leaves) leaf = leaf.to(at::kMeta);
-  if constexpr (std::is_same_v<TypeParam, CsrOperators>) {
-    meta.ours.crow = meta.ours.crow.to(at::kMeta);
-    meta.ours.col = meta.ours.col.to(at::kMeta);
-  } else {
-    meta.ours.indices = meta.ours.indices.to(at::kMeta);
-  }
-  for (size_t output = 0; output < 3; ++output) {
-    EXPECT_EQ(meta.sparse_product(output).sizes(), slots.sparse_product(output).sizes());
-  }
-  const auto [grad_values, grad_Y] =
-      meta.ours.mm_backward(meta.leaves[0], meta.leaves[2], meta.leaves[1]);
-  EXPECT_EQ(grad_values.sizes(), meta.leaves[0].sizes());
-  EXPECT_EQ(grad_Y.sizes(), meta.leaves[2].sizes());
-}
-
-TYPED_TEST(ProductsTest, NameOperandsOfWrongShape) {
-  const Sizes sizes;
-  const typename TestFixture::Slots slots(sizes);
-  const auto& ours = slots.ours;
-  const at::Tensor& values = slots.leaves[0];
-  const at::Tensor& X = slots.leaves[1];
-  const at::Tensor& Y = slots.leaves[2];
-  const at::NoGradGuard no_grad;
-  const at::Tensor wrong = at::ones({4, 5}, at::kDouble);
-  const at::Tensor narrow_X = X.slice(1, 0, 2);
-  EXPECT_THAT(error_of<c10::ValueError>([&] { ours.sddmm(wrong, Y); }),
-              HasSubstr("X must have 7 rows, but received shape [4, 5]"));
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.sddmm(narrow_X, Y); }),
-            "X and Y must have the same number of columns, but received shapes [7, 2] and [9, 5]");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm_transposed(values, wrong); }),
-            "B must have 7 rows, but received shape [4, 5]");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm_backward(values, Y, wrong); }),
-            "grad must have 7 rows, but received shape [4, 5]");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm_backward(values, Y, narrow_X); }),
-            "grad and B must have the same number of columns, but received shapes [7, 2] and "
-            "[9, 5]");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y[0]); }),
-            "B must have at least 2 dimensions for a sparse matrix, but received shape [5]");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values.slice(0, 1), Y); }),
-            "values must have one element for each entry, shape [12] behind any leading "
-            "dimensions, but received [11]");
-  EXPECT_EQ(error_of<c10::Error>([&] { ours.mm(values.to(at::kFloat), Y); }),
-            "values and B must have the same dtype, but received Float and Double");
-  EXPECT_EQ(
-      error_of<c10::Error>([&] { ours.mm(values.to(at::kInt), Y.to(at::kInt)); }),
-      "values and B must be float32, float64, float16, bfloat16, complex64 or complex128, but "
-      "received Int");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.mm(values, Y.to_sparse()); }),
-            "B must be a dense (strided) tensor, but received layout Sparse");
-  EXPECT_EQ(error_of<c10::ValueError>([&] { ours.sddmm(X.to_sparse_csr(), Y); }),
-            "X must be a dense (strided) tensor, but received layout SparseCsr");
 }
 
 }  // namespace

@@ -72,21 +72,6 @@ TEST_F(CooMm, NamesItemsOfTheBatchOutOfRange) {
             "indices of the batch must be in [0, 2), but received 2 at position 3");
 }
 
-TEST_F(CooMm, NamesWrongSizes) {
-  size = {3};
-  EXPECT_EQ(error<c10::ValueError>(), "size must be (n, m) or (b, n, m), but received [3]");
-  size = {-1, 3};
-  EXPECT_EQ(error<c10::ValueError>(), "size must not be negative, but received [-1, 3]");
-  size = {2, 2, 3};
-  EXPECT_EQ(error<c10::ValueError>(),
-            "indices must have shape (3, nnz) for size [2, 2, 3], but received [2, 4]");
-}
-
-TEST_F(CooMm, NamesIndicesOfWrongDtype) {
-  indices = indices.to(at::kShort);
-  EXPECT_EQ(error<c10::Error>(), "indices must be int32 or int64, but received Short");
-}
-
 TEST_F(CooMm, TakesNarrowIndices) {
   EXPECT_TRUE(
       at::equal(coo_mm(indices.to(at::kInt), values, size, B), coo_mm(indices, values, size, B)));
