@@ -5,6 +5,7 @@ The examples in C++ are those of programs that test_cpp_project.py builds.
 
 import copy
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
@@ -90,6 +91,14 @@ def test_the_steps_of_the_workflow_are_targets():
     for step in steps:
         assert step.startswith("make "), step
         assert set(targets_of(step)) <= set(TARGETS), step
+
+
+def test_the_lines_whose_mutants_are_explained_are_there():
+    explained = json.loads((ROOT / "tests/mutation/equivalent.json").read_text())
+    for file, reasons in explained.items():
+        there = {line.strip() for line in (ROOT / file).read_text().splitlines()}
+        lines = [line if isinstance(line, str) else line[0] for line in sum(reasons.values(), [])]
+        assert set(lines) <= there, file
 
 
 def test_the_citation_is_of_this_version():
