@@ -3,6 +3,8 @@
 import torch
 from oracle import (
     assert_dense,
+    assert_gradients,
+    assert_sparse,
     dense_for,
     gradient_of_B,
     gradient_of_values,
@@ -102,6 +104,20 @@ def assert_right(multiply, A, operands=None, *, factor=1, alone=True):
         gradients = torch.autograd.grad(C, [leaves[name] for name in wanted], G)
         for name, gradient in zip(wanted, gradients, strict=True):
             assert_dense(gradient, factor * expected[name])
+
+
+def assert_leaves_right(A, B, G):
+    """Check sparse_mm of leaves, and their gradients, together and alone."""
+    C = spgrad.sparse_mm(A, B)
+    assert C.dtype == A.dtype
+    assert C.is_contiguous()
+    assert_dense(C, product(A, B))
+    C.backward(G)
+    assert_gradients(A, B, G)
+    (of_A,) = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)
+    assert_sparse(of_A, A, gradient_of_values(A, B, G))
+    (of_B,) = torch.autograd.grad(spgrad.sparse_mm(A.detach(), B), B, G)
+    assert_dense(of_B, gradient_of_B(A, G))
 
 
 PRODUCTS = ("mm", "mm_transposed", "sddmm", "mm_backward")

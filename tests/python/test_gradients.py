@@ -5,19 +5,17 @@ import torch
 from cases import (
     ALL_DTYPES,
     ALL_KINDS,
-    ALL_LAYOUTS,
     BOTH_FORMS,
     COO_KINDS,
     EMPTY,
     SIZES,
     WIDTHS,
 )
-from forms import leaves, maker_of
+from forms import assert_leaves_right, leaves, maker_of
 from oracle import (
     BATCHED,
     PLAIN,
     assert_dense,
-    assert_gradients,
     assert_sparse,
     assert_sum,
     dense_for,
@@ -26,7 +24,6 @@ from oracle import (
     is_csr,
     make_sparse,
     output_gradient_for,
-    product,
     values_of,
 )
 
@@ -36,78 +33,21 @@ import spgrad
 @ALL_DTYPES
 @SIZES
 @ALL_KINDS
-def test_both_gradients_are_right(kind, size, dtype):
-    A, B, G = leaves(kind, size, dtype=dtype)
-    spgrad.sparse_mm(A, B).backward(G)
-    assert_gradients(A, B, G)
-
-
-@SIZES
-@ALL_KINDS
-def test_only_the_gradient_of_A_is_computed_where_B_needs_none(kind, size):
-    A, B, G = leaves(kind, size)
-    B.requires_grad_(False)
-    spgrad.sparse_mm(A, B).backward(G)
-    assert B.grad is None
-    assert_sparse(A.grad, A, gradient_of_values(A, B, G))
-
-
-@SIZES
-@ALL_KINDS
-def test_only_the_gradient_of_B_is_computed_where_A_needs_none(kind, size):
-    A, B, G = leaves(kind, size)
-    A.requires_grad_(False)
-    spgrad.sparse_mm(A, B).backward(G)
-    assert A.grad is None
-    assert_dense(B.grad, gradient_of_B(A, G))
+def test_the_product_and_its_gradients_are_right_together_and_alone(kind, size, dtype):
+    assert_leaves_right(*leaves(kind, size, dtype=dtype))
 
 
 @ALL_DTYPES
 @BOTH_FORMS
 def test_every_width_of_B_is_covered_by_the_vector_loops(kind, dtype):
     for p in WIDTHS:
-        A, B, G = leaves(kind, (6, 9), p=p, dtype=dtype)
-        C = spgrad.sparse_mm(A, B)
-        assert_dense(C, product(A, B))
-        C.backward(G)
-        assert_gradients(A, B, G)
-        alone = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)[0]
-        assert_sparse(alone, A, gradient_of_values(A, B, G))
+        assert_leaves_right(*leaves(kind, (6, 9), p=p, dtype=dtype))
 
 
 @pytest.mark.parametrize(("size", "entries", "p"), EMPTY.values(), ids=EMPTY)
 @ALL_KINDS
 def test_empty_matrices_have_a_product_and_gradients(kind, size, entries, p):
-    A, B, G = leaves(kind, size, entries, p=p)
-    C = spgrad.sparse_mm(A, B)
-    assert_dense(C, product(A, B))
-    C.backward(G)
-    assert_gradients(A, B, G)
-    for X, Y, leaf in ((A, B.detach(), A), (A.detach(), B, B)):
-        (alone,) = torch.autograd.grad(spgrad.sparse_mm(X, Y), leaf, G)
-        if leaf is A:
-            assert_sparse(alone, A, gradient_of_values(A, B, G))
-        else:
-            assert_dense(alone, gradient_of_B(A, G))
-
-
-def test_small_gradients_by_hand():
-    A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]).to_sparse_csr().requires_grad_()
-    B = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]], requires_grad=True)
-    spgrad.sparse_mm(A, B).backward(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
-    assert A.grad.crow_indices().tolist() == [0, 1, 3]
-    assert A.grad.col_indices().tolist() == [1, 0, 2]
-    assert A.grad.values().tolist() == [22.0, -9.0, -27.0]
-    assert B.grad.tolist() == [[3.0, -3.0], [2.0, 2.0], [4.0, -4.0]]
-
-
-def test_each_duplicate_has_its_own_entry_with_the_whole_gradient():
-    indices = torch.tensor([[1, 0, 1], [0, 1, 0]])
-    A = torch.sparse_coo_tensor(indices, torch.tensor([3.0, 2.0, 4.0]), (2, 2)).requires_grad_()
-    spgrad.sparse_mm(A, torch.tensor([[1.0, 2.0], [10.0, 20.0]])).sum().backward()
-    assert torch.equal(A.grad._indices(), indices)
-    assert A.grad._values().tolist() == [3.0, 30.0, 3.0]
-    assert not A.grad.is_coalesced()
+    assert_leaves_right(*leaves(kind, size, entries, p=p))
 
 
 def test_specified_zeros_have_a_gradient_and_unspecified_ones_have_none():
@@ -130,32 +70,7 @@ def test_entries_whose_gradient_is_zero_stay_specified():
 def test_items_of_a_coo_batch_may_have_different_numbers_of_entries():
     items = [make_sparse("coalesced", PLAIN, entries, seed=entries) for entries in (0, 1, 13)]
     A = torch.stack(items).detach().requires_grad_()
-    B = dense_for(A).requires_grad_()
-    G = output_gradient_for(A)
-    C = spgrad.sparse_mm(A, B)
-    assert_dense(C, product(A, B))
-    C.backward(G)
-    assert_gradients(A, B, G)
-
-
-def test_unsorted_and_repeated_columns_of_a_csr_row_keep_their_order():
-    col = torch.tensor([2, 0, 2, 1])
-    A = torch.sparse_csr_tensor([0, 3, 4], col, torch.ones(4), (2, 3)).requires_grad_()
-    spgrad.sparse_mm(A, torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()
-    assert torch.equal(A.grad.col_indices(), col)
-    assert A.grad.values().tolist() == [100.0, 1.0, 100.0, 10.0]
-
-
-@pytest.mark.parametrize("size", [(3, 10_001), (10_001, 3)], ids=["long rows", "long columns"])
-@ALL_LAYOUTS
-def test_rows_and_columns_of_thousands_of_entries_are_right(kind, size):
-    A, B, G = leaves(kind, size, 25_000, p=5)
-    C = spgrad.sparse_mm(A, B)
-    assert_dense(C, product(A, B))
-    C.backward(G)
-    assert_gradients(A, B, G)
-    (alone,) = torch.autograd.grad(spgrad.sparse_mm(A, B.detach()), A, G)
-    assert_sparse(alone, A, gradient_of_values(A, B, G))
+    assert_leaves_right(A, dense_for(A).requires_grad_(), output_gradient_for(A))
 
 
 @SIZES

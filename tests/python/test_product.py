@@ -1,17 +1,15 @@
-"""The product itself."""
+"""The product itself, by dense matrices, by hand and by its rounding errors."""
 
-import pytest
 import torch
-from cases import ALL_DTYPES, ALL_KINDS, BOTH_FORMS, SIZES
-from forms import fill, function_of
+from cases import ALL_DTYPES, ALL_KINDS, ALL_LAYOUTS, SIZES
+from forms import assert_leaves_right, fill, function_of, leaves
 from oracle import (
     BATCHED,
     assert_dense,
-    assert_gradients,
+    assert_sparse,
     dense_for,
     exact,
     make_sparse,
-    output_gradient_for,
     positions_of,
     product,
     values_of,
@@ -33,24 +31,36 @@ def test_the_product_is_that_of_the_dense_matrices(kind, size, dtype):
     assert_dense(C, product(A, B))
 
 
-def test_a_small_product_by_hand():
-    A = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]])
-    B = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    expected = torch.tensor([[4.0, 40.0], [15.0, 150.0]])
-    assert torch.equal(spgrad.sparse_mm(A.to_sparse(), B), expected)
-    assert torch.equal(spgrad.sparse_mm(A.to_sparse_csr(), B), expected)
+def test_a_small_product_and_its_gradients_by_hand():
+    dense = torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]])
+    for A in (dense.to_sparse(), dense.to_sparse_csr()):
+        B = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]], requires_grad=True)
+        C = spgrad.sparse_mm(A.requires_grad_(), B)
+        assert C.tolist() == [[4.0, 40.0], [15.0, 150.0]]
+        C.backward(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        assert_sparse(A.grad, A, torch.tensor([22.0, -9.0, -27.0]))
+        assert B.grad.tolist() == [[3.0, -3.0], [2.0, 2.0], [4.0, -4.0]]
 
 
-def test_duplicates_add_up():
-    A = torch.sparse_coo_tensor([[1, 0, 1], [0, 1, 0]], torch.tensor([3.0, 2.0, 4.0]), (2, 2))
-    C = spgrad.sparse_mm(A, torch.tensor([[1.0], [10.0]]))
-    assert torch.equal(C, torch.tensor([[20.0], [7.0]]))
+def test_duplicates_add_up_and_each_has_the_whole_gradient():
+    indices = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    A = torch.sparse_coo_tensor(indices, torch.tensor([3.0, 2.0, 4.0]), (2, 2)).requires_grad_()
+    C = spgrad.sparse_mm(A, torch.tensor([[1.0, 2.0], [10.0, 20.0]]))
+    assert C.tolist() == [[20.0, 40.0], [7.0, 14.0]]
+    C.sum().backward()
+    assert torch.equal(A.grad._indices(), indices)
+    assert A.grad._values().tolist() == [3.0, 30.0, 3.0]
+    assert not A.grad.is_coalesced()
 
 
-def test_duplicate_and_unsorted_columns_of_a_csr_row_add_up():
-    A = torch.sparse_csr_tensor([0, 3, 4], [2, 0, 2, 1], torch.tensor([1.0, 2.0, 3.0, 4.0]), (2, 3))
+def test_duplicate_and_unsorted_columns_of_a_csr_row_add_up_and_keep_their_order():
+    col, values = torch.tensor([2, 0, 2, 1]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    A = torch.sparse_csr_tensor([0, 3, 4], col, values, (2, 3)).requires_grad_()
     C = spgrad.sparse_mm(A, torch.tensor([[1.0], [10.0], [100.0]]))
-    assert torch.equal(C, torch.tensor([[402.0], [40.0]]))
+    assert C.tolist() == [[402.0], [40.0]]
+    C.sum().backward()
+    assert torch.equal(A.grad.col_indices(), col)
+    assert A.grad.values().tolist() == [100.0, 1.0, 100.0, 10.0]
 
 
 @ALL_DTYPES
@@ -68,24 +78,10 @@ def test_real_numbers_come_out_within_rounding_errors(kind, dtype):
 
 
 @ALL_DTYPES
-@BOTH_FORMS
+@ALL_LAYOUTS
 def test_sums_over_long_rows_and_columns_are_rounded_once(kind, dtype):
-    for size in ((3, 9000), (9000, 3)):
-        A = make_sparse(kind, size, 20_000, dtype=dtype).requires_grad_()
-        B, G = dense_for(A, 5).requires_grad_(), output_gradient_for(A, 5)
-        C = spgrad.sparse_mm(A, B)
-        assert_dense(C, product(A, B))
-        C.backward(G)
-        assert_gradients(A, B, G)
-
-
-@pytest.mark.parametrize("kind", ["coalesced", "csr64"])
-def test_not_a_number_and_infinity_reach_only_the_rows_that_refer_to_them(kind):
-    A = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    A = A.to_sparse_csr() if kind == "csr64" else A.to_sparse()
-    C = spgrad.sparse_mm(A, torch.tensor([[float("nan")], [float("inf")], [5.0]]))
-    assert C[0].isnan().item()
-    assert C[1:].tolist() == [[float("inf")], [5.0]]
+    for size in ((3, 10_001), (10_001, 3)):
+        assert_leaves_right(*leaves(kind, size, 25_000, p=5, dtype=dtype))
 
 
 @SIZES
