@@ -1,7 +1,10 @@
 """The products in each of their forms, as functions of a matrix's values and of dense operands."""
 
+from functools import partial
+
 import torch
 from oracle import (
+    PLAIN,
     assert_dense,
     assert_gradients,
     assert_sparse,
@@ -50,13 +53,33 @@ def fill(random, *tensors):
         tensor.copy_(numbers)
 
 
-def function_of(A):
+def function_of(A, **options):
     """Return the product of plain tensors with A's structure as a function of values and B."""
     if A.layout == torch.sparse_coo:
         indices, size = A._indices(), tuple(A.shape)
-        return lambda values, B: spgrad.coo_mm(indices, values, size, B)
-    crow, col = A.crow_indices(), A.col_indices()
-    return lambda values, B: spgrad.csr_mm(crow, col, values, B)
+        return lambda values, B: spgrad.coo_mm(indices, values, size, B, **options)
+    return partial(spgrad.csr_mm, A.crow_indices(), A.col_indices(), **options)
+
+
+def matrix_of(form, size=PLAIN, entries=None, **options):
+    """Make the matrix of a form: a kind, or "pattern of" a kind."""
+    return make_sparse(form.removeprefix("pattern of "), size, entries, **options)
+
+
+def product_of(form, A, **options):
+    """Return the product in a form with A's structure as a function of values and B."""
+    if form.startswith("pattern"):
+        return partial(spgrad.Pattern(A).mm, **options)
+    return function_of(A, **options)
+
+
+def sampled_product_of(form, A):
+    """Return the product of dense matrices at A's entries, in a form."""
+    if form.startswith("pattern"):
+        return spgrad.Pattern(A).sddmm
+    if A.layout == torch.sparse_coo:
+        return partial(spgrad.coo_sddmm, A._indices(), A.shape)
+    return partial(spgrad.csr_sddmm, A.crow_indices(), A.col_indices())
 
 
 def maker_of(kind, A):
@@ -137,10 +160,11 @@ def operands_of(name, A, p=3, *, seed=None):
 class Operators:
     """The registered operators of the four products, with the structure of a matrix."""
 
-    def __init__(self, A, form=None):
-        """Take the structure; the form is that of A's layout, or "pattern"."""
+    def __init__(self, A, form=""):
+        """Take the structure: that of a pattern in such a form, else that of A's layout."""
         self.A, self.size = A, tuple(A.shape)
-        self.form = form or ("coo" if A.layout == torch.sparse_coo else "csr")
+        layout = "coo" if A.layout == torch.sparse_coo else "csr"
+        self.form = "pattern" if form.startswith("pattern") else layout
         if self.form == "pattern":
             self.structure = (*spgrad.Pattern(A)._tensors, self.size)
         elif self.form == "csr":

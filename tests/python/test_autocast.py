@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from cases import DISTINCT_KINDS, SIZES
-from forms import function_of
+from forms import matrix_of, plain_leaves, product_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -26,7 +26,8 @@ from torch.profiler import profile
 import spgrad
 
 LOW = torch.bfloat16
-FORMS = pytest.mark.parametrize("form", ["csr", "coo", "pattern"])
+ALL_FORMS = ("csr32", "uncoalesced", "pattern of uncoalesced")
+FORMS = pytest.mark.parametrize("form", ALL_FORMS)
 
 
 def autocast(**options):
@@ -36,10 +37,8 @@ def autocast(**options):
 
 def problem_for(form, size=PLAIN, dtype=torch.float32):
     """Return A, its product as a function of values and B, and both as leaves."""
-    A = make_sparse("csr32" if form == "csr" else "uncoalesced", size, dtype=dtype)
-    multiply = spgrad.Pattern(A).mm if form == "pattern" else function_of(A)
-    values, B = values_of(A).clone().requires_grad_(), dense_for(A).requires_grad_()
-    return A, multiply, values, B
+    A = matrix_of(form, size, dtype=dtype)
+    return A, product_of(form, A), *plain_leaves(A)
 
 
 # Products of small integers are exact in bfloat16 up to 256.
@@ -85,9 +84,9 @@ def test_the_gradient_of_a_sparse_tensor_keeps_its_dtype_and_pattern(kind, size)
 
 @pytest.mark.parametrize("first", [torch.float32, torch.float64, LOW], ids=str)
 @pytest.mark.parametrize("second", [torch.float32, torch.float64, LOW], ids=str)
-@pytest.mark.parametrize("form", ["csr", "coo", "pattern", "sparse_mm"])
+@pytest.mark.parametrize("form", [*ALL_FORMS, "sparse_mm"])
 def test_mixed_dtypes_are_taken_or_refused_as_torch_mm_does(form, first, second):
-    A, multiply, values, B = problem_for("csr" if form == "sparse_mm" else form, dtype=first)
+    A, multiply, values, B = problem_for("csr32" if form == "sparse_mm" else form, dtype=first)
     B = B.detach().to(second)
     if form == "sparse_mm":
         multiply, values = spgrad.sparse_mm, A

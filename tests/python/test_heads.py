@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from cases import RESTRIDES, SIZES
-from forms import Operators, function_of, writer_of
+from forms import Operators, matrix_of, product_of, sampled_product_of, writer_of
 from oracle import (
     BATCHED,
     DTYPES,
@@ -25,7 +25,8 @@ from torch.func import grad, vmap
 
 import spgrad
 
-FORMS = ("csr32", "csr64", "coalesced", "uncoalesced", "pattern", "pattern of csr64")
+PATTERNS = ("pattern of uncoalesced", "pattern of csr64")
+FORMS = ("csr32", "csr64", "coalesced", "uncoalesced", *PATTERNS)
 ALL_FORMS = pytest.mark.parametrize("form", FORMS)
 BOTH_SIZES = (PLAIN, BATCHED)
 
@@ -41,26 +42,6 @@ LEADING = (
     ((0,), ()),
     ((3, 0), (1,)),
 )
-
-
-def matrix_of(form, size=PLAIN, dtype=torch.float64):
-    """Make the matrix of a form; a pattern is made from unsorted COO or from CSR."""
-    kind = {"pattern": "uncoalesced", "pattern of csr64": "csr64"}.get(form, form)
-    return make_sparse(kind, size, dtype=dtype)
-
-
-def product_of(form, A):
-    """Return the product with A's structure as a function of values and B."""
-    return spgrad.Pattern(A).mm if form.startswith("pattern") else function_of(A)
-
-
-def sampled_product_of(form, A):
-    """Return the product of dense matrices at A's entries."""
-    if form.startswith("pattern"):
-        return spgrad.Pattern(A).sddmm
-    if A.layout == torch.sparse_coo:
-        return partial(spgrad.coo_sddmm, A._indices(), A.shape)
-    return partial(spgrad.csr_sddmm, A.crow_indices(), A.col_indices())
 
 
 def values_for(A, *leading, seed=1):
@@ -109,7 +90,7 @@ def assert_same(ours, right, operands):
 
 @pairwise(form=FORMS, size=BOTH_SIZES, leading=LEADING, dtype=DTYPES)
 def test_products_and_gradients_are_those_of_the_dense_matrices(form, size, leading, dtype):
-    A = matrix_of(form, size, dtype)
+    A = matrix_of(form, size, dtype=dtype)
     operands = values_for(A, *leading[0]), dense_for(A, -1, *leading[1])
     assert_same(product_of(form, A), lambda v, B: written_out(A, v) @ B, operands)
 
@@ -117,7 +98,7 @@ def test_products_and_gradients_are_those_of_the_dense_matrices(form, size, lead
 # Rows, or columns, that the kernels of CUDA do in pieces, of one tile of columns and of several.
 @pytest.mark.parametrize("p", [3, 300])
 @pytest.mark.parametrize("size", [(3, 1000), (1000, 3)], ids=["rows", "columns"])
-@pytest.mark.parametrize("form", ["csr32", "uncoalesced", "pattern"])
+@pytest.mark.parametrize("form", ["csr32", "uncoalesced", "pattern of uncoalesced"])
 def test_long_rows_and_columns_are_right_for_each_head(form, size, p):
     A = matrix_of(form, size)
     operands = values_for(A, 3), dense_for(A, -1, 3, p=p)
@@ -126,7 +107,7 @@ def test_long_rows_and_columns_are_right_for_each_head(form, size, p):
 
 @pairwise(form=FORMS, size=BOTH_SIZES, leading=LEADING, dtype=DTYPES)
 def test_products_at_the_entries_are_those_of_the_dense_matrices(form, size, leading, dtype):
-    A = matrix_of(form, size, dtype)
+    A = matrix_of(form, size, dtype=dtype)
     operands = dense_for(A, -2, *leading[0]), dense_for(A, -1, *leading[1], seed=4)
     shape = values_of(A).shape
 
@@ -138,7 +119,7 @@ def test_products_at_the_entries_are_those_of_the_dense_matrices(form, size, lea
     assert_same(sampled_product_of(form, A), right, operands)
 
 
-@pairwise(form=("pattern", "pattern of csr64"), size=BOTH_SIZES, leading=LEADING)
+@pairwise(form=PATTERNS, size=BOTH_SIZES, leading=LEADING)
 def test_transposed_products_are_those_of_the_dense_matrices(form, size, leading):
     A = matrix_of(form, size)
     operands = values_for(A, *leading[0]), dense_for(A, -2, *leading[1])
@@ -231,7 +212,7 @@ def test_heads_over_a_structure_of_each_item_are_right(kind, size):
 
 
 def test_a_vmap_over_the_values_of_a_pattern_is_one_product():
-    A = matrix_of("pattern")
+    A = make_sparse("uncoalesced", PLAIN)
     pattern, values, B = spgrad.Pattern(A), values_for(A, 7), dense_for(A, -1)
     with torch.profiler.profile(acc_events=True) as profile:
         vmap(pattern.mm, (0, None))(values, B)
@@ -240,7 +221,7 @@ def test_a_vmap_over_the_values_of_a_pattern_is_one_product():
 
 
 @pytest.mark.parametrize("heads", [3, 50])
-@pytest.mark.parametrize("form", ["csr64", "uncoalesced", "pattern"])
+@pytest.mark.parametrize("form", ["csr64", "uncoalesced", "pattern of uncoalesced"])
 def test_results_have_the_same_bits_on_any_number_of_threads(form, heads, set_threads):
     A = matrix_of(form, (300, 200))
     generator = seeded(1)
@@ -273,7 +254,7 @@ def test_an_index_out_of_bounds_is_refused_whatever_the_heads(heads, bad):
         torch.ops.spgrad.csr_mm_backward(A.crow_indices(), col, values, B, dense_for(A, -2, heads))
 
 
-@pytest.mark.parametrize(("form", "dynamic"), [("csr32", False), ("pattern", True)])
+@pytest.mark.parametrize(("form", "dynamic"), [("csr32", False), ("pattern of uncoalesced", True)])
 def test_a_compiled_function_gives_the_same(form, dynamic):
     torch.compiler.reset()
     A = matrix_of(form)

@@ -6,13 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-from forms import Operators, maker_of
+from forms import Operators, maker_of, matrix_of, product_of
 from oracle import (
     BATCHED,
     PLAIN,
     assert_pattern,
     integers,
-    make_sparse,
     positions_of,
     seeded,
     values_of,
@@ -28,21 +27,6 @@ REDUCTIONS = ("mean", "amax", "amin")
 KINDS = ("coalesced", "uncoalesced", "csr32", "csr64")
 FORMS = (*KINDS, "pattern of uncoalesced", "pattern of csr32")
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-def matrix_of(form, size=PLAIN, entries=None, **options):
-    """Make the matrix of a form, with entries listed twice in some rows and none in others."""
-    return make_sparse(form.removeprefix("pattern of "), size, entries, **options)
-
-
-def function_of(form, A, reduce):
-    """Return the product with A's structure as a function of values and B."""
-    if form.startswith("pattern"):
-        return partial(spgrad.Pattern(A).mm, reduce=reduce)
-    if A.layout == torch.sparse_coo:
-        indices, size = A._indices(), tuple(A.shape)
-        return lambda values, B: spgrad.coo_mm(indices, values, size, B, reduce=reduce)
-    return partial(spgrad.csr_mm, A.crow_indices(), A.col_indices(), reduce=reduce)
 
 
 def first_best(messages, reduce):
@@ -114,7 +98,7 @@ def test_messages_are_reduced_and_the_first_of_equals_gets_the_gradient(
     A = matrix_of(form, size)
     values = integers(*heads[0], *values_of(A).shape, seed=3)
     B = integers(*heads[1], *size[:-2], size[-1], p, seed=4)
-    multiply = function_of(form, A, reduce)
+    multiply = product_of(form, A, reduce=reduce)
     G = integers(*multiply(values, B).shape, seed=5)
     ours = with_gradients(multiply, values, B, G)
     theirs = with_gradients(partial(expected_of, A, reduce=reduce), values, B, G)
@@ -149,7 +133,7 @@ def test_nan_wins_and_of_equal_zeros_the_first(form, reduce, dtype):
     values = special[torch.randint(7, values_of(A).shape, generator=generator)]
     B = special[torch.randint(1, 7, (5, 9), generator=generator)]
     G = integers(40, 9, seed=5)
-    ours = with_gradients(function_of(form, A, reduce), values.to(dtype), B.to(dtype), G)
+    ours = with_gradients(product_of(form, A, reduce=reduce), values.to(dtype), B.to(dtype), G)
     oracle = partial(expected_of, A, reduce=reduce)
     theirs = with_gradients(oracle, values.double(), B.double(), G)
     for one, other in zip(ours, theirs, strict=True):
@@ -189,7 +173,7 @@ def test_16_bit_numbers_are_reduced_in_float32(reduce, dtype):
         torch.randn(*shape, generator=generator).to(dtype)
         for shape in (values_of(A).shape, (30, 70), (6, 70))
     )
-    ours = with_gradients(function_of("csr32", A, reduce), values, B, G)
+    ours = with_gradients(product_of("csr32", A, reduce=reduce), values, B, G)
     assert all(result.dtype == dtype for result in ours)
     oracle = partial(expected_of, A, reduce=reduce)
     theirs = with_gradients(oracle, values.double(), B.double(), G.double())
@@ -220,7 +204,7 @@ def test_derivatives_of_any_order_are_right(form, size, reduce):
     values = torch.randn(2, *values_of(A).shape, generator=generator, dtype=torch.float64)
     B = torch.randn(*size[:-2], size[-1], 3, generator=generator, dtype=torch.float64)
     operands = (values.requires_grad_(), B.requires_grad_())
-    multiply = function_of(form, A, reduce)
+    multiply = product_of(form, A, reduce=reduce)
     assert gradcheck(multiply, operands, check_forward_ad=True, fast_mode=True)
     assert gradgradcheck(multiply, operands, fast_mode=True)
 
@@ -257,7 +241,7 @@ def test_results_have_the_same_bits_for_any_number_of_threads(set_threads):
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_vmap_gives_what_each_item_gives(form, reduce):
     A = matrix_of(form)
-    multiply = function_of(form, A, reduce)
+    multiply = product_of(form, A, reduce=reduce)
     values = integers(2, *values_of(A).shape, seed=3)
     B = integers(5, 2, 4, seed=4)
     G = integers(2, 4, 4, seed=5)
@@ -294,7 +278,7 @@ def test_vmap_over_structures_gives_what_each_gives():
 def test_compiled_functions_give_the_same(reduce):
     torch.compiler.reset()
     A = matrix_of("csr32")
-    multiply = function_of("csr32", A, reduce)
+    multiply = product_of("csr32", A, reduce=reduce)
     operands = integers(*values_of(A).shape, seed=3), integers(5, 3, seed=4), integers(4, 3, seed=5)
     compiled = torch.compile(multiply, fullgraph=True, backend="aot_eager")
     assert all(
@@ -305,7 +289,11 @@ def test_compiled_functions_give_the_same(reduce):
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_autocast_and_tensors_without_data(reduce):
     A = matrix_of("csr32", dtype=torch.float32)
-    multiply, values, B = function_of("csr32", A, reduce), values_of(A), integers(5, 3).float()
+    multiply, values, B = (
+        product_of("csr32", A, reduce=reduce),
+        values_of(A),
+        integers(5, 3).float(),
+    )
     with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         C = multiply(values, B)
     assert C.dtype == torch.bfloat16

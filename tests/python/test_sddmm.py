@@ -2,7 +2,6 @@
 
 import re
 import weakref
-from functools import partial
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from cases import (
     RESTRIDES,
     SIZES,
 )
-from forms import Operators
+from forms import Operators, sampled_product_of
 from oracle import (
     BATCHED,
     DTYPES,
@@ -54,16 +53,9 @@ def of_sparse(A, X, Y):
     return values_of(C)
 
 
-def plain_function(A):
-    """Return the product at the entries of A's plain tensors."""
-    if A.layout == torch.sparse_coo:
-        return partial(spgrad.coo_sddmm, A._indices(), A.shape)
-    return partial(spgrad.csr_sddmm, A.crow_indices(), A.col_indices())
-
-
 def of_plain(A, X, Y):
     """Compute the products by A's plain tensors."""
-    return plain_function(A)(X, Y)
+    return sampled_product_of("", A)(X, Y)
 
 
 def of_pattern(A, X, Y):
@@ -235,7 +227,7 @@ def test_the_sparse_result_has_no_forward_mode_and_says_what_has(kind):
         pytest.raises(RuntimeError, match="use csr_sddmm or coo_sddmm, whose result is a dense"),
     ):
         spgrad.sddmm(A, forward_ad.make_dual(X, X), Y)
-    for sample in (plain_function(A), spgrad.Pattern(A).sddmm):
+    for sample in (sampled_product_of("", A), spgrad.Pattern(A).sddmm):
         products, change = jvp(lambda X, sample=sample: sample(X, Y), (X,), (X * 2,))
         assert_dense(products, expected_values(A, X, Y))
         assert_dense(change, 2 * expected_values(A, X, Y))

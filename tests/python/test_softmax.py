@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from oracle import BATCHED, PLAIN, integers, make_sparse, positions_of, values_of
+from forms import matrix_of
+from oracle import BATCHED, PLAIN, integers, positions_of, values_of
 from pairs import pairwise
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
@@ -13,15 +14,8 @@ from torch.func import vmap
 
 import spgrad
 
-FORMS = ("csr32", "csr64", "pattern", "pattern of csr32")
+FORMS = ("csr32", "csr64", "pattern of uncoalesced", "pattern of csr32")
 LEADING = ((), (2,), (2, 3), (0,))
-
-
-def matrix_of(form, size=PLAIN):
-    """Make the matrix of a form; the first pattern has unsorted entries with duplicates."""
-    return make_sparse(
-        {"pattern": "uncoalesced", "pattern of csr32": "csr32"}.get(form, form), size
-    )
 
 
 def softmax_of(form, A):
@@ -97,7 +91,7 @@ def test_rows_without_entries_have_none():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's forward mode
-@pytest.mark.parametrize("form", ["csr32", "pattern"])
+@pytest.mark.parametrize("form", ["csr32", "pattern of uncoalesced"])
 def test_forward_mode_vmap_and_compiled_functions_give_the_same(form):
     torch.compiler.reset()
     A = matrix_of(form)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BOTH_SIZES, SIZES
-from forms import Operators, operands_of, writer_of
+from forms import Operators, matrix_of, operands_of, writer_of
 from oracle import (
     BATCHED,
     PLAIN,
@@ -26,19 +26,9 @@ from torch.func import grad, jacrev, vmap
 
 import spgrad
 
-ALL_FORMS = ("csr32", "csr64", "coalesced", "uncoalesced", "pattern")
+ALL_FORMS = ("csr32", "csr64", "coalesced", "uncoalesced", "pattern of uncoalesced")
 FORMS = pytest.mark.parametrize("form", ALL_FORMS)
 ITEMS = 3
-
-
-def operators_of(form, A):
-    """Return the four operators with A's structure."""
-    return Operators(A, "pattern" if form == "pattern" else None)
-
-
-def sparse_for(form, size, seed=0):
-    """Make the matrix of a form; a pattern is made from unsorted entries with duplicates."""
-    return make_sparse("uncoalesced" if form == "pattern" else form, size, seed=seed)
 
 
 def expected_of(operator, A, *operands):
@@ -77,9 +67,9 @@ MAPPED += [("mm", (-1, 1)), ("sddmm", (1, -1)), ("mm_backward", (1, 2, 1)), ("mm
 @pairwise(form=ALL_FORMS, size=BOTH_SIZES.values(), mapped=MAPPED)
 def test_every_operator_is_right_for_every_item(form, size, mapped):
     operator, dims = mapped
-    A = sparse_for(form, size)
+    A = matrix_of(form, size)
     items = [operands_of(operator, A, seed=seed) for seed in range(ITEMS)]
-    call = operators_of(form, A)
+    call = Operators(A, form)
     results = vmap(lambda *x: call(operator, *x), tuple(dims))(*stacked(items, dims))
     results = results if isinstance(results, tuple) else (results,)
     for i in range(ITEMS):
@@ -91,9 +81,9 @@ def test_every_operator_is_right_for_every_item(form, size, mapped):
 
 @pairwise(form=ALL_FORMS, size=BOTH_SIZES.values(), operator=("mm", "mm_transposed"), p=(1, 32, 33))
 def test_one_matrix_times_narrow_and_wide_items_is_right(form, size, operator, p):
-    A = sparse_for(form, size)
+    A = matrix_of(form, size)
     items = [operands_of(operator, A, p, seed=seed) for seed in range(ITEMS)]
-    call = operators_of(form, A)
+    call = Operators(A, form)
     values, Bs = stacked(items, (None, 0))
     C = vmap(lambda B: call(operator, values, B))(Bs)
     for i in range(ITEMS):
@@ -140,8 +130,8 @@ def test_each_item_may_have_a_structure_of_its_own(kind, size, shared_values):
 @SIZES
 @FORMS
 def test_vmaps_and_gradients_nest(form, size):
-    A = sparse_for(form, size)
-    call, G = operators_of(form, A), output_gradient_for(A)
+    A = matrix_of(form, size)
+    call, G = Operators(A, form), output_gradient_for(A)
     values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(2)])
     Bs = torch.stack([dense_for(A, seed=seed) for seed in range(ITEMS)])
 
@@ -165,8 +155,8 @@ def test_vmaps_and_gradients_nest(form, size):
 
 @FORMS
 def test_a_second_derivative_for_each_item_is_that_of_the_dense_product(form):
-    A = sparse_for(form, PLAIN)
-    call, write = operators_of(form, A), writer_of(A)
+    A = matrix_of(form, PLAIN)
+    call, write = Operators(A, form), writer_of(A)
     values = torch.stack([operands_of("mm", A, seed=seed)[0] for seed in range(ITEMS)])
     B = dense_for(A)
 
@@ -180,8 +170,8 @@ def test_a_second_derivative_for_each_item_is_that_of_the_dense_product(form):
 @SIZES
 @FORMS
 def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
-    A = sparse_for(form, size)
-    call = operators_of(form, A)
+    A = matrix_of(form, size)
+    call = Operators(A, form)
     operands = [
         x if dim is None else x.new_empty(0, *x.shape)
         for x, dim in zip(operands_of("mm", A, seed=0), dims, strict=True)
@@ -191,8 +181,8 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
 
 @FORMS
 def test_chunks_of_items_give_the_same(form):
-    A = sparse_for(form, PLAIN)
-    call = operators_of(form, A)
+    A = matrix_of(form, PLAIN)
+    call = Operators(A, form)
     operands = stacked([operands_of("mm", A, seed=seed) for seed in range(5)], (0, 0))
     C = vmap(lambda v, B: call("mm", v, B), chunk_size=2)(*operands)
     for i in range(5):
@@ -206,14 +196,14 @@ def test_chunks_of_items_give_the_same(form):
         ("csr64", False),
         ("coalesced", True),
         ("uncoalesced", False),
-        ("pattern", False),
-        ("pattern", True),
+        ("pattern of uncoalesced", False),
+        ("pattern of uncoalesced", True),
     ],
 )
 def test_vmap_compiles_into_one_graph(form, dynamic):
     torch.compiler.reset()
-    A = sparse_for(form, PLAIN)
-    call = operators_of(form, A)
+    A = matrix_of(form, PLAIN)
+    call = Operators(A, form)
     compiled = torch.compile(
         vmap(lambda v, B: call("mm", v, B)), fullgraph=True, backend="aot_eager", dynamic=dynamic
     )
@@ -253,8 +243,8 @@ def test_batches_of_sparse_matrices_for_each_item_are_refused():
 
 @FORMS
 def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
-    A = sparse_for(form, PLAIN)
-    call = operators_of(form, A)
+    A = matrix_of(form, PLAIN)
+    call = Operators(A, form)
     values, B = operands_of("mm", A, seed=0)
     with pytest.raises(ValueError, match=r"B must have at least 2 dimensions .* \[5\]"):
         vmap(lambda b: call("mm", values, b), 1)(B)
@@ -276,8 +266,8 @@ def test_operands_that_do_not_fit_are_refused_as_without_vmap(form):
 )
 @FORMS
 def test_messages_speak_of_one_item_as_without_vmap(form, operator, place, part):
-    A = sparse_for(form, PLAIN)
-    call = operators_of(form, A)
+    A = matrix_of(form, PLAIN)
+    call = Operators(A, form)
     operands = list(operands_of(operator, A, seed=0))
     operands[place] = operands[place][part]
     with pytest.raises(ValueError, match="must have") as alone:
