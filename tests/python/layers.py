@@ -12,10 +12,6 @@ BUFFERS = ["crow_indices", "col_indices", "column_offsets", "column_entries"]
 SAVED = BUFFERS[:2]
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def layer_of(mask=MASK, *, bias=True, dtype=torch.float64, seed=0):
     """Make a layer with small integers as weights."""
     layer = SparseLinear(*reversed(mask.shape), bias, mask=mask, dtype=dtype)

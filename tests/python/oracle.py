@@ -30,7 +30,7 @@ def is_csr(kind):
     return kind.startswith("csr")
 
 
-def seeded(seed):
+def seeded(seed=0):
     """Make a generator of the device that tensors are made on."""
     return torch.Generator(torch.get_default_device()).manual_seed(seed)
 

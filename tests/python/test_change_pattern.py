@@ -4,14 +4,13 @@ Whatever becomes of a layer afterwards must work as with one that was made with 
 """
 
 import copy
-import io
-import pickle
 import re
 
 import pytest
 import torch
-from layers import BUFFERS, IN, MASK, MASKS, OUT, assert_right, layer_of, seeded, weight_of
-from oracle import assert_dense, integers
+from copies import pickled, through_a_file
+from layers import BUFFERS, IN, MASK, MASKS, OUT, assert_right, layer_of, weight_of
+from oracle import assert_dense, integers, seeded
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -231,19 +230,12 @@ def loaded(layer):
     return other
 
 
-def through_a_file(layer):
-    file = io.BytesIO()
-    torch.save(layer, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
 @pytest.mark.parametrize("mask", [OTHER, FEWER], ids=["as many", "fewer"])
 @pytest.mark.parametrize(
     "copied",
     [
         copy.deepcopy,
-        lambda layer: pickle.loads(pickle.dumps(layer)),  # noqa: S301 - made here
+        pickled,
         lambda layer: layer.float().double(),
         lambda layer: SparseLinear.from_dense(layer.to_dense(), mask=layer.mask),
         loaded,

@@ -1,13 +1,12 @@
 """Modules around each form of the product: hooks, copies, checkpoints, threads."""
 
 import copy
-import io
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from cases import BOTH_FORMS, SIZES
+from copies import pickled, through_a_file
 from forms import function_of
 from oracle import (
     PLAIN,
@@ -173,20 +172,7 @@ def test_no_grad_and_inference_mode_record_nothing(module_class, kind):
     assert_trains(module, module, A)
 
 
-def pickled(module):
-    """Pickle and unpickle a module."""
-    return pickle.loads(pickle.dumps(module))  # noqa: S301 - made here
-
-
-def saved(module):
-    """Save a module in PyTorch's format and load it."""
-    file = io.BytesIO()
-    torch.save(module, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, saved])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, through_a_file])
 @MODULES
 def test_a_copy_of_a_module_trains_by_itself(module_class, kind, copied):
     A = make_sparse(kind, PLAIN)

@@ -1,9 +1,7 @@
 """SparseLinear: its numbers, its pattern, its life as a module, and how fast and well it learns."""
 
 import copy
-import io
 import math
-import pickle
 import re
 import statistics
 import subprocess
@@ -13,6 +11,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from copies import pickled, through_a_file
 from layers import (
     BUFFERS,
     IN,
@@ -23,10 +22,9 @@ from layers import (
     assert_right,
     layer_of,
     mask_of,
-    seeded,
     weight_of,
 )
-from oracle import assert_dense, integers
+from oracle import assert_dense, integers, seeded
 from pairs import pairwise
 from torch import nn
 from torch.autograd import gradcheck
@@ -356,10 +354,7 @@ def test_a_layer_without_a_pattern_is_not_initialised():
 def test_the_state_has_a_version_and_goes_through_a_file():
     model = nn.Sequential(layer_of(), nn.ReLU(), SparseLinear(OUT, 3, dtype=torch.float64))
     assert model.state_dict()._metadata["0"] == {"version": 2}
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = through_a_file(model.state_dict(), weights_only=True)
     other = nn.Sequential(layer_of(MASK.flip(0)), nn.ReLU(), SparseLinear(OUT, 3).double())
     assert other.load_state_dict(state) == ([], [])
     x = integers(3, IN)
@@ -402,7 +397,7 @@ def shared(layer):
     "copied",
     [
         copy.deepcopy,
-        lambda layer: pickle.loads(pickle.dumps(layer)),  # noqa: S301 - made here
+        pickled,
         lambda layer: layer.to("cpu"),
         lambda layer: layer.float(),
         lambda layer: layer.half().double(),

@@ -1,11 +1,11 @@
 """A structure that is prepared once: its products, its independence and its checks."""
 
 import copy
-import io
 import itertools
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import malformed
 import pytest
@@ -21,6 +21,7 @@ from cases import (
     RESTRIDES,
     SIZES,
 )
+from copies import pickled, through_a_file
 from forms import (
     PRODUCTS,
     Operators,
@@ -125,23 +126,13 @@ def test_a_pattern_made_in_inference_mode_can_be_trained_with(kind):
     assert_right(pattern.mm, make_sparse(kind, PLAIN))
 
 
-def pickled(pattern):
-    """Pickle and unpickle a pattern."""
-    return pickle.loads(pickle.dumps(pattern))  # noqa: S301 - made here
-
-
-def through_a_file(stored):
-    """Save and load an object, without trust in the file."""
-    file = io.BytesIO()
-    torch.save(stored, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+loaded_without_trust = partial(through_a_file, weights_only=True)
 
 
 @pairwise(
     kind=KINDS,
     size=BOTH_SIZES.values(),
-    copied=(copy.copy, copy.deepcopy, pickled, through_a_file),
+    copied=(copy.copy, copy.deepcopy, pickled, loaded_without_trust),
 )
 def test_copies_give_the_same_products(kind, size, copied):
     A = make_sparse(kind, size)
@@ -588,7 +579,7 @@ def spoiled(**changes):
 def test_states_that_are_no_pattern_are_refused_on_loading(changes):
     message = "the state of a Pattern must be four tensors and two shapes"
     with pytest.raises((ValueError, pickle.UnpicklingError), match=message):
-        through_a_file(spoiled(**changes))
+        loaded_without_trust(spoiled(**changes))
 
 
 @pytest.mark.parametrize(
@@ -606,7 +597,7 @@ def test_states_that_are_no_pattern_are_refused_on_loading(changes):
     ],
 )
 def test_a_pattern_from_a_hostile_file_is_refused_by_its_products(changes):
-    pattern = through_a_file(spoiled(**changes))
+    pattern = loaded_without_trust(spoiled(**changes))
     values, B = ones(8, requires_grad=True), ones(8, 2, requires_grad=True)
     with pytest.raises((ValueError, RuntimeError), match="must"):
         pattern.mm(values, B).sum().backward()
@@ -623,7 +614,7 @@ class Executed:
 
 def test_loading_a_pattern_executes_nothing():
     with pytest.raises(pickle.UnpicklingError, match="setattr"):
-        through_a_file(spoiled(_shape=lambda _: (Executed(),)))
+        loaded_without_trust(spoiled(_shape=lambda _: (Executed(),)))
     assert not Executed.ran
     with pytest.raises(ValueError, match="the state of a Pattern"):
         pickled(spoiled(_shape=lambda _: (Executed(),)))

@@ -1,12 +1,11 @@
 """A pattern as a part of a module: it moves, is copied, saved and loaded as the module is."""
 
 import copy
-import io
-import pickle
 
 import pytest
 import torch
 from cases import BOTH_FORMS, BOTH_SIZES, SIZES
+from copies import pickled, through_a_file
 from forms import assert_right
 from oracle import KINDS, PLAIN, make_sparse, values_of
 from pairs import pairwise
@@ -29,14 +28,6 @@ class Graph(nn.Module):
     def forward(self, values, B):
         """Multiply."""
         return self.edges(values, B)
-
-
-def through_a_file(module):
-    """Save and load a module."""
-    file = io.BytesIO()
-    torch.save(module, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 def loaded(module):
@@ -132,4 +123,4 @@ def test_what_is_no_pattern_is_refused():
     with pytest.raises(ValueError, match=r"pattern must be a spgrad.Pattern, but received Tensor"):
         PatternBuffer(A)
     assert repr(Graph(A)).count("PatternBuffer(shape=(4, 5), nnz=8)") == 1
-    assert pickle.loads(pickle.dumps(Graph(A))).edges.pattern.nnz == 8  # noqa: S301 - made here
+    assert pickled(Graph(A)).edges.pattern.nnz == 8

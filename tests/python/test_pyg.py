@@ -6,15 +6,12 @@ import gc
 import pytest
 import torch
 import torch_geometric.nn as theirs
+from oracle import seeded
 from torch_geometric import EdgeIndex
 
 from spgrad.contrib import pyg as ours
 
 NODES, INPUTS, OUTPUTS = 30, 6, 4
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def edges(sources=NODES, targets=NODES):
