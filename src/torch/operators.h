@@ -37,10 +37,19 @@ namespace spgrad {
 
 inline constexpr int kNone = -1;
 
-struct Mm {  // values, B
-  static constexpr const char* name = "mm";
+// What most have.
+struct TakesNoValues {
   using Result = at::Tensor;
+  using Values = Types<>;
+  using Dense = Types<>;
+  static constexpr int columns_operand = kNone;
+};
+struct TakesValues : TakesNoValues {
   using Values = Types<const at::Tensor&>;
+};
+
+struct Mm : TakesValues {  // values, B
+  static constexpr const char* name = "mm";
   using Dense = Types<const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
@@ -50,53 +59,45 @@ struct Mm {  // values, B
 
 // On CPU: rows [first, last) of mm into those of C, with the bits that they have in the product of
 // the whole matrix.
-struct MmOfRows {  // values, B, the whole matrix: its (n, m, nnz), its column that the first of the
-                   // structure is, or its columns that all of the structure are; first, last, C
+//
+// values, B, the whole matrix: its (n, m, nnz), its column that the first of the structure is, or
+// its columns that all of the structure are; first, last, C
+struct MmOfRows : TakesValues {
   static constexpr const char* name = "mm_of_rows";
   using Result = void;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&,
                       int64_t, int64_t, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 
 // sddmm into `products`, and mm_backward with its first result in `grad_values`.
-struct SddmmInto {  // X, Y, products
+struct SddmmInto : TakesNoValues {  // X, Y, products
   static constexpr const char* name = "sddmm_into";
   using Result = void;
-  using Values = Types<>;
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
 };
 
-struct MmBackwardInto {  // values, B, grad, grad_values
+struct MmBackwardInto : TakesValues {  // values, B, grad, grad_values
   static constexpr const char* name = "mm_backward_into";
-  using Result = at::Tensor;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 
-struct MmTransposed {  // values, B
+struct MmTransposed : TakesValues {  // values, B
   static constexpr const char* name = "mm_transposed";
-  using Result = at::Tensor;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&>;
-  static constexpr int columns_operand = kNone;
 };
 
-struct Sddmm {  // X, Y
+struct Sddmm : TakesNoValues {  // X, Y
   static constexpr const char* name = "sddmm";
-  using Result = at::Tensor;
-  using Values = Types<>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
 };
 
-struct MmBackward {  // values, B, grad
+struct MmBackward : TakesValues {  // values, B, grad
   static constexpr const char* name = "mm_backward";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
@@ -104,101 +105,76 @@ struct MmBackward {  // values, B, grad
 // Of real numbers only: the greatest, or least, message v_k B_jc of each row and column, and its
 // number in the row (int32; -1 where there is none). The three products of the messages that such
 // `winners` name are its derivatives, and each other's: autograd.cpp.
-struct MmExtremum {  // values, B, whether it is the greatest
+struct MmExtremum : TakesValues {  // values, B, whether it is the greatest
   static constexpr const char* name = "mm_extremum";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, bool>;
   static constexpr int columns_operand = 0;
 };
 
-struct SelectedMm {  // values, B, winners
+struct SelectedMm : TakesValues {  // values, B, winners
   static constexpr const char* name = "selected_mm";
-  using Result = at::Tensor;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 
-struct SelectedMmTransposed {  // values, B, winners
+struct SelectedMmTransposed : TakesValues {  // values, B, winners
   static constexpr const char* name = "selected_mm_transposed";
-  using Result = at::Tensor;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
-  static constexpr int columns_operand = kNone;
 };
 
-struct SelectedSddmm {  // X, Y, winners
+struct SelectedSddmm : TakesNoValues {  // X, Y, winners
   static constexpr const char* name = "selected_sddmm";
-  using Result = at::Tensor;
-  using Values = Types<>;
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
 };
 
 // Of patterns only: A⁺ B, the least-squares solution of least norm, and how it was reached.
-struct PinvMm {  // values, B, tolerance, most iterations, and a Preconditioner: gram and factor
+//
+// values, B, tolerance, most iterations, and a Preconditioner: gram and factor
+struct PinvMm : TakesValues {
   static constexpr const char* name = "pinv_mm";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
-  static constexpr int columns_operand = kNone;
 };
 
 // Of patterns only, and without gradients: A⁺ B and its multipliers A⁺ᴴ A⁺ B, in one iteration.
-struct PinvWithMultipliers {  // as for PinvMm
+struct PinvWithMultipliers : TakesValues {  // as for PinvMm
   static constexpr const char* name = "pinv_with_multipliers";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
-  static constexpr int columns_operand = kNone;
 };
 
 // Of patterns only, on CPU, and without gradients: a Preconditioner's analysis, and the last tensor
 // of its factor.
-struct GramAnalysis {  // gram
+struct GramAnalysis : TakesNoValues {  // gram
   static constexpr const char* name = "gram_analysis";
   using Result = std::vector<at::Tensor>;
-  using Values = Types<>;
   using Dense = Types<int64_t>;
-  static constexpr int columns_operand = kNone;
 };
 
-struct GramFactor {  // values, gram, analysis
+struct GramFactor : TakesValues {  // values, gram, analysis
   static constexpr const char* name = "gram_factor";
-  using Result = at::Tensor;
-  using Values = Types<const at::Tensor&>;
   using Dense = Types<int64_t, at::TensorList>;
-  static constexpr int columns_operand = kNone;
 };
 
 // Of CSR and COO only: the four tensors of a PatternStructure.
 using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-struct MakePattern {
+struct MakePattern : TakesNoValues {
   static constexpr const char* name = "pattern";
   using Result = PatternTensors;
-  using Values = Types<>;
-  using Dense = Types<>;
-  static constexpr int columns_operand = kNone;
 };
 
 // Of COO only: the same, but always with the positions of the values by row, so that the shapes do
 // not depend on the order of the entries. For graphs that are traced.
-struct MakeMovedPattern {
+struct MakeMovedPattern : TakesNoValues {
   static constexpr const char* name = "moved_pattern";
   using Result = PatternTensors;
-  using Values = Types<>;
-  using Dense = Types<>;
-  static constexpr int columns_operand = kNone;
 };
 
 // Of patterns only: the coordinates of the entries, as COO has them, in the order of the values.
-struct Indices {
+struct Indices : TakesNoValues {
   static constexpr const char* name = "indices";
-  using Result = at::Tensor;
-  using Values = Types<>;
-  using Dense = Types<>;
-  static constexpr int columns_operand = kNone;
 };
 
 template <class Signature>

@@ -44,49 +44,18 @@ struct CpuExtrema {
   static Tensor run(SelectedMm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
                     const Tensor& B, const Tensor& winners) {
     check_selected_mm(s, values, B, winners);
-    const int64_t dims = dense_dims(s);
-    const Size heads = selected_heads(s, product_heads(s, values, B), winners);
-    const Tensor v = contiguous_values(values, values_dims(s), heads);
-    const Tensor x = contiguous_dense(B, dims, heads);
-    const Tensor numbers = contiguous_dense(winners, dims, heads);
-    const Tensor result = empty(selected_size(s, values, B, winners, s.rows()), x.scalar_type());
-    const Tensor out = with_heads(result, dims, heads);
-    run_real_kernel(s, group_by_row(s), x.scalar_type(), [&]<class Scalar>(const auto& a) {
-      const auto factors = heads_of(data_of<Scalar>(v), v, values_dims(s));
-      const auto from = view<Scalar>(x, dims);
-      const auto which = view<int32_t>(numbers, dims);
-      const auto to = mutable_view<Scalar>(out, dims);
-      return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {
-        return kernels::selected_spmm(a.view, factors[head], from[head], which[head], to[head],
-                                      x.size(-1), threads);
-      });
+    return select</*sums=*/false>(s, values, B, winners, s.rows(), [](const auto&... operands) {
+      return kernels::selected_spmm(operands...);
     });
-    return result;
   }
 
   template <class Structure>
   static Tensor run(SelectedMmTransposed, c10::DispatchKeySet, const Structure& s,
                     const Tensor& values, const Tensor& B, const Tensor& winners) {
     check_selected_mm_transposed(s, values, B, winners);
-    const int64_t dims = dense_dims(s);
-    const Size heads = selected_heads(s, product_heads(s, values, B), winners);
-    const Tensor v = contiguous_values(values, values_dims(s), heads);
-    const Tensor x = contiguous_dense(B, dims, heads);
-    const Tensor numbers = contiguous_dense(winners, dims, heads);
-    const Tensor sums =
-        empty(selected_size(s, values, B, winners, s.columns()), at::toOpMathType(x.scalar_type()));
-    const Tensor out = with_heads(sums, dims, heads);
-    run_real_kernel(s, group_by_row(s), x.scalar_type(), [&]<class Scalar>(const auto& a) {
-      const auto factors = heads_of(data_of<Scalar>(v), v, values_dims(s));
-      const auto from = view<Scalar>(x, dims);
-      const auto which = view<int32_t>(numbers, dims);
-      const auto to = mutable_view<at::opmath_type<Scalar>>(out, dims);
-      return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {
-        return kernels::selected_spmm_transposed(a.view, factors[head], from[head], which[head],
-                                                 to[head], x.size(-1), threads);
-      });
+    return select</*sums=*/true>(s, values, B, winners, s.columns(), [](const auto&... operands) {
+      return kernels::selected_spmm_transposed(operands...);
     });
-    return sums.to(x.scalar_type());
   }
 
   template <class Structure>
@@ -113,6 +82,34 @@ struct CpuExtrema {
       });
     });
     return products.to(x.scalar_type());
+  }
+
+ private:
+  // A product of winners with `rows` rows, by a kernel that writes numbers or sums.
+  template <bool sums, class Structure, class Kernel>
+  static Tensor select(const Structure& s, const Tensor& values, const Tensor& B,
+                       const Tensor& winners, const c10::SymInt& rows, const Kernel& kernel) {
+    const int64_t dims = dense_dims(s);
+    const Size heads = selected_heads(s, product_heads(s, values, B), winners);
+    const Tensor v = contiguous_values(values, values_dims(s), heads);
+    const Tensor x = contiguous_dense(B, dims, heads);
+    const Tensor numbers = contiguous_dense(winners, dims, heads);
+    const at::ScalarType dtype = x.scalar_type();
+    const Tensor result =
+        empty(selected_size(s, values, B, winners, rows), sums ? at::toOpMathType(dtype) : dtype);
+    const Tensor out = with_heads(result, dims, heads);
+    run_real_kernel(s, group_by_row(s), dtype, [&]<class Scalar>(const auto& a) {
+      using Number = std::conditional_t<sums, at::opmath_type<Scalar>, Scalar>;
+      const auto factors = heads_of(data_of<Scalar>(v), v, values_dims(s));
+      const auto from = view<Scalar>(x, dims);
+      const auto which = view<int32_t>(numbers, dims);
+      const auto to = mutable_view<Number>(out, dims);
+      return run_heads(count(heads), [&](int64_t head, const kernels::Threads& threads) {
+        return kernel(a.view, factors[head], from[head], which[head], to[head], x.size(-1),
+                      threads);
+      });
+    });
+    return result.to(dtype);
   }
 };
 
