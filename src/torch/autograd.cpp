@@ -30,23 +30,29 @@ using at::Tensor;
 enum Slot : size_t { kValues, kRows, kColumns };
 using Slots = std::array<Tensor, 3>;
 
-// The argument with respect to which a product is the derivative of T.
+// Of a product: the argument with respect to which it is the derivative of T, and the same product
+// over winners.
 template <class Product>
-struct OutputOf;
+struct Derivative;
 template <>
-struct OutputOf<Sddmm> {
-  static constexpr Slot value = kValues;
+struct Derivative<Sddmm> {
+  static constexpr Slot output = kValues;
+  using OnWinners = SelectedSddmm;
 };
 template <>
-struct OutputOf<Mm> {
-  static constexpr Slot value = kRows;
+struct Derivative<Mm> {
+  static constexpr Slot output = kRows;
+  using OnWinners = SelectedMm;
 };
 template <>
-struct OutputOf<MmTransposed> {
-  static constexpr Slot value = kColumns;
+struct Derivative<MmTransposed> {
+  static constexpr Slot output = kColumns;
+  using OnWinners = SelectedMmTransposed;
 };
 template <class Product>
-constexpr Slot kOutput = OutputOf<Product>::value;
+constexpr Slot kOutput = Derivative<Product>::output;
+template <class Product>
+using OnWinners = typename Derivative<Product>::OnWinners;
 
 // The two others, in the order in which the product takes them.
 template <class Product>
@@ -72,29 +78,13 @@ inline constexpr bool kSelects = false;
 template <class Structure>
 inline constexpr bool kSelects<Selection<Structure>> = true;
 
-// The operations on all entries, and on winners.
-template <class Product>
-struct OnWinners;
-template <>
-struct OnWinners<Sddmm> {
-  using type = SelectedSddmm;
-};
-template <>
-struct OnWinners<Mm> {
-  using type = SelectedMm;
-};
-template <>
-struct OnWinners<MmTransposed> {
-  using type = SelectedMmTransposed;
-};
-
 template <class Product, class Structure>
 Tensor multiply(const Structure& s, const Tensor& first, const Tensor& second) {
   return call<Product>(s, first, second);
 }
 template <class Product, class Structure>
 Tensor multiply(const Selection<Structure>& s, const Tensor& first, const Tensor& second) {
-  return call<typename OnWinners<Product>::type>(s.structure, first, second, s.winners);
+  return call<OnWinners<Product>>(s.structure, first, second, s.winners);
 }
 
 // dT / d slots[output] at the other two slots.
@@ -262,8 +252,7 @@ struct Autograd {
   template <class Product, class Structure>
   static Tensor select(c10::DispatchKeySet keys, const Structure& s, const Tensor& first,
                        const Tensor& second, const Tensor& winners) {
-    Tensor result =
-        below_autograd<typename OnWinners<Product>::type>(keys, s, first, second, winners);
+    Tensor result = below_autograd<OnWinners<Product>>(keys, s, first, second, winners);
     return with_history<Product>(std::move(result), Selection<Structure>{s, winners}, first,
                                  second);
   }

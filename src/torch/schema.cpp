@@ -19,6 +19,79 @@
 // winners. Numbers in `winners` that no entry of the row has stand for none.
 #include <torch/library.h>
 
+#include <string>
+
+namespace {
+
+using std::string;
+
+// The name that a structure's operators begin with, and its arguments before and after the values;
+// `columns` in place of the latter where no dense operand has a row for each column.
+struct Structure {
+  string name;
+  string before;
+  string after;
+  string columns;
+};
+
+const string kPattern =
+    "(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor column_entries, "
+    "SymInt[] size";
+const string kCsr = "(Tensor crow_indices, Tensor col_indices";
+const string kPatternTensors = " -> (Tensor, Tensor, Tensor, Tensor)";
+const string kOptionsOfLstsq =
+    "Tensor? damp=None, Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None, "
+    "str method=\"lsmr\") -> (Tensor, Tensor)";
+
+void define(torch::Library& m, const string& schema) { m.def(schema.c_str()); }
+
+// The operators that every structure has.
+void define_products(torch::Library& m, const Structure& s) {
+  const auto define_for = [&](const string& name, const string& arguments, const string& rest) {
+    define(m, s.name + name + s.before + arguments + rest);
+  };
+  const string values = ", Tensor values" + s.after;
+  const string of_transposed = ", Tensor values" + s.columns;
+  define_for("_mm", values, ", Tensor B) -> Tensor");
+  define_for("_mm_transposed", of_transposed, ", Tensor B) -> Tensor");
+  define_for("_sddmm", s.after, ", Tensor X, Tensor Y) -> Tensor");
+  define_for("_mm_backward", values, ", Tensor B, Tensor grad) -> (Tensor, Tensor)");
+  define_for("_mm_reduce", values, ", Tensor B, str reduce) -> Tensor");
+  define_for("_mm_extremum", values, ", Tensor B, bool greatest) -> (Tensor, Tensor)");
+  define_for("_selected_mm", values, ", Tensor B, Tensor winners) -> Tensor");
+  define_for("_selected_mm_transposed", of_transposed, ", Tensor B, Tensor winners) -> Tensor");
+  define_for("_selected_sddmm", s.after, ", Tensor X, Tensor Y, Tensor winners) -> Tensor");
+}
+
+// Those of a pattern alone.
+void define_pattern(torch::Library& m) {
+  const auto define_for = [&](const string& name, const string& rest) {
+    define(m, "pattern_" + name + kPattern + rest);
+  };
+  define_for("indices", ") -> Tensor");
+  define_for("softmax", ", Tensor values, int dim=-1) -> Tensor");
+  // For rows that are shared out to ranks: see MmOfRows, SddmmInto, MmBackwardInto.
+  define_for("mm_of_rows",
+             ", Tensor values, Tensor B, int[] whole, int first_column, Tensor? column_numbers, "
+             "int first, int last, Tensor(a!) C) -> ()");
+  define_for("sddmm_into", ", Tensor X, Tensor Y, Tensor(a!) products) -> ()");
+  define_for("mm_backward_into",
+             ", Tensor values, Tensor B, Tensor grad, Tensor(a!) grad_values) -> Tensor");
+  const string solve =
+      ", Tensor values, Tensor B, float tolerance, int most_iterations, int gram, "
+      "Tensor[] factor) -> (Tensor, Tensor";
+  // x and the reports of the solves: see solvers/reports.h.
+  define_for("pinv_mm", solve + ")");
+  // x, y = A⁺ᴴ x and the reports of both, where A reaches B: for the node of the above, on CPU.
+  define_for("pinv_with_multipliers", solve + ", Tensor)");
+  // What a direct solve keeps: see solvers/gram.h.
+  define_for("gram_analysis", ", int gram) -> Tensor[]");
+  define_for("gram_factor", ", Tensor values, int gram, Tensor[] analysis) -> Tensor");
+  define_for("lstsq", ", Tensor values, Tensor B, Tensor[] analysis, " + kOptionsOfLstsq);
+}
+
+}  // namespace
+
 TORCH_LIBRARY(spgrad, m) {
   m.def("sparse_mm(Tensor A, Tensor B) -> Tensor");
   m.def("sparse_mm_reduce(Tensor A, Tensor B, str reduce) -> Tensor");
@@ -27,154 +100,23 @@ TORCH_LIBRARY(spgrad, m) {
   m.def("_specified_values(Tensor(a) A) -> Tensor(a)");
   m.def("_with_values(Tensor A, Tensor values) -> Tensor");
 
-  m.def("csr_mm(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B) -> Tensor");
-  m.def(
-      "csr_mm_transposed(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt columns, "
-      "Tensor B) -> Tensor");
-  m.def("csr_sddmm(Tensor crow_indices, Tensor col_indices, Tensor X, Tensor Y) -> Tensor");
-  m.def(
-      "csr_mm_backward(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, "
-      "Tensor grad) -> (Tensor, Tensor)");
+  define_products(m, {"csr", kCsr, "", ", SymInt columns"});
+  define_products(m, {"coo", "(Tensor indices", ", SymInt[] size", ", SymInt[] size"});
+  define_products(m, {"pattern", kPattern, "", ""});
 
-  m.def(
-      "csr_softmax(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt[] size, int "
-      "dim=-1) -> Tensor");
-
-  m.def("coo_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
-  m.def("coo_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B) -> Tensor");
-  m.def("coo_sddmm(Tensor indices, SymInt[] size, Tensor X, Tensor Y) -> Tensor");
-  m.def(
-      "coo_mm_backward(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor grad) -> "
-      "(Tensor, Tensor)");
-
-  m.def(
-      "csr_mm_reduce(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, str reduce) "
-      "-> Tensor");
-  m.def(
-      "csr_mm_extremum(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, bool "
-      "greatest) -> (Tensor, Tensor)");
-  m.def(
-      "csr_selected_mm(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, Tensor "
-      "winners) -> Tensor");
-  m.def(
-      "csr_selected_mm_transposed(Tensor crow_indices, Tensor col_indices, Tensor values, SymInt "
-      "columns, Tensor B, Tensor winners) -> Tensor");
-  m.def(
-      "csr_selected_sddmm(Tensor crow_indices, Tensor col_indices, Tensor X, Tensor Y, Tensor "
-      "winners) -> Tensor");
-
-  m.def(
-      "coo_mm_reduce(Tensor indices, Tensor values, SymInt[] size, Tensor B, str reduce) -> "
-      "Tensor");
-  m.def(
-      "coo_mm_extremum(Tensor indices, Tensor values, SymInt[] size, Tensor B, bool greatest) -> "
-      "(Tensor, Tensor)");
-  m.def(
-      "coo_selected_mm(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor winners) -> "
-      "Tensor");
-  m.def(
-      "coo_selected_mm_transposed(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor "
-      "winners) -> Tensor");
-  m.def(
-      "coo_selected_sddmm(Tensor indices, SymInt[] size, Tensor X, Tensor Y, Tensor winners) -> "
-      "Tensor");
+  define(m, "csr_softmax" + kCsr + ", Tensor values, SymInt[] size, int dim=-1) -> Tensor");
 
   // row_offsets, row_entries, column_offsets, column_entries: see PatternStructure.
-  m.def(
-      "csr_pattern(Tensor crow_indices, Tensor col_indices, SymInt columns) -> "
-      "(Tensor, Tensor, Tensor, Tensor)");
-  m.def("coo_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("coo_moved_pattern(Tensor indices, SymInt[] size) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("pattern(Tensor A) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
-      "pattern_from_csr(Tensor crow_indices, Tensor col_indices, SymInt[] size) -> (Tensor, "
-      "Tensor, "
-      "Tensor, Tensor)");
-  m.def(
-      "pattern_indices(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size) -> Tensor");
-  m.def(
-      "pattern_softmax(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, int dim=-1) -> Tensor");
-  m.def(
-      "pattern_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
-  // For rows that are shared out to ranks: see MmOfRows, SddmmInto, MmBackwardInto.
-  m.def(
-      "pattern_mm_of_rows(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, int[] whole, int first_column, "
-      "Tensor? column_numbers, int first, int last, Tensor(a!) C) -> ()");
-  m.def(
-      "pattern_sddmm_into(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor X, Tensor Y, Tensor(a!) products) -> ()");
-  m.def(
-      "pattern_mm_backward_into(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, "
-      "Tensor column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad, Tensor(a!) "
-      "grad_values) -> Tensor");
-  m.def(
-      "pattern_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B) -> Tensor");
-  m.def(
-      "pattern_sddmm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor X, Tensor Y) -> Tensor");
-  m.def(
-      "pattern_mm_backward(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor grad) -> (Tensor, Tensor)");
+  define(m, "csr_pattern" + kCsr + ", SymInt columns)" + kPatternTensors);
+  define(m, "coo_pattern(Tensor indices, SymInt[] size)" + kPatternTensors);
+  define(m, "coo_moved_pattern(Tensor indices, SymInt[] size)" + kPatternTensors);
+  define(m, "pattern(Tensor A)" + kPatternTensors);
+  define(m, "pattern_from_csr" + kCsr + ", SymInt[] size)" + kPatternTensors);
+  define_pattern(m);
 
-  m.def(
-      "pattern_mm_reduce(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, str reduce) -> Tensor");
-  m.def(
-      "pattern_mm_extremum(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, bool greatest) -> (Tensor, Tensor)");
-  m.def(
-      "pattern_selected_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor winners) -> Tensor");
-  m.def(
-      "pattern_selected_mm_transposed(Tensor row_offsets, Tensor row_entries, Tensor "
-      "column_offsets, Tensor column_entries, SymInt[] size, Tensor values, Tensor B, Tensor "
-      "winners) -> Tensor");
-  m.def(
-      "pattern_selected_sddmm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, "
-      "Tensor column_entries, SymInt[] size, Tensor X, Tensor Y, Tensor winners) -> Tensor");
-
-  // x and the reports of the solves: see solvers/reports.h.
-  m.def(
-      "pattern_pinv_mm(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, float tolerance, int "
-      "most_iterations, int gram, Tensor[] factor) -> (Tensor, Tensor)");
-  // x, y = A⁺ᴴ x and the reports of both, where A reaches B: for the node of the above, on CPU.
-  m.def(
-      "pattern_pinv_with_multipliers(Tensor row_offsets, Tensor row_entries, Tensor "
-      "column_offsets, Tensor column_entries, SymInt[] size, Tensor values, Tensor B, float "
-      "tolerance, int most_iterations, int gram, Tensor[] factor) -> (Tensor, Tensor, "
-      "Tensor)");
-  // What a direct solve keeps: see solvers/gram.h.
-  m.def(
-      "pattern_gram_analysis(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, int gram) -> Tensor[]");
-  m.def(
-      "pattern_gram_factor(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, int gram, Tensor[] analysis) -> Tensor");
-  m.def(
-      "pattern_lstsq(Tensor row_offsets, Tensor row_entries, Tensor column_offsets, Tensor "
-      "column_entries, SymInt[] size, Tensor values, Tensor B, Tensor[] analysis, Tensor? "
-      "damp=None, "
-      "Tensor? x0=None, "
-      "float? tol=None, int? maxiter=None, str? scale=None, str method=\"lsmr\") "
-      "-> (Tensor, Tensor)");
-  m.def(
-      "csr_lstsq(Tensor crow_indices, Tensor col_indices, Tensor values, Tensor B, SymInt columns, "
-      "Tensor? damp=None, Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None, "
-      "str method=\"lsmr\") -> (Tensor, Tensor)");
-  m.def(
-      "coo_lstsq(Tensor indices, Tensor values, SymInt[] size, Tensor B, Tensor? damp=None, "
-      "Tensor? x0=None, float? tol=None, int? maxiter=None, str? scale=None, str method=\"lsmr\") "
-      "-> "
-      "(Tensor, Tensor)");
-  m.def(
-      "sparse_lstsq(Tensor A, Tensor B, Tensor? damp=None, Tensor? x0=None, float? tol=None, "
-      "int? maxiter=None, str? scale=None, str method=\"lsmr\") -> (Tensor, Tensor)");
+  define(m, "csr_lstsq" + kCsr + ", Tensor values, Tensor B, SymInt columns, " + kOptionsOfLstsq);
+  define(m, "coo_lstsq(Tensor indices, Tensor values, SymInt[] size, Tensor B, " + kOptionsOfLstsq);
+  define(m, "sparse_lstsq(Tensor A, Tensor B, " + kOptionsOfLstsq);
 
   m.def("instruction_sets() -> str[]");
   m.def("instruction_set() -> str");
