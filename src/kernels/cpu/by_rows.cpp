@@ -72,11 +72,11 @@ template <class Index>
 Place place_of(const OrderedMatrix<Index>& a, int64_t part, int64_t parts) {
   const int64_t rows = a.view.items * a.view.rows;
   const int64_t entries = total_entries(a.view);
+  if (part == parts) return {rows, entries};
   if (a.row == nullptr) {
     const int64_t row = first_row_of(a.view, part, parts);
     return {row, work_before(a.view, row) - row};
   }
-  if (part == parts) return {rows, entries};
   // With each row before its entries, entry k comes after k others and the rows up to its own.
   // That times `part` may overflow: nobody had to have memory for so many rows.
   const int64_t all = entries + rows;
