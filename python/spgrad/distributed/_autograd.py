@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from spgrad.distributed._products import Needed
     from spgrad.distributed._ranks import Ranks
 
+_MAPPED = (
+    "products of a RowSharded over several ranks must be called without torch.func.vmap and "
+    "is_grads_batched, but received a batch: its items can be columns of one B"
+)
+
 
 class Sharded(NamedTuple):
     """What the products need of a sharded matrix."""
@@ -125,8 +130,15 @@ def _sum(*terms: Tensor | None) -> Tensor | None:
     return total
 
 
+def _refuse_batches(*grads: Tensor | None) -> None:
+    is_batch = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001 - of is_grads_batched
+    if any(grad is not None and is_batch(grad) for grad in grads):
+        raise NotImplementedError(_MAPPED)
+
+
 def _defined(grad: Tensor | None, like: Tensor, *shape: int) -> Tensor:
     """Give zeros for a gradient that autograd left out: the other ranks may have theirs."""
+    _refuse_batches(grad)
     return like.new_zeros(shape) if grad is None else grad
 
 
@@ -182,11 +194,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def vmap(*_: Any) -> Any:
-        message = (
-            "products of a RowSharded over several ranks must be called without torch.func.vmap, "
-            "but received a batch: its items can be columns of one B"
-        )
-        raise NotImplementedError(message)
+        raise NotImplementedError(_MAPPED)
 
 
 class _Mm(_Product):
@@ -246,6 +254,7 @@ class _Gradients(_Product):
         values, B, grad = ctx.saved_tensors
         sharded = ctx.sharded
         _, wants_values, wants_B, wants_grad, _ = ctx.needs_input_grad
+        _refuse_batches(by_values, by_B)
         wanted = (wants_values, wants_B, wants_grad, *_given(by_values, by_B))
         sharded.agree("a second backward pass of RowSharded.mm", grad, wanted)
         of_values = of_B = of_grad = None

@@ -512,6 +512,12 @@ class RowSharded:
         """Let torch.compile break its graph for a product over several ranks."""
         if self._built.ranks.is_alone or "torch._dynamo" not in sys.modules:
             return product(*operands)
+        if torch.compiler.is_exporting():
+            message = (
+                "products of a RowSharded over several ranks must be called without torch.export: "
+                "export a Pattern or spgrad.nn.SparseLinear of one process"
+            )
+            raise NotImplementedError(message)
         outside: Tensor = torch.compiler.disable(
             product, reason="ranks exchange rows, which is outside of graphs"
         )(*operands)

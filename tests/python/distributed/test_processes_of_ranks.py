@@ -203,14 +203,19 @@ output.sum().backward()
 assert torch.equal(output, layer(given.B.mT))
 assert torch.equal(layer.bias.grad, torch.full_like(layer.bias, 8))  # of 4 samples on each rank
 
+values = mine.values.clone().requires_grad_()
+product, grads = A.mm(values, mine.B), torch.ones(2, *C.shape, dtype=C.dtype)
 outcome = []
 for call in (
     lambda: torch.func.vmap(A.mm, (None, 0))(mine.values, mine.B[None]),
+    lambda: torch.autograd.grad(product, values, grads, is_grads_batched=True),
+    lambda: torch.export.export(layer, (given.B.mT,)),
+    lambda: torch.export.export(layer, (given.B.mT,), strict=True),
     lambda: pickle.dumps(spgrad.distributed.ShardedValues(A, mine.values)),
 ):
     try:
         call()
-    except (NotImplementedError, TypeError) as error:
+    except Exception as error:
         outcome.append(str(error))
 A.mm(mine.values, mine.B)
 """
@@ -219,8 +224,14 @@ A.mm(mine.values, mine.B)
 def test_a_compiled_function_has_products_and_what_cannot_be_says_so(tmp_path):
     for _, succeeded, result in on_processes(2, TRANSFORMS, tmp_path):
         assert succeeded, result
-        vmapped, pickled = result
-        assert "RowSharded over several ranks must be called without torch.func.vmap" in vmapped
+        vmapped, batched, exported, strictly, pickled = result
+        for text, tool in (
+            (vmapped, "torch.func.vmap and is_grads_batched"),
+            (batched, "torch.func.vmap and is_grads_batched"),
+            (exported, "torch.export"),
+            (strictly, "torch.export"),
+        ):
+            assert f"RowSharded over several ranks must be called without {tool}" in text
         assert "a RowSharded of a mesh cannot be pickled" in pickled
 
 
