@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_everything_public_exists(name):
     assert sorted(module.__all__) == module.__all__
     for public in module.__all__:
         assert hasattr(module, public)
+
+
+def test_contrib_says_which_package_a_module_needs(monkeypatch):
+    for name, package in (("pyg", "torch_geometric"), ("onnx", "onnxscript")):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"spgrad.contrib.{name}", raising=False)
+    monkeypatch.setattr(spgrad, "contrib", spgrad.contrib)  # as it was, afterwards
+    monkeypatch.delitem(sys.modules, "spgrad.contrib")
+    imported = {}
+    exec("from spgrad.contrib import *", imported)  # noqa: S102 - not allowed in a function
+    assert not {"onnx", "pyg"} & set(imported)
+    for name, package in (("pyg", "torch_geometric"), ("onnx", "onnxscript")):
+        with pytest.raises(
+            ModuleNotFoundError, match=f"contrib.{name} needs .*: pip install {package}"
+        ):
+            importlib.import_module(f"spgrad.contrib.{name}")
 
 
 def test_the_table_of_the_package_names_all_that_can_be_called():

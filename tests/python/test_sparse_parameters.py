@@ -99,19 +99,38 @@ def scaled_step(kind):
     )
 
 
+def assert_gradient(product):
+    expected = MaskedProduct(product.kind)
+    backward(expected)
+    torch.testing.assert_close(values_of(product.weight.grad), expected.weight.grad[DENSE != 0])
+
+
 def under_anomaly_mode(kind):
+    product = Product(kind)
     with torch.autograd.detect_anomaly(check_nan=True):
-        backward(Product(kind))
+        backward(product)
+    assert_gradient(product)
 
 
 def in_data_parallel(kind):
-    backward(nn.parallel.DistributedDataParallel(Product(kind)))
+    product = Product(kind)
+    backward(nn.parallel.DistributedDataParallel(product))
+    assert_gradient(product)
+
+
+def copied(kind):
+    product = Product(kind)
+    other = copy.deepcopy(product)
+    backward(other)
+    assert product.weight.grad is None
+    assert_gradient(other)
 
 
 def saved_and_loaded(kind):
     product, other = Product(kind), Product(kind)
     with torch.no_grad():
         other.weight.mul_(2)
+    assert not values_of(other.weight).equal(values_of(product.weight))
     other.load_state_dict(through_a_file(product.state_dict(), weights_only=True))
     assert values_of(other.weight).equal(values_of(product.weight))
 
@@ -148,7 +167,7 @@ CHECKS = {
     "`torch.amp.GradScaler`": scaled_step,
     "`detect_anomaly`": under_anomaly_mode,
     "`DistributedDataParallel`": in_data_parallel,
-    "`copy.deepcopy`": lambda kind: copy.deepcopy(Product(kind)),
+    "`copy.deepcopy`": copied,
     "`state_dict`, `load_state_dict`": saved_and_loaded,
     "gradients of several backward passes": twice,
 }

@@ -1,17 +1,21 @@
 """What connects spgrad to other packages, which are needed for the module of their name alone."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
-
-__all__ = ["onnx", "pyg"]
 
 if TYPE_CHECKING:
     from spgrad.contrib import onnx, pyg
+
+    __all__ = ["onnx", "pyg"]
 else:
+    _NEEDED = {"onnx": "onnxscript", "pyg": "torch_geometric"}
+    # What can be imported here, so that `import *` does not fail for want of the others.
+    __all__ = [name for name, package in _NEEDED.items() if importlib.util.find_spec(package)]
 
     def __getattr__(name: str) -> object:
         """Import a module when it is first used, as its package need not be there."""
-        if name in __all__:
+        if name in _NEEDED:
             return importlib.import_module(f"spgrad.contrib.{name}")
         message = f"module 'spgrad.contrib' has no attribute {name!r}"
         raise AttributeError(message)

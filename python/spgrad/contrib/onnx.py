@@ -9,9 +9,16 @@ from collections.abc import Sequence  # noqa: TC003 - the exporter evaluates ann
 from typing import TYPE_CHECKING, Any
 
 import torch
-from onnxscript import opset18 as op
 
 from spgrad import _library  # noqa: F401 - registers the operators
+
+try:
+    from onnxscript import opset18 as op
+except ModuleNotFoundError as error:
+    if error.name != "onnxscript":
+        raise
+    text = "spgrad.contrib.onnx needs onnxscript, as torch.onnx.export does: pip install onnxscript"
+    raise ModuleNotFoundError(text, name=error.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch_geometric.nn
 from torch import Tensor
 from torch.nn.functional import dropout, leaky_relu
 from torch.utils.weak import WeakTensorKeyDictionary
-from torch_geometric.nn import MessagePassing
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remove_self_loops
 
 from spgrad._pattern import Pattern
+
+try:
+    import torch_geometric.nn
+    from torch_geometric.nn import MessagePassing
+    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+    from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remove_self_loops
+except ModuleNotFoundError as error:
+    if error.name != "torch_geometric":
+        raise
+    text = "spgrad.contrib.pyg needs PyTorch Geometric: pip install torch_geometric"
+    raise ModuleNotFoundError(text, name=error.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable

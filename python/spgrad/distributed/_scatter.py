@@ -47,6 +47,12 @@ class Whole(NamedTuple):
             RuntimeError: Indices are malformed.
 
         """
+        if A is None and ranks == 1:
+            message = (
+                "A must be a torch.Tensor on rank src, but received None; "
+                "without a mesh each process is alone, and is rank 0"
+            )
+            raise ValueError(message)
         refuse_others_than_tensors(A=A)
         assert A is not None  # noqa: S101 - for mypy
         if A.layout != torch.sparse_csr or A.dim() != 2:  # noqa: PLR2004
