@@ -25,6 +25,7 @@ from benchmarks.operator.bandwidth import compulsory_bytes
 from benchmarks.operator.check import Checker
 from benchmarks.operator.contenders import ON_DEVICES, Limits, is_ours, silence_warnings
 from benchmarks.operator.device import DEVICES, Host
+from benchmarks.operator.machine import commit
 from benchmarks.operator.memory import result_bytes
 from benchmarks.operator.modes import Call, Mode
 from benchmarks.operator.results import Results, Setting
@@ -138,7 +139,11 @@ class Run:
         self._session = Session(plan, self._results, lambda _: None)
         self._report = Report(
             device=self._device.describe(),
-            versions={"torch": torch.__version__, "spgrad": spgrad.__version__},
+            versions={
+                "torch": torch.__version__,
+                "spgrad": spgrad.__version__,
+                "commit": commit(),
+            },
         )
 
     @cached_property

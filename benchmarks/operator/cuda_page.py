@@ -79,7 +79,7 @@ class Found:
     def peak(self, name: str | None) -> str:
         """Give a peak in megabytes."""
         peak = self.peaks.get(name) if name else None
-        return ABSENT if peak is None else f"{peak / 1e6:,.1f}"
+        return ABSENT if peak is None else two_digits(peak / 1e6)
 
 
 def settings(report: dict[str, Any]) -> list[Found]:
@@ -109,12 +109,17 @@ def _row(f: Found) -> list[str]:
     return [title, fastest, *forms, limit, peaks]
 
 
+def _measured(report: dict[str, Any]) -> str:
+    """Name the machine and the versions."""
+    versions = ", ".join(f"{what} {number}" for what, number in report["versions"].items())
+    return f"{report['device']}; {versions}."
+
+
 def page(report: dict[str, Any], name: str) -> str:
     """Write the whole page."""
     head = ["workload, p, dtype, mode", "fastest other", *FORMS, "limit", "memory"]
-    versions = ", ".join(f"{what} {number}" for what, number in report["versions"].items())
     bandwidth = report["copy_bytes_per_second"] / 1e12
-    lines = [f"# {name.upper()}\n", f"{report['device']}; {versions}. A copy moves "]
+    lines = [f"# {name.upper()}\n", f"{_measured(report)} A copy moves "]
     lines[-1] += f"{two_digits(bandwidth)} TB/s, read and written.\n"
     lines += [f"{READING}\n", table(head, map(_row, settings(report)))]
     if report["skipped"]:
@@ -149,7 +154,7 @@ def short_table(report: dict[str, Any]) -> str:
             other = "" if f.fastest_other in {TORCH, None} else f" {f.fastest_other}"
             row += [f.time("spgrad CSR int32"), f.ratio("CSR int32") + other, f.ratio("Pattern")]
         rows.append(row)
-    return table(head, rows)
+    return f"{_measured(report)}\n\n{table(head, rows)}"
 
 
 def sentence(report: dict[str, Any], name: str) -> str:

@@ -43,11 +43,12 @@ def _git(*arguments: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def _commit() -> str:
-    commit = _git("rev-parse", "--short=12", "HEAD")
-    if commit is None:
+def commit() -> str:
+    """Name the commit, and say if files differ from it."""
+    name = _git("rev-parse", "--short=12", "HEAD")
+    if name is None:
         return "unknown"
-    return f"{commit} with changes" if _git("status", "--porcelain") else commit
+    return f"{name} with changes" if _git("status", "--porcelain") else name
 
 
 def available_memory() -> int:
@@ -70,7 +71,7 @@ def describe() -> dict[str, str]:
         "instruction set": spgrad.instruction_set(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "Python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
     }
     return (
         described

@@ -6,18 +6,16 @@ import math
 
 
 def two_digits(number: float) -> str:
-    """Write a number with two significant digits, or with all those before the decimal point.
-
-    A third digit of what is measured says nothing.
+    """Write a number with two significant digits: a third of what is measured says nothing.
 
     >>> two_digits(0.904), two_digits(7.7), two_digits(9.97), two_digits(12345)
-    ('0.90', '7.7', '10', '12,345')
+    ('0.90', '7.7', '10', '12,000')
     """
     if number == 0:
         return "0"
     rounded = float(f"{number:.1e}")  # 9.97 has a digit less behind the point than 9.7
     decimals = max(0, 1 - math.floor(math.log10(abs(rounded))))
-    return f"{number:,.{decimals}f}"
+    return f"{rounded:,.{decimals}f}"
 
 
 def _in_units(value: float, units: dict[str, float]) -> str:

@@ -212,7 +212,7 @@ def test_a_gradient_with_entries_at_other_places_does_not_agree():
         (9.876, "9.9"),
         (9.96, "10"),
         (99.96, "100"),
-        (12345.6, "12,346"),
+        (12345.6, "12,000"),
     ],
 )
 def test_numbers_have_two_digits(number, text):
