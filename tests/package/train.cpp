@@ -42,18 +42,6 @@ void example_of_least_squares(const at::Tensor& dense, const at::Tensor& b) {
   x.square().sum().backward();  // a.grad() is CSR, with the pattern of a
 }
 
-void example_of_the_guide(const at::Tensor& b) {
-  at::Tensor a = torch::eye(4).to_sparse_csr().requires_grad_();
-  torch::optim::SGD optimiser({a}, 0.1);     // Adam takes the values of csr_mm
-  spgrad::sparse_mm(a, b).sum().backward();  // a.grad() is CSR, with the pattern of a
-  optimiser.step();
-
-  const spgrad::Pattern pattern(a);  // the form to train with: a step sorts nothing
-  at::Tensor values = a.values().detach().clone().requires_grad_();
-  torch::optim::Adam adam({values});
-  pattern.mm(values, b).sum().backward();
-}
-
 }  // namespace
 
 int main() {
@@ -69,5 +57,4 @@ int main() {
 
   example_of_the_header(inputs, inputs);
   example_of_least_squares(inputs, inputs);
-  example_of_the_guide(inputs);
 }
