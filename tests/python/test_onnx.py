@@ -81,6 +81,15 @@ def test_a_layer_takes_any_number_of_samples_and_its_file_has_only_the_weights_t
     assert size < 200 * 300 * 4 / 2
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_layer_of_float16_is_summed_in_float32(dense):
+    layer = spgrad.nn.SparseLinear(300, 200, sparsity=0.9).half()
+    x = torch.randn(3, 300).half()
+    (result,), _ = exported(layer, (x,), dense=dense)(x)
+    assert result.dtype == torch.float16
+    torch.testing.assert_close(result, layer(x), rtol=2e-3, atol=2e-3)
+
+
 def test_a_batch_of_structures_is_refused():
     translate = translation_table()[torch.ops.spgrad.coo_mm.default]
     with pytest.raises(NotImplementedError, match=r"one sparse matrix .*received \(2, 3, 3\)"):

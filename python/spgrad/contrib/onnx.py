@@ -59,7 +59,7 @@ def translation_table(*, dense: bool = False) -> dict[Callable[..., Any], Callab
         NotImplementedError: While exporting: the structure has a batch, or a size that varies.
 
     """
-    multiply = _multiply_dense if dense else _gather_and_add
+    multiply = _in_float32(_multiply_dense if dense else _gather_and_add)
 
     def pattern_mm(  # noqa: PLR0913, PLR0917 - those of the operator
         row_offsets: _Value,
@@ -138,6 +138,22 @@ def _rows_of(offsets: _Value, count: _Value) -> _Value:
     ones = op.Expand(_constant(1), op.Shape(ends))
     marks = op.ScatterElements(marks, ends, ones, axis=0, reduction="add")
     return op.Slice(op.CumSum(marks, _constant(0)), _axis(0), count, _axis(0))
+
+
+def _in_float32(multiply: Callable[..., _Value]) -> Callable[..., _Value]:
+    """Let products of 16-bit numbers be summed in float32, as spgrad does: onnxruntime must."""
+
+    def wide(operand: _Value) -> _Value:
+        cast: _Value = op.Cast(operand, to=1)  # TensorProto.FLOAT
+        cast.shape = operand.shape
+        return cast
+
+    def product(rows: _Value, columns: _Value, values: _Value, B: _Value, *others: Any) -> _Value:
+        if B.dtype.itemsize != 2:  # noqa: PLR2004
+            return multiply(rows, columns, values, B, *others)
+        return op.CastLike(multiply(rows, columns, wide(values), wide(B), *others), B)
+
+    return product
 
 
 def _gather_and_add(  # noqa: PLR0913, PLR0917 - a sparse matrix and a dense one
