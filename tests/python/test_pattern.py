@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -522,6 +523,29 @@ def test_one_hostile_entry_of_a_long_row_is_refused(kind, name):
             operator(*arguments)
         arguments[tensor][position] = good
     operator(*arguments)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0), (0, 4, 4), (2, 0, 4), (2, 4, 0)])
+def test_entries_without_rows_or_columns_for_them_are_refused(size, name):
+    *batch, rows, columns = size
+    items = math.prod(batch)
+    entries = torch.zeros(3, 2, dtype=torch.int32)
+    pattern = (
+        torch.zeros(items * rows + 1, dtype=torch.int32),
+        entries,
+        torch.zeros(items * columns + 1, dtype=torch.int32),
+        entries,
+    )
+    values, left, right = ones(3), ones(*batch, rows, 2), ones(*batch, columns, 2)
+    operands = {
+        "mm": (values, right),
+        "mm_transposed": (values, left),
+        "sddmm": (left, right),
+        "mm_backward": (values, right, left),
+    }
+    with pytest.raises(RuntimeError, match=MADE):
+        getattr(torch.ops.spgrad, f"pattern_{name}")(*pattern, size, *operands[name])
 
 
 @pytest.mark.parametrize(

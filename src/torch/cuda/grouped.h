@@ -62,10 +62,12 @@ GroupedEntries group_by_column(const CooStructure& structure, const Findings& fi
 GroupedEntries group_by_column(const PatternStructure& structure, const Findings& findings,
                                const at::Tensor& lent = {});
 
-// Entries that cannot have a row to gather from make a malformed structure.
+// Throws where there are entries, but no row or no column that they could be in.
 template <class Structure>
-void check_gathered(const Structure& structure, int64_t gathered_rows) {
-  if (gathered_rows == 0 && Extent(structure).entries > 0) report_malformed(structure);
+void check_room(const Structure& structure) {
+  const Extent extent(structure);
+  const bool has_room = extent.items > 0 && extent.rows > 0 && extent.columns > 0;
+  if (extent.entries > 0 && !has_room) report_malformed(structure);
 }
 
 // Looks through all offsets and indices; nothing of a pattern, which was checked when it was made.

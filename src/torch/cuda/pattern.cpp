@@ -56,9 +56,7 @@ struct PatternOnCuda {
     const c10::DeviceGuard guard(device);
     if (why_unavailable(device)) return composite<MakePattern>(s);
     raise_reported(device);
-    const Extent extent(s);
-    check_gathered(s, extent.items * extent.rows);
-    check_gathered(s, extent.items * extent.columns);
+    check_room(s);
     const Findings findings(s);
     // This looks at all offsets and indices.
     const GroupedEntries columns = group_by_column(s, findings);

@@ -215,6 +215,7 @@ struct Cuda {
     const c10::DeviceGuard guard(s.device());
     if (why_unavailable(s.device())) return composite<Operation>(s, operands...);
     raise_reported(s.device());
+    check_room(s);
     auto result = compute(Findings(s));
     finish_product(s.device());
     return result;
@@ -225,7 +226,6 @@ struct Cuda {
   static Tensor multiply(const Structure& s, const Findings& findings, const Extent& by_row,
                          const c10::SymInt& rows, const Tensor& values, const Tensor& B,
                          const Group& group) {
-    check_gathered(s, by_row.items * by_row.columns);
     const Size heads = product_heads(s, values, B);
     const Tensor out = empty(product_size(s, values, B, rows), B);
     if (is_empty(by_row, B.size(-1), heads)) {
@@ -258,7 +258,6 @@ struct Cuda {
     check_mm_transposed(s, values, B);
     const auto compute = [&](const Findings& findings) {
       const Extent extent = Extent(s).transposed();
-      check_gathered(s, extent.items * extent.rows);
       return multiply(s, findings, extent, s.columns(), values, B,
                       [&](const Tensor& out) { return group_by_column(s, findings, out); });
     };
@@ -271,8 +270,6 @@ struct Cuda {
     check_sddmm(s, X, Y);
     const auto compute = [&](const Findings& findings) {
       const Extent extent(s);
-      check_gathered(s, extent.items * extent.rows);
-      check_gathered(s, extent.items * extent.columns);
       const Size heads = dense_heads(s, X, Y);
       const Size size = concatenate(heads, s.values_size());
       const Tensor products = empty(size, X);
@@ -297,8 +294,6 @@ struct Cuda {
     check_mm_backward(s, values, B, grad);
     const auto compute = [&](const Findings& findings) -> std::tuple<Tensor, Tensor> {
       const Extent extent(s);
-      check_gathered(s, extent.items * extent.rows);
-      check_gathered(s, extent.items * extent.columns);
       const Size heads = broadcast(product_heads(s, values, B), leading(grad, dense_dims(s)));
       const Size size = concatenate(heads, s.values_size());
       if (is_empty(extent, B.size(-1), heads)) {
