@@ -147,6 +147,7 @@ LEAST = {
 }
 
 
+@pytest.mark.of_kernels
 def test_least_squares_take_a_copy_of_the_matrix():
     done = run_python("-c", LEAST_SQUARES, MALLOC_MMAP_THRESHOLD_="65536")
     assert done.returncode == 0, done.stderr[-4000:]
