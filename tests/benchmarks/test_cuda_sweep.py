@@ -40,4 +40,5 @@ def test_a_variant_compiles_and_has_grids(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "not compiled" not in printed
     assert "1 variants for sm_90 compiled" in printed
-    assert "sort_count 1×1×256, sort_scan 8×1×1024, sort_move 1×1×256, sort_offsets" in printed
+    assert "sort_count 2×1×256, sort_scan 8×1×1024, sort_move 1×1×256" in printed
+    assert "sort_offsets 2×1×256" in printed

@@ -119,6 +119,10 @@ inline unsigned fetch_add(unsigned* p, unsigned value) {
   emulation::before_atomic(p);
   return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
 }
+inline void set_bits(unsigned* p, unsigned bits) {
+  emulation::before_atomic(p);
+  __atomic_fetch_or(p, bits, __ATOMIC_RELAXED);
+}
 inline void set_flag(unsigned* p) { __atomic_store_n(p, 1u, __ATOMIC_RELAXED); }
 inline unsigned long long raise_to(unsigned long long* p, unsigned long long value) {
   emulation::before_atomic(p);

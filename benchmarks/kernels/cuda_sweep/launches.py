@@ -111,7 +111,8 @@ class Runner:
         bits = max(1, (keys - 1).bit_length())
         passes = -(-bits // c["kDigitBits"])
         digit_bits = -(-bits // passes)
-        digits, tiles = 1 << digit_bits, -(-entries // (threads * c["kSortRounds"]))
+        tile = threads * c["kSortRounds"]
+        digits, tiles = 1 << digit_bits, -(-entries // tile)
         pairs, offsets = torch.empty_like(case.pairs), torch.empty_like(case.ccol)
         self.results |= {"pairs": pairs, "ccol": offsets}
         target = (self._keep(4 * entries).data_ptr(), pairs.data_ptr())
@@ -123,6 +124,7 @@ class Runner:
             origin=self._origin, entries=entries, digit_bits=digit_bits, tiles=tiles,
             counts=self._keep(4 * digits * tiles).data_ptr(),
             totals=self._keep(4 * digits).data_ptr(), status=self.status.data_ptr(),
+            first_rows=self._keep(8 * (tiles + 1)).data_ptr(),
         )  # fmt: skip
         launches = []
         for number in range(passes):
@@ -130,11 +132,13 @@ class Runner:
             a.first, a.last, a.shift = number == 0, number == passes - 1, number * digit_bits
             (a.keys, a.pairs), (a.sorted_keys, a.sorted_pairs) = source, target
             again = " again" if number else ""
-            launches.append(Launch("sort_count" + again, (tiles, 1), threads, a))
+            of_offsets = 0 if number else -(-(case.n + 1) // threads)
+            launches.append(Launch("sort_count" + again, (tiles + of_offsets, 1), threads, a))
             blocks = -(-digits // c["kScanDigits"])
             launches.append(Launch("sort_scan", (blocks, 1), c["kScanThreads"], a))
             launches.append(Launch("sort_move" + again, (tiles, 1), threads, a))
             target, source = source, target
         of_keys = self._structs["Offsets"](entries, keys, sorted_keys, offsets.data_ptr())
-        grid = (-(-(keys + 1) // threads), 1)
+        keys_of_block = c["kKeysOfGap"] * threads // c["kWarp"]
+        grid = (1 + entries // tile - (-keys // keys_of_block), 1)
         return [*launches, Launch("sort_offsets", grid, threads, of_keys)]

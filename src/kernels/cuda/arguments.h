@@ -20,6 +20,8 @@ inline constexpr int kSortThreads = 256;
 inline constexpr int kSortRounds = 8;
 inline constexpr int kTileEntries = kSortThreads * kSortRounds;
 inline constexpr int kDigitBits = 9;
+// Keys in a row that may have no entry, and are looked at together.
+inline constexpr int kKeysOfGap = 128;
 // Of the sum over its tiles: threads of a thread block, and digits, whose counts are one sector.
 inline constexpr int kScanThreads = 1024;
 inline constexpr int kScanDigits = 8;
@@ -152,8 +154,10 @@ struct Sort {
   const void* pairs;
   unsigned* sorted_keys;
   void* sorted_pairs;
-  unsigned* counts;  // (tiles, digits)
-  unsigned* totals;  // (digits)
+  unsigned* counts;   // (tiles, digits)
+  unsigned* totals;   // (digits)
+  Int64* first_rows;  // of CSR, (tiles + 1): the row of the first entry of each tile, counted
+                      // through all items, and that of the last entry
   Status* status;
 };
 
@@ -168,7 +172,6 @@ struct Offsets {
 // A look through all offsets and indices, for what no product looks at.
 struct Check {
   Origin origin;
-  int offsets_only;
   Status* status;
 };
 

@@ -11,20 +11,9 @@ __global__ void __launch_bounds__(kSortThreads) check_csr(SPGRAD_ARGUMENT(Check)
   const Origin& s = a.origin;
   const Int64 threads = static_cast<Int64>(gridDim.x) * kSortThreads;
   const Int64 me = static_cast<Int64>(blockIdx.x) * kSortThreads + threadIdx.x;
-  const auto* offsets = static_cast<const Index*>(s.offsets);
   const auto* indices = static_cast<const Index*>(s.indices);
-  for (Int64 k = me; k < s.items * (s.rows + 1); k += threads) {
-    const Int64 local = k % (s.rows + 1);
-    const Int64 offset = offsets[k];
-    const bool bad = local == 0 && offset != 0;
-    const bool bad_end = local == s.rows && offset != s.entries;
-    const bool decreases = local < s.rows && offset > static_cast<Int64>(offsets[k + 1]);
-    if (bad || bad_end || decreases) {
-      refuse(s, a.status, true, static_cast<UInt64>(k), offset, decreases ? offsets[k + 1] : 0);
-      poison(a.status);
-    }
-  }
-  const Int64 entries = a.offsets_only ? 0 : s.items * s.entries;
+  for (Int64 k = me; k < s.items * (s.rows + 1); k += threads) check_offset<Index>(s, a.status, k);
+  const Int64 entries = s.items * s.entries;
   for (Int64 k = me; k < entries; k += threads) {
     const Int64 index = indices[k];
     if (static_cast<UInt64>(index) >= static_cast<UInt64>(s.columns)) {

@@ -67,6 +67,7 @@ __device__ __forceinline__ int lowest_bit(unsigned mask) {
 __device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {
   return atomicAdd(p, value);
 }
+__device__ __forceinline__ void set_bits(unsigned* p, unsigned bits) { atomicOr(p, bits); }
 __device__ __forceinline__ void set_flag(unsigned* p) { *static_cast<volatile unsigned*>(p) = 1; }
 // Returns what was there before.
 __device__ __forceinline__ UInt64 raise_to(UInt64* p, UInt64 value) { return atomicMax(p, value); }

@@ -2,8 +2,9 @@
 // column to the highest one, so that entries of equal key keep their order and results their bits.
 //
 // For each digit: sort_count counts its values in each tile of entries, sort_scan adds the counts
-// up over the tiles, and sort_move moves each entry to its place. Afterwards sort_offsets finds
-// where each key begins. Without sums by atomics on numbers, and without a wait for the host.
+// up over the tiles, and sort_move moves each entry to its place. Afterwards each entry whose key
+// is not that of the one before tells, in sort_offsets, where its key begins. Without sums by
+// atomics on numbers, and without a wait for the host.
 //
 // sort_move puts the entries of a tile in order in shared memory first. So neighbouring threads
 // write neighbouring places wherever a tile has several entries of a digit.
@@ -18,7 +19,6 @@ namespace spgrad::cuda {
 
 inline constexpr int kSortWarps = kSortThreads / kWarp;
 inline constexpr int kDigits = 1 << kDigitBits;
-static_assert(kSortWarps >= 2, "two warps look for the rows of a tile");
 static_assert(kTileEntries < 1 << 16, "places in a tile are kept in 16 bits");
 
 // Where the tile of this block begins, and how many entries it has.
@@ -56,36 +56,21 @@ __device__ __forceinline__ Int64 first_without(Int64 low, Int64 high, const Cond
   return low;
 }
 
-// The last of the rows [low, high) that begins at or before entry k, or low. Any offsets give a row
-// that exists.
-template <class Index>
-__device__ __forceinline__ Int64 row_of(const Index* offsets, Int64 low, Int64 high, Int64 k) {
-  while (high - low > 1) {
-    const Int64 middle = low + (high - low) / 2;
-    if (static_cast<Int64>(offsets[middle]) <= k) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 // Sources of entries. Each has
+//   find_rows(a), if kFindsRows: what blocks of sort_count behind those of the tiles do;
 //   keys(a, key), those of all rounds of this thread, which returns whether one of them is bad, and
 //   report(a, k), which tells it then;
-//   find(a, tile) and, after a barrier, mark(a, tile) and, after another one, sum_up(tile), which
-//   prepare for pairs;
-//   pairs(a, tile, pair), after a third barrier: those of all rounds of this thread.
+//   find(a, tile) and, after a barrier, mark(a, tile), which prepare for pairs;
+//   pairs(a, tile, pair), after another barrier: those of all rounds of this thread.
 // Behind the last entry a key has the last digit, so that it comes after all others of its tile.
 // Loads of all rounds are under way together.
 
 // What a source has that needs no preparation.
 struct NotPrepared {
   struct Tile {};
+  static constexpr bool kFindsRows = false;
   static __device__ __forceinline__ void find(const Sort&, Tile&) {}
   static __device__ __forceinline__ void mark(const Sort&, Tile&) {}
-  static __device__ __forceinline__ void sum_up(Tile&) {}
 };
 
 // Entry k of a CSR structure, keyed by column. Entries with a bad index go to the first column; the
@@ -135,99 +120,158 @@ struct ByColumnOfCsr {
     poison(a.status);
   }
 
-  // Each row with entries leaves its number where it begins, counted from the first row of the
-  // tile; an entry is of the last row before it that did. A search for each entry would take as
-  // many reads as the number of rows has bits, one after the other.
+  // Rows are counted through all items here. Where a row has its first entry, through all items,
+  // if offsets are well-formed.
+  static __device__ __forceinline__ Int64 row_of_item(const Origin& s, Int64 row, Int64& item) {
+    item = s.items == 1 ? 0 : static_cast<unsigned>(row) / static_cast<unsigned>(s.rows);
+    return row - item * s.rows;
+  }
+  static __device__ __forceinline__ Int64 begin_of(const Origin& s, Int64 row) {
+    Int64 item;
+    row_of_item(s, row, item);
+    const Int64 begin = static_cast<const Read*>(s.offsets)[row + item];
+    return static_cast<Int64>(static_cast<UInt64>(begin) + static_cast<UInt64>(item * s.entries));
+  }
+
+  // Each row notes itself for the tiles whose first entry it has. Each thread has an offset, and
+  // checks it.
+  static constexpr bool kFindsRows = true;
+  static __device__ __forceinline__ void find_rows(const Sort& a) {
+    const Origin& s = a.origin;
+    const Int64 k = static_cast<Int64>(blockIdx.x - a.tiles) * kSortThreads + threadIdx.x;
+    Int64 row = 0;
+    unsigned first = 0;  // tile
+    unsigned behind = 0;
+    if (k < s.items * (s.rows + 1)) {
+      check_offset<Read>(s, a.status, k);
+      const auto* offsets = static_cast<const Read*>(s.offsets);
+      const Int64 item = s.items == 1 ? 0 : k / (s.rows + 1);
+      row = k - item;
+      if (row < (item + 1) * s.rows) {
+        const Int64 begin = offsets[k];
+        const Int64 end = offsets[k + 1];
+        if (begin >= 0 && begin < end && end <= s.entries) {
+          const auto begin_of_all = static_cast<UInt64>(begin + item * s.entries);
+          const auto end_of_all = static_cast<UInt64>(end + item * s.entries);
+          first = static_cast<unsigned>((begin_of_all + kTileEntries - 1) / kTileEntries);
+          behind = static_cast<unsigned>((end_of_all + kTileEntries - 1) / kTileEntries);
+          if (end_of_all == static_cast<UInt64>(a.entries)) a.first_rows[a.tiles] = row;
+        }
+      }
+    }
+    // The lanes of a warp write together for one row after the other.
+#pragma unroll 1
+    for (unsigned some = lanes_where(first < behind); some != 0; some &= some - 1) {
+      const int l = lowest_bit(some);
+      const unsigned end = from_lane(behind, l);
+      const Int64 number = from_lane(row, l);
+      for (unsigned t = from_lane(first, l) + threadIdx.x % kWarp; t < end; t += kWarp) {
+        a.first_rows[t] = number;
+      }
+    }
+  }
+
+  // Each row with entries is noted where it begins, with a bit; an entry is of the last row that
+  // has begun.
+  static constexpr int kWords = kTileEntries / kWarp;
+  static_assert(kWords <= kSortThreads, "a thread for each word");
   struct Tile {
     Int64 first_row;
     Int64 last_row;
-    Index last_mark[kSortWarps];  // of the entries of each warp; 0 if there is none
-    Index marks[kTileEntries];    // 0 where no row begins
+    alignas(16) unsigned begun[kWords];
+    Index rows[kTileEntries];  // of their items
   };
-  // Not for batches, nor where so many rows are empty that looking at each of them takes longer:
-  // there each mark is what such a search finds.
-  static constexpr Int64 kMostMarked = 16 * kTileEntries;
-  static __device__ __forceinline__ bool is_marked(const Sort& a, const Tile& tile) {
-    return a.origin.items == 1 && tile.last_row - tile.first_row <= kMostMarked;
-  }
+  // Where so many rows are empty that looking at each of them takes longer, entries look for
+  // theirs.
+  static constexpr Int64 kMostRows = 16 * kTileEntries;
 
   static __device__ __forceinline__ void find(const Sort& a, Tile& tile) {
     const Origin& s = a.origin;
-#pragma unroll
-    for (int round = 0; round < kSortRounds; ++round) tile.marks[entry_of_round(round)] = 0;
-    const int warp = static_cast<int>(threadIdx.x / kWarp);
-    if (warp >= 2) return;
-    Int64 row = warp == 0 ? 0 : s.rows - 1;
-    if (s.items == 1) {
-      const auto* offsets = static_cast<const Read*>(s.offsets);
-      const Int64 k = warp == 0 ? tile_begin() : tile_begin() + entries_of_tile(a) - 1;
-      row = first_without(1, s.rows, [&](Int64 r) { return offsets[r] <= k; }) - 1;
-    }
-    if (threadIdx.x % kWarp == 0) (warp == 0 ? tile.first_row : tile.last_row) = row;
+    if (threadIdx.x < kWords) tile.begun[threadIdx.x] = threadIdx.x == 0;
+    if (threadIdx.x != 0) return;
+    // Malformed offsets leave anything there.
+    const auto rows = static_cast<UInt64>(s.items * s.rows);
+    const auto first = static_cast<UInt64>(a.first_rows[blockIdx.x]);
+    const auto last = static_cast<UInt64>(a.first_rows[blockIdx.x + 1]);
+    tile.first_row = first < rows ? static_cast<Int64>(first) : 0;
+    tile.last_row = last < rows ? static_cast<Int64>(last) : 0;
+    Int64 item;
+    tile.rows[0] = static_cast<Index>(row_of_item(s, tile.first_row, item));
   }
 
   static __device__ __forceinline__ void mark(const Sort& a, Tile& tile) {
     const Origin& s = a.origin;
     const int count = entries_of_tile(a);
-    if (is_marked(a, tile)) {
-      const auto* offsets = static_cast<const Read*>(s.offsets) + tile.first_row;
-      const int rows = static_cast<int>(tile.last_row - tile.first_row);
+    const Int64 first = tile.first_row;
+    const Int64 last = tile.last_row;
+    if (last - first <= kMostRows) {
 #pragma unroll 1
-      for (int row = 1 + static_cast<int>(threadIdx.x); row <= rows; row += kSortThreads) {
+      for (Int64 row = first + 1 + threadIdx.x; row <= last; row += kSortThreads) {
+        Int64 item;
+        const Int64 own = row_of_item(s, row, item);
+        const Read* offsets = static_cast<const Read*>(s.offsets) + row + item;
+        const Read begin = offsets[0];
         // Rows with entries begin at places of their own, unless offsets are malformed: then any of
         // them may win.
-        const Int64 begin = offsets[row];
-        const auto place = static_cast<UInt64>(begin - tile_begin());
-        if (begin < offsets[row + 1] && place < static_cast<UInt64>(count)) tile.marks[place] = row;
+        const UInt64 place = static_cast<UInt64>(begin) + static_cast<UInt64>(item * s.entries) -
+                             static_cast<UInt64>(tile_begin());
+        if (begin < offsets[1] && place < static_cast<UInt64>(count)) {
+          tile.rows[place] = static_cast<Index>(own);
+          set_bits(&tile.begun[place / kWarp], 1u << place % kWarp);
+        }
       }
       return;
     }
+    if (threadIdx.x < kWords) tile.begun[threadIdx.x] = kAllLanes;
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kSortThreads) {
-      const Int64 k = tile_begin() + i;
-      const Int64 item = item_of(s, k);
-      const auto* offsets = static_cast<const Read*>(s.offsets) + item * (s.rows + 1);
-      const Int64 row = row_of(offsets, tile.first_row, tile.last_row + 1, k - item * s.entries);
-      tile.marks[i] = static_cast<Index>(row - tile.first_row);
+      // The last of the rows [low, high) that begins at or before this entry, or low.
+      Int64 low = first;
+      Int64 high = last + 1;
+      while (high - low > 1) {
+        const Int64 middle = low + (high - low) / 2;
+        (begin_of(s, middle) <= tile_begin() + i ? low : high) = middle;
+      }
+      Int64 item;
+      tile.rows[i] = static_cast<Index>(row_of_item(s, low, item));
     }
   }
 
-  static __device__ __forceinline__ void sum_up(Tile& tile) {
-    Index last = 0;
-#pragma unroll
-    for (int round = 0; round < kSortRounds; ++round) {
-      const Index mark = tile.marks[entry_of_round(round)];
-      if (mark != 0) last = mark;
-    }
-#pragma unroll
-    for (int distance = 1; distance < kWarp; distance *= 2) {
-      const Index other = from_lane_xor(last, distance);
-      if (other > last) last = other;
-    }
-    if (threadIdx.x % kWarp == 0) tile.last_mark[threadIdx.x / kWarp] = last;
-  }
-
-  static __device__ __forceinline__ void pairs(const Sort& a, const Tile& tile,
+  static __device__ __forceinline__ void pairs(const Sort&, const Tile& tile,
                                                Pair (&pair)[kSortRounds]) {
     const int warp = static_cast<int>(threadIdx.x / kWarp);
     const int lane = static_cast<int>(threadIdx.x % kWarp);
-    const bool marked = is_marked(a, tile);
-    const auto first_row = static_cast<Index>(tile.first_row);
-    const auto k = static_cast<Index>(tile_begin() + entry_of_round(0));
-    Index row = 0;
+    // Of each word, the last place in the words before where a row begins: first in those of the
+    // same lane, then in all.
+    constexpr int kOfLane = (kWords + kWarp - 1) / kWarp;
+    static_assert(kSortRounds % kOfLane == 0, "a round finds its words in the same place of lanes");
+    int before[kOfLane];
+    int last = 0;
 #pragma unroll
-    for (int w = 0; w < kSortWarps; ++w) {
-      if (w < warp && tile.last_mark[w] > row) row = tile.last_mark[w];
+    for (int i = 0; i < kOfLane; ++i) {
+      before[i] = last;
+      const int w = lane * kOfLane + i;
+      const unsigned begun = w < kWords ? tile.begun[w] : 0;
+      if (begun != 0) last = w * kWarp + highest_bit(begun);
     }
 #pragma unroll
+    for (int distance = 1; distance < kWarp; distance *= 2) {
+      const int other = from_lane(last, lane - distance);
+      if (lane >= distance && other > last) last = other;
+    }
+    last = from_lane(last, lane - 1);
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) {
+      if (lane > 0 && last > before[i]) before[i] = last;
+    }
+    const auto k = static_cast<Index>(tile_begin() + entry_of_round(0));
+#pragma unroll
     for (int round = 0; round < kSortRounds; ++round) {
-      const Index mark = tile.marks[entry_of_round(round)];
-      const int from = highest_bit(lanes_where(mark != 0) & ((2u << lane) - 1));
-      const Index begun = from_lane(mark, from);
-      if (from >= 0) row = begun;
-      if (!marked) row = mark;
-      pair[round] = {static_cast<Index>(first_row + row), static_cast<Index>(k + round * kWarp)};
-      row = from_lane(row, kWarp - 1);
+      const int w = warp * kSortRounds + round;
+      const unsigned begun = tile.begun[w] & ((2u << lane) - 1);
+      int place = from_lane(before[round % kOfLane], w / kOfLane);
+      if (begun != 0) place = w * kWarp + highest_bit(begun);
+      pair[round] = {tile.rows[place], static_cast<Index>(k + round * kWarp)};
     }
   }
 };
@@ -345,11 +389,14 @@ __device__ __forceinline__ bool is_idle(const Sort& a) {
   return a.may_be_sorted && load_shared_by_blocks(&a.status->unsorted) == 0;
 }
 
-// Grid: tiles.
+// Grid: tiles and, in a pass whose source finds rows, what all offsets need.
 template <class Source>
 __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort) a) {
   using Counts = unsigned[kDigits];
   SPGRAD_SHARED(Counts, counts);
+  if constexpr (Source::kFindsRows) {
+    if (blockIdx.x >= a.tiles) return Source::find_rows(a);
+  }
   if (!a.first && is_idle(a)) return;
   const int count = entries_of_tile(a);
   unsigned key[kSortRounds];
@@ -533,7 +580,6 @@ __global__ void __launch_bounds__(kSortThreads, kBlocksThatMove<Source>)
     place[round] = rank;
   }
   sync_block();
-  Source::sum_up(tile);
   // Where the entries of each digit begin, in the tile and among all.
   const unsigned digits = 1u << a.digit_bits;
   UInt64 before = 0;
@@ -608,33 +654,65 @@ __global__ void __launch_bounds__(kSortThreads, kBlocksThatMove<Source>)
   }
 }
 
-// Grid: keys.
+// Writes for the keys [begin, end), which no entry has, except for those of whole gaps.
+template <class Index>
+__device__ __forceinline__ void fill_offsets(Index* offsets, unsigned begin, unsigned end,
+                                             unsigned k) {
+  const Int64 gaps = (static_cast<Int64>(begin) + kKeysOfGap - 1) / kKeysOfGap * kKeysOfGap;
+  const Int64 behind = static_cast<Int64>(end) / kKeysOfGap * kKeysOfGap;
+#pragma unroll 1
+  for (Int64 i = begin; i < end && i != gaps; ++i) offsets[i] = static_cast<Index>(k);
+#pragma unroll 1
+  for (Int64 i = gaps < behind ? behind : gaps; i < end; ++i) offsets[i] = static_cast<Index>(k);
+}
+
+// Where keys begin. An entry writes for its own key and for those before that no entry has, except
+// where these are all of a gap: kKeysOfGap keys from a multiple of it on. A warp of the first
+// blocks looks whether there is an entry in its gap, and writes if there is none. So no thread
+// writes much, however entries lie.
+// Grid: 1 + entries / kTileEntries, and the gaps for each warp.
 template <class Index>
 __global__ void __launch_bounds__(kSortThreads) sort_offsets(SPGRAD_ARGUMENT(Offsets) a) {
-  // Where the keys of this block begin and end, so that the search for each of them stays near.
-  SPGRAD_SHARED(Int64, block_begin);
-  SPGRAD_SHARED(Int64, block_end);
+  auto* const offsets = static_cast<Index*>(a.offsets);
   const int warp = static_cast<int>(threadIdx.x / kWarp);
-  const Int64 first = static_cast<Int64>(blockIdx.x) * kSortThreads;
-  if (warp < 2) {
-    const Int64 key = warp == 0 ? first : first + kSortThreads;
-    const Int64 place = first_without(0, a.entries, [&](Int64 k) { return a.keys[k] < key; });
-    if (threadIdx.x % kWarp == 0) (warp == 0 ? block_begin : block_end) = place;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const auto gap_blocks = gridDim.x - static_cast<unsigned>(1 + a.entries / kTileEntries);
+  if (blockIdx.x < gap_blocks) {
+    const Int64 first = (static_cast<Int64>(blockIdx.x) * kSortWarps + warp) * kKeysOfGap;
+    if (first + kKeysOfGap > a.keys_in_all) return;
+    const Int64 k = first_without(0, a.entries, [&](Int64 i) { return a.keys[i] < first; });
+    if (k < a.entries && a.keys[k] < first + kKeysOfGap) return;
+    for (int i = lane; i < kKeysOfGap; i += kWarp) offsets[first + i] = static_cast<Index>(k);
+    return;
   }
-  sync_block();
-  const Int64 key = first + threadIdx.x;
-  if (key > a.keys_in_all) return;
-  Int64 low = block_begin;
-  Int64 high = block_end;
-  while (low < high) {
-    const Int64 middle = low + (high - low) / 2;
-    if (static_cast<Int64>(a.keys[middle]) < key) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
+  const Int64 first = static_cast<Int64>(blockIdx.x - gap_blocks) * kTileEntries;
+  const int left =
+      static_cast<int>(a.entries - first < kTileEntries ? a.entries - first : kTileEntries) -
+      entry_of_round(0);
+  const unsigned* const keys = kept_pointer(a.keys + first + entry_of_round(0));
+  // Behind the last entry keys are the number of all, to which the first one there writes.
+  const auto none = static_cast<unsigned>(a.keys_in_all);
+  unsigned key[kSortRounds];
+#pragma unroll
+  for (int round = 0; round < kSortRounds; ++round) {
+    key[round] = none;
+    if (round * kWarp < left) key[round] = load_once(keys + round * kWarp);
   }
-  static_cast<Index*>(a.offsets)[key] = static_cast<Index>(low);
+  // The last lane has the key before those of this warp, for lane 0.
+  unsigned last = none;
+  if (lane == kWarp - 1 && left > -kWarp) {
+    last = first + entry_of_round(0) == lane ? ~0u : keys[-kWarp];
+  }
+  auto k = static_cast<unsigned>(first + entry_of_round(0));
+#pragma unroll
+  for (int round = 0; round < kSortRounds; ++round, k += kWarp) {
+    const unsigned before = from_lane(lane == kWarp - 1 ? last : key[round], lane - 1);
+    last = key[round];
+    // Keys may be anything where indices have changed since they were counted.
+    if (before + 1 > key[round] || key[round] > none) continue;
+    offsets[key[round]] = static_cast<Index>(k);
+    if (before + 1 < key[round]) fill_offsets(offsets, before + 1, key[round], k);
+  }
 }
 
 }  // namespace spgrad::cuda

@@ -35,6 +35,21 @@ __device__ __noinline__ void refuse(const Origin& s, Status* status, bool is_off
   *static_cast<volatile UInt64*>(s.pending) = 1;
 }
 
+// Tells if offset k of CSR, counted through all items, is bad.
+template <class Index>
+__device__ __forceinline__ void check_offset(const Origin& s, Status* status, Int64 k) {
+  const auto* offsets = static_cast<const Index*>(s.offsets);
+  const Int64 local = s.items == 1 ? k : k % (s.rows + 1);
+  const Int64 offset = offsets[k];
+  const bool bad = local == 0 && offset != 0;
+  const bool bad_end = local == s.rows && offset != s.entries;
+  const bool decreases = local < s.rows && offset > static_cast<Int64>(offsets[k + 1]);
+  if (bad || bad_end || decreases) {
+    refuse(s, status, true, static_cast<UInt64>(k), offset, decreases ? offsets[k + 1] : 0);
+    poison(status);
+  }
+}
+
 // Where the entries of a row are. Malformed ones end before they begin.
 struct Range {
   Int64 item;

@@ -94,7 +94,8 @@ Origin origin_of(const PatternStructure&, std::vector<Tensor>&) {
 }
 
 // Sorts the entries of the structure by key, in [0, extent.items · extent.rows), where `extent` has
-// the keys as rows. `source` names what reads the structure's own keys and entries.
+// the keys as rows. `source` names what reads the structure's own keys and entries. Offsets of CSR
+// are checked meanwhile.
 GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_be_sorted,
                       at::ScalarType index, const Findings& findings, const Tensor& lent) {
   const c10::Device device = findings.device();
@@ -119,22 +120,29 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
       workspace.reserve<char>(moved * 2 * static_cast<int64_t>(c10::elementSize(index)));
   const auto counts = workspace.reserve<unsigned>(int64_t{digits} * tiles);
   const auto totals = workspace.reserve<unsigned>(digits);
+  const Origin& origin = findings.origin();
+  const bool by_offsets = origin.form == kCsr;
+  const auto first_rows = workspace.reserve<Int64>(by_offsets ? int64_t{tiles} + 1 : 0);
   workspace.allocate(device, lent);
 
   Sort sort = {};
-  sort.origin = findings.origin();
+  sort.origin = origin;
   sort.entries = extent.entries;
   sort.may_be_sorted = may_be_sorted;
   sort.digit_bits = digit_bits;
   sort.tiles = tiles;
   sort.counts = workspace[counts];
   sort.totals = workspace[totals];
+  sort.first_rows = workspace[first_rows];
   sort.status = findings.status();
   const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks,
                        unsigned threads) {
     launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, threads}, &sort);
   };
-  for (int pass = 0; pass < passes && tiles > 0; ++pass) {
+  const Int64 number_of_offsets = by_offsets ? origin.items * (origin.rows + 1) : 0;
+  const auto blocks_for_offsets =
+      static_cast<unsigned>(at::ceil_div(number_of_offsets, Int64{kSortThreads}));
+  for (int pass = 0; pass < passes; ++pass) {
     const bool into_pairs = (passes - pass) % 2 == 1;
     sort.first = pass == 0;
     sort.last = pass == passes - 1;
@@ -145,7 +153,8 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
     sort.sorted_pairs = into_pairs ? pairs.mutable_data_ptr() : workspace[other_pairs];
     const std::string argument =
         pass == 0 ? c10::str("<", source, ">") : c10::str("<spgrad::cuda::Moved<", source, ">>");
-    run("sort_count", argument, tiles, kSortThreads);
+    run("sort_count", argument, tiles + (sort.first ? blocks_for_offsets : 0), kSortThreads);
+    if (tiles == 0) break;
     run("sort_scan", "", at::ceil_div(digits, unsigned{kScanDigits}), kScanThreads);
     run("sort_move", argument, tiles, kSortThreads);
   }
@@ -153,7 +162,9 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
   const Tensor offsets = at::empty({keys + 1}, options);
   const Offsets of_keys = {extent.entries, keys, workspace[sorted_keys],
                            offsets.mutable_data_ptr()};
-  const auto blocks = static_cast<unsigned>(at::ceil_div(keys + 1, int64_t{kSortThreads}));
+  constexpr int64_t kKeysOfBlock = int64_t{kKeysOfGap} * kSortThreads / kWarp;
+  const auto blocks =
+      static_cast<unsigned>(1 + extent.entries / kTileEntries + at::ceil_div(keys, kKeysOfBlock));
   launch(c10::str("spgrad::cuda::sort_offsets<", name_of(index), ">"), device,
          {blocks, 1, kSortThreads}, &of_keys);
   return {view_of(extent, offsets, pairs), true, index, offsets, pairs};
@@ -170,12 +181,12 @@ at::ScalarType index_dtype(const Extent& extent) {
 // That of the structure as the kernels read it.
 at::ScalarType index_dtype(const Origin& origin) { return origin.wide ? at::kLong : at::kInt; }
 
-void launch_check(const Findings& findings, bool offsets_only) {
+void launch_check(const Findings& findings) {
   const Origin& origin = findings.origin();
   const c10::Device device = findings.device();
-  const Check check = {origin, offsets_only, findings.status()};
-  const int64_t count = std::max<int64_t>(origin.items * (origin.rows + 1),
-                                          offsets_only ? 0 : origin.items * origin.entries);
+  const Check check = {origin, findings.status()};
+  const int64_t count =
+      std::max<int64_t>(origin.items * (origin.rows + 1), origin.items * origin.entries);
   const auto blocks = static_cast<unsigned>(std::clamp<int64_t>(
       at::ceil_div(count, int64_t{kSortThreads}), 1, multiprocessors(device) * 8));
   const std::string kernel = origin.form == kCoo
@@ -227,7 +238,6 @@ GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings, con
 
 GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
                                const Tensor& lent) {
-  launch_check(findings, /*offsets_only=*/true);
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(),
@@ -279,12 +289,8 @@ GroupedEntries group_by_column(const PatternStructure& s, const Findings&, const
   return of_pattern(Extent(s).transposed(), s.column_offsets, s.column_entries);
 }
 
-void check_all(const CsrStructure&, const Findings& findings) {
-  launch_check(findings, /*offsets_only=*/false);
-}
-void check_all(const CooStructure&, const Findings& findings) {
-  launch_check(findings, /*offsets_only=*/false);
-}
+void check_all(const CsrStructure&, const Findings& findings) { launch_check(findings); }
+void check_all(const CooStructure&, const Findings& findings) { launch_check(findings); }
 void check_all(const PatternStructure&, const Findings&) {}
 
 }  // namespace spgrad::cuda

@@ -61,17 +61,19 @@ void sort(int form, const void* offsets, const void* indices) {
   a.sorted_pairs = pairs.data();
   a.counts = counts.data();
   a.totals = totals.data();
+  Int64 first_rows[3];
+  a.first_rows = first_rows;
   a.status = &status;
   Record records[kRecordsOfProduct] = {};
   UInt64 pending = 0;
   a.origin.records = records;
   a.origin.pending = &pending;
-  launch(2, 1, kSortThreads, 1, [&] { sort_count<Source>(a); });
+  launch(2 + Source::kFindsRows, 1, kSortThreads, 1, [&] { sort_count<Source>(a); });
   launch(1, 1, kScanThreads, 2, [&] { sort_scan(a); });
   launch(2, 1, kSortThreads, 3, [&] { sort_move<Source>(a); });
   std::vector<int> begins(9);
   const Offsets of_keys = {kEntries, 8, keys.data(), begins.data()};
-  launch(1, 1, kSortThreads, 4, [&] { sort_offsets<int>(of_keys); });
+  launch(3, 1, kSortThreads, 4, [&] { sort_offsets<int>(of_keys); });
 }
 void sort_coo() {
   std::vector<Int64> indices(2 * (kTileEntries + 40));

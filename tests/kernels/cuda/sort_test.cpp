@@ -39,6 +39,16 @@ struct Sorted {
   UInt64 pending = 0;
 };
 
+// Blocks of sort_count that look at offsets, and those of sort_offsets.
+unsigned blocks_for_offsets(const Structure& s) {
+  return static_cast<unsigned>((s.offsets.size() + kSortThreads - 1) / kSortThreads);
+}
+unsigned blocks_for_keys(Int64 entries, Int64 keys) {
+  constexpr Int64 kKeysOfBlock = kKeysOfGap * kSortWarps;
+  return static_cast<unsigned>(1 + entries / kTileEntries +
+                               (keys + kKeysOfBlock - 1) / kKeysOfBlock);
+}
+
 template <class Read>
 Origin origin_of(const Structure& s, int form, const std::vector<Read>& offsets,
                  const std::vector<Read>& indices) {
@@ -74,6 +84,9 @@ Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int
   a.digit_bits = (bits + passes - 1) / passes;
   a.tiles = static_cast<unsigned>((s.entries + kTileEntries - 1) / kTileEntries);
   a.status = &result.status;
+  // Whatever is there before.
+  std::vector<Int64> first_rows(a.tiles + 1, seed % 2 ? -1 : Int64{1} << 40);
+  a.first_rows = first_rows.data();
   const unsigned digits = 1u << a.digit_bits;
   std::vector<unsigned> keys_before;
   std::vector<Vector<Index, 2>> pairs_before;
@@ -99,7 +112,7 @@ Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int
              [&] { sort_scan(a); });
     };
     if (pass == 0) {
-      run([&] { sort_count<Source>(a); }, a.tiles);
+      run([&] { sort_count<Source>(a); }, a.tiles + blocks_for_offsets(s));
       run_scan();
       run([&] { sort_move<Source>(a); }, a.tiles);
     } else {
@@ -112,7 +125,7 @@ Sorted<Index> sort(const Structure& s, int form, bool by_row, uint64_t seed, int
   }
   result.offsets.resize(static_cast<size_t>(keys) + 1);
   const Offsets of_keys = {s.entries, keys, result.keys.data(), result.offsets.data()};
-  launch(static_cast<unsigned>(keys / kSortThreads + 1), 1, kSortThreads, ++seed,
+  launch(blocks_for_keys(s.entries, keys), 1, kSortThreads, ++seed,
          [&] { sort_offsets<Index>(of_keys); });
   return result;
 }
@@ -288,7 +301,7 @@ TEST(SortTest, RowsOfCsrAreFoundWhereverTheyBegin) {
 }
 
 TEST(SortTest, RowsOfCsrAreFoundAmongVeryManyWithoutEntries) {
-  const auto most = static_cast<size_t>(ByColumnOfCsr<int, int>::kMostMarked);
+  const auto most = static_cast<size_t>(ByColumnOfCsr<int, int>::kMostRows);
   for (const size_t rows : {most, most + 4, most + 5, most + 20000}) {
     std::vector<Int64> lengths(rows);
     lengths[0] = 5;
@@ -388,8 +401,30 @@ TEST(SortTest, BadStructuresOfCsrTouchNothingOutside) {
   }
 }
 
+TEST(SortTest, BadOffsetsOfCsrAreToldWhereverTheyAre) {
+  for (const Int64 items : {1, 3}) {
+    const Structure good = make_csr(items, 400, 40, 3000, 12);
+    for (const size_t place : {0u, 1u, 255u, 256u, 399u, 400u}) {
+      for (const Int64 item : {Int64{0}, items - 1}) {
+        for (const Int64 bad : {Int64{-1}, Int64{3001}, std::numeric_limits<Int64>::max(),
+                                std::numeric_limits<Int64>::min()}) {
+          Structure s = good;
+          const size_t k = static_cast<size_t>(item * 401) + place;
+          s.offsets[k] = bad;
+          const auto result =
+              sort<ByColumnOfCsr<Int64, int>, int, Int64>(s, kCsr, false, k, kDigitBits);
+          EXPECT_EQ(result.status.poisoned, 1u);
+          EXPECT_EQ(result.pending, 1u);
+          // An offset that is too small makes the one before it the first that is too large.
+          EXPECT_EQ(~result.status.bad_offset, k - (bad < 0 && place > 0 ? 1 : 0)) << bad;
+        }
+      }
+    }
+  }
+}
+
 TEST(SortTest, CountsThatAreWrongTouchNothingOutside) {
-  // As if other indices had been counted.
+  // As if other indices had been counted, and other rows been found.
   std::mt19937_64 random(14);
   const Structure s = make_csr(1, 50, 700, kTileEntries + 300, 15);
   const std::vector<int> offsets(s.offsets.begin(), s.offsets.end());
@@ -404,9 +439,12 @@ TEST(SortTest, CountsThatAreWrongTouchNothingOutside) {
     const auto count = static_cast<size_t>(s.entries);
     std::vector<unsigned> keys(count + 2 * kMargin, 12345);
     std::vector<Vector<int, 2>> pairs(count + 2 * kMargin, {-7, -7});
+    std::vector<Int64> first_rows(3);
+    for (Int64& row : first_rows) row = static_cast<Int64>(random() >> seed * 17);
     Status status = {};
     Sort a = {};
     a.origin = origin_of(s, kCsr, offsets, indices);
+    a.first_rows = first_rows.data();
     a.entries = s.entries;
     a.first = a.last = 1;
     a.digit_bits = kDigitBits;
@@ -421,6 +459,11 @@ TEST(SortTest, CountsThatAreWrongTouchNothingOutside) {
       if (i >= kMargin && i < kMargin + count) continue;
       ASSERT_EQ(keys[i], 12345u);
       ASSERT_EQ(pairs[i].of[0], -7);
+    }
+    for (size_t i = kMargin; i < kMargin + count; ++i) {
+      if (keys[i] == 12345u) continue;  // where no entry went
+      ASSERT_GE(pairs[i].of[0], 0);
+      ASSERT_LT(pairs[i].of[0], 50);
     }
   }
 }
@@ -452,25 +495,76 @@ TEST(SortTest, CountsOfManyTilesAreAddedUp) {
   }
 }
 
+// Offsets of these sorted keys, between places that nothing is to be written to.
+std::vector<Int64> offsets_of(const std::vector<unsigned>& sorted, Int64 keys, uint64_t seed) {
+  constexpr size_t kMargin = 300;
+  const auto count = static_cast<size_t>(keys) + 1;
+  std::vector<Int64> around(count + 2 * kMargin, -7);
+  const auto entries = static_cast<Int64>(sorted.size());
+  const Offsets a = {entries, keys, sorted.data(), around.data() + kMargin};
+  launch(blocks_for_keys(entries, keys), 1, kSortThreads, seed, [&] { sort_offsets<Int64>(a); });
+  for (size_t i = 0; i < kMargin; ++i) {
+    EXPECT_EQ(around[i], -7);
+    EXPECT_EQ(around[kMargin + count + i], -7);
+  }
+  return {around.begin() + kMargin, around.end() - kMargin};
+}
+
+void expect_offsets(std::vector<unsigned> keys_of_entries, Int64 keys) {
+  std::sort(keys_of_entries.begin(), keys_of_entries.end());
+  const auto offsets = offsets_of(keys_of_entries, keys, keys_of_entries.size());
+  for (size_t key = 0; key < offsets.size(); ++key) {
+    const auto place = std::lower_bound(keys_of_entries.begin(), keys_of_entries.end(), key);
+    ASSERT_EQ(offsets[key], place - keys_of_entries.begin()) << key << " of " << keys;
+  }
+}
+
 TEST(SortTest, OffsetsOfSortedKeys) {
   std::mt19937_64 random(17);
-  for (const Int64 keys : {1, 255, 256, 257, 5000}) {
-    for (const size_t entries : {0u, 1u, 31u, 32u, 33u, 1023u, 1024u, 1025u, 40000u}) {
+  for (const Int64 keys : {1, 127, 128, 129, 1023, 1024, 1025, 5000}) {
+    for (const size_t entries : {0u, 1u, 31u, 32u, 33u, 2047u, 2048u, 2049u, 40000u}) {
       for (const Int64 used : {Int64{1}, keys / 3 + 1, keys}) {
-        std::vector<unsigned> sorted(entries);
-        for (unsigned& key : sorted) {
-          key = static_cast<unsigned>(keys - used + below(random, used));
-        }
-        std::sort(sorted.begin(), sorted.end());
-        std::vector<Int64> offsets(static_cast<size_t>(keys) + 1);
-        const Offsets a = {static_cast<Int64>(entries), keys, sorted.data(), offsets.data()};
-        launch(static_cast<unsigned>(keys / kSortThreads + 1), 1, kSortThreads, entries,
-               [&] { sort_offsets<Int64>(a); });
-        for (size_t key = 0; key < offsets.size(); ++key) {
-          const auto place = std::lower_bound(sorted.begin(), sorted.end(), key);
-          ASSERT_EQ(offsets[key], place - sorted.begin());
+        std::vector<unsigned> some(entries);
+        for (unsigned& key : some) key = static_cast<unsigned>(keys - used + below(random, used));
+        expect_offsets(some, keys);
+      }
+    }
+  }
+}
+
+TEST(SortTest, OffsetsOfKeysWithGaps) {
+  // Gaps begin and end beside multiples of their size, between entries of one thread, warp, tile.
+  constexpr Int64 kKeys = 20 * kKeysOfGap;
+  for (const Int64 from : {-1, 0, 1}) {
+    for (const Int64 to : {-1, 0, 1}) {
+      for (const Int64 gaps : {1, 2, 9}) {
+        for (const size_t before : {0u, 1u, 31u, 32u, 255u, 256u, 2047u, 2048u}) {
+          const auto low = static_cast<unsigned>(3 * kKeysOfGap + from);
+          const auto high = static_cast<unsigned>((3 + gaps) * kKeysOfGap + to);
+          std::vector<unsigned> some(before, low);
+          some.insert(some.end(), 40, high);
+          expect_offsets(some, kKeys);
+          expect_offsets(some, high + 1);
         }
       }
+    }
+  }
+}
+
+TEST(SortTest, KeysThatAreNoneTouchNothingOutside) {
+  // As if indices had changed since they were counted.
+  std::mt19937_64 random(18);
+  for (uint64_t round = 0; round < 20; ++round) {
+    std::vector<unsigned> some(round < 10 ? 5000 : 70);
+    for (unsigned& key : some) {
+      const unsigned choices[] = {static_cast<unsigned>(random()), ~0u, 0u, 700u,
+                                  static_cast<unsigned>(below(random, 700))};
+      key = choices[random() % 5];
+    }
+    for (const Int64 offset : offsets_of(some, 700, round)) {
+      if (offset == -7) continue;  // no entry has written there
+      EXPECT_GE(offset, 0);
+      EXPECT_LE(offset, static_cast<Int64>(some.size()));
     }
   }
 }
@@ -489,7 +583,7 @@ void PrintTo(const Told& told, std::ostream* out) {
 
 // The first bad offset, and the first bad entry.
 template <class Read>
-std::pair<Told, Told> check(const Structure& s, int form, bool offsets_only = false) {
+std::pair<Told, Told> check(const Structure& s, int form) {
   const std::vector<Read> offsets(s.offsets.begin(), s.offsets.end());
   const std::vector<Read> indices(s.indices.begin(), s.indices.end());
   std::pair<Told, Told> result;
@@ -497,7 +591,7 @@ std::pair<Told, Told> check(const Structure& s, int form, bool offsets_only = fa
     Status status = {};
     Record records[kRecordsOfProduct] = {};
     UInt64 pending = 0;
-    Check a = {origin_of(s, form, offsets, indices), offsets_only, &status};
+    Check a = {origin_of(s, form, offsets, indices), &status};
     a.origin.records = records;
     a.origin.pending = &pending;
     a.origin.serial = 5;
@@ -532,10 +626,9 @@ TEST(CheckTest, GoodStructuresPass) {
 
 TEST(CheckTest, TheFirstBadOffsetAndTheFirstBadIndexAreTold) {
   Structure s = make_csr(3, 50, 40, 700, 2);
-  const auto told = [&](bool offsets_only = false) { return check<int>(s, kCsr, offsets_only); };
+  const auto told = [&] { return check<int>(s, kCsr); };
   s.indices[1500] = 40;
   EXPECT_EQ(told(), std::pair(Told{}, (Told{1500, 40})));
-  EXPECT_EQ(told(true), std::pair(Told{}, Told{}));
   s.offsets[51 * 2 + 50] = 701;
   EXPECT_EQ(told(), std::pair((Told{51 * 2 + 50, 701}), (Told{1500, 40})));
   s.indices[800] = -3;
