@@ -40,7 +40,8 @@ namespace spgrad::kernels {
 /// parallel_for(tasks, task) calls task(i) for each i in [0, tasks), from any thread and several at
 /// a time, and returns when all have returned. Tasks are about equal in size, and neighbours share
 /// what is in the caches: a thread should take the next task when it is done with one. `task`
-/// throws nothing. `count` decides only into how many tasks the work is cut.
+/// throws nothing. `count` is how many threads there are: it decides into how many tasks the work
+/// is cut, and how many solvers go on with where fewer are faster; results do not depend on it.
 struct Threads {
   int64_t count = 1;
   std::function<void(int64_t tasks, const std::function<void(int64_t)>& task)> parallel_for;

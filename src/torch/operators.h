@@ -38,17 +38,17 @@ namespace spgrad {
 inline constexpr int kNone = -1;
 
 // What most have.
-struct TakesNoValues {
+struct OnStructure {
   using Result = at::Tensor;
   using Values = Types<>;
   using Dense = Types<>;
   static constexpr int columns_operand = kNone;
 };
-struct TakesValues : TakesNoValues {
+struct OnValues : OnStructure {
   using Values = Types<const at::Tensor&>;
 };
 
-struct Mm : TakesValues {  // values, B
+struct Mm : OnValues {  // values, B
   static constexpr const char* name = "mm";
   using Dense = Types<const at::Tensor&>;
   static constexpr int columns_operand = 0;
@@ -62,7 +62,7 @@ struct Mm : TakesValues {  // values, B
 //
 // values, B, the whole matrix: its (n, m, nnz), its column that the first of the structure is, or
 // its columns that all of the structure are; first, last, C
-struct MmOfRows : TakesValues {
+struct MmOfRows : OnValues {
   static constexpr const char* name = "mm_of_rows";
   using Result = void;
   using Dense = Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&,
@@ -71,31 +71,31 @@ struct MmOfRows : TakesValues {
 };
 
 // sddmm into `products`, and mm_backward with its first result in `grad_values`.
-struct SddmmInto : TakesNoValues {  // X, Y, products
+struct SddmmInto : OnStructure {  // X, Y, products
   static constexpr const char* name = "sddmm_into";
   using Result = void;
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
 };
 
-struct MmBackwardInto : TakesValues {  // values, B, grad, grad_values
+struct MmBackwardInto : OnValues {  // values, B, grad, grad_values
   static constexpr const char* name = "mm_backward_into";
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 
-struct MmTransposed : TakesValues {  // values, B
+struct MmTransposed : OnValues {  // values, B
   static constexpr const char* name = "mm_transposed";
   using Dense = Types<const at::Tensor&>;
 };
 
-struct Sddmm : TakesNoValues {  // X, Y
+struct Sddmm : OnStructure {  // X, Y
   static constexpr const char* name = "sddmm";
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
 };
 
-struct MmBackward : TakesValues {  // values, B, grad
+struct MmBackward : OnValues {  // values, B, grad
   static constexpr const char* name = "mm_backward";
   using Result = std::tuple<at::Tensor, at::Tensor>;
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
@@ -105,25 +105,25 @@ struct MmBackward : TakesValues {  // values, B, grad
 // Of real numbers only: the greatest, or least, message v_k B_jc of each row and column, and its
 // number in the row (int32; -1 where there is none). The three products of the messages that such
 // `winners` name are its derivatives, and each other's: autograd.cpp.
-struct MmExtremum : TakesValues {  // values, B, whether it is the greatest
+struct MmExtremum : OnValues {  // values, B, whether it is the greatest
   static constexpr const char* name = "mm_extremum";
   using Result = std::tuple<at::Tensor, at::Tensor>;
   using Dense = Types<const at::Tensor&, bool>;
   static constexpr int columns_operand = 0;
 };
 
-struct SelectedMm : TakesValues {  // values, B, winners
+struct SelectedMm : OnValues {  // values, B, winners
   static constexpr const char* name = "selected_mm";
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 
-struct SelectedMmTransposed : TakesValues {  // values, B, winners
+struct SelectedMmTransposed : OnValues {  // values, B, winners
   static constexpr const char* name = "selected_mm_transposed";
   using Dense = Types<const at::Tensor&, const at::Tensor&>;
 };
 
-struct SelectedSddmm : TakesNoValues {  // X, Y, winners
+struct SelectedSddmm : OnStructure {  // X, Y, winners
   static constexpr const char* name = "selected_sddmm";
   using Dense = Types<const at::Tensor&, const at::Tensor&, const at::Tensor&>;
   static constexpr int columns_operand = 1;
@@ -132,14 +132,14 @@ struct SelectedSddmm : TakesNoValues {  // X, Y, winners
 // Of patterns only: A⁺ B, the least-squares solution of least norm, and how it was reached.
 //
 // values, B, tolerance, most iterations, and a Preconditioner: gram and factor
-struct PinvMm : TakesValues {
+struct PinvMm : OnValues {
   static constexpr const char* name = "pinv_mm";
   using Result = std::tuple<at::Tensor, at::Tensor>;
   using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
 };
 
 // Of patterns only, and without gradients: A⁺ B and its multipliers A⁺ᴴ A⁺ B, in one iteration.
-struct PinvWithMultipliers : TakesValues {  // as for PinvMm
+struct PinvWithMultipliers : OnValues {  // as for PinvMm
   static constexpr const char* name = "pinv_with_multipliers";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
   using Dense = Types<const at::Tensor&, double, int64_t, int64_t, at::TensorList>;
@@ -147,33 +147,33 @@ struct PinvWithMultipliers : TakesValues {  // as for PinvMm
 
 // Of patterns only, on CPU, and without gradients: a Preconditioner's analysis, and the last tensor
 // of its factor.
-struct GramAnalysis : TakesNoValues {  // gram
+struct GramAnalysis : OnStructure {  // gram
   static constexpr const char* name = "gram_analysis";
   using Result = std::vector<at::Tensor>;
   using Dense = Types<int64_t>;
 };
 
-struct GramFactor : TakesValues {  // values, gram, analysis
+struct GramFactor : OnValues {  // values, gram, analysis
   static constexpr const char* name = "gram_factor";
   using Dense = Types<int64_t, at::TensorList>;
 };
 
 // Of CSR and COO only: the four tensors of a PatternStructure.
 using PatternTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-struct MakePattern : TakesNoValues {
+struct MakePattern : OnStructure {
   static constexpr const char* name = "pattern";
   using Result = PatternTensors;
 };
 
 // Of COO only: the same, but always with the positions of the values by row, so that the shapes do
 // not depend on the order of the entries. For graphs that are traced.
-struct MakeMovedPattern : TakesNoValues {
+struct MakeMovedPattern : OnStructure {
   static constexpr const char* name = "moved_pattern";
   using Result = PatternTensors;
 };
 
 // Of patterns only: the coordinates of the entries, as COO has them, in the order of the values.
-struct Indices : TakesNoValues {
+struct Indices : OnStructure {
   static constexpr const char* name = "indices";
 };
 
@@ -189,27 +189,27 @@ inline c10::SymInt rows_of(const at::Tensor& dense) {
   return dense.dim() >= 2 && !dense.is_nested() ? dense.sym_size(-2) : c10::SymInt(0);
 }
 
-template <class Structure, class Operation>
+template <class Structure, class OnStructure>
 inline constexpr bool kColumnsFromOperand =
-    Structure::takes_columns_from_operand && Operation::columns_operand != kNone;
+    Structure::takes_columns_from_operand && OnStructure::columns_operand != kNone;
 
 // The operator for an operation on a structure: the one place where its arguments become a
 // structure and operands, and the other way round. What turns arguments into PyTorch's stack of
 // values and back is compiled in operators.cpp alone: it takes longer than all else in a backend.
-template <class Structure, class Operation, class Before = typename Structure::BeforeValues,
-          class Values = typename Operation::Values,
-          class After = std::conditional_t<kColumnsFromOperand<Structure, Operation>, Types<>,
+template <class Structure, class OnStructure, class Before = typename Structure::BeforeValues,
+          class Values = typename OnStructure::Values,
+          class After = std::conditional_t<kColumnsFromOperand<Structure, OnStructure>, Types<>,
                                            typename Structure::AfterValues>,
-          class Dense = typename Operation::Dense>
+          class Dense = typename OnStructure::Dense>
 struct Operator;
 
-template <class Structure, class Operation, class... Before, class... Values, class... After,
+template <class Structure, class OnStructure, class... Before, class... Values, class... After,
           class... Dense>
-struct Operator<Structure, Operation, Types<Before...>, Types<Values...>, Types<After...>,
+struct Operator<Structure, OnStructure, Types<Before...>, Types<Values...>, Types<After...>,
                 Types<Dense...>> {
-  using Result = typename Operation::Result;
+  using Result = typename OnStructure::Result;
 
-  static std::string name() { return c10::str(Structure::name, "_", Operation::name); }
+  static std::string name() { return c10::str(Structure::name, "_", OnStructure::name); }
 
   // Calls the operator, or what comes after these keys in a dispatch that is under way.
   static Result call(std::optional<c10::DispatchKeySet> keys, const Structure& structure,
@@ -224,27 +224,27 @@ struct Operator<Structure, Operation, Types<Before...>, Types<Values...>, Types<
   static Result run(c10::DispatchKeySet keys, Before... before, Values... values, After... after,
                     Dense... dense) {
     const auto structure = [&]() -> Structure {
-      if constexpr (kColumnsFromOperand<Structure, Operation>) {
-        return {before..., rows_of(std::get<Operation::columns_operand>(std::tie(dense...)))};
+      if constexpr (kColumnsFromOperand<Structure, OnStructure>) {
+        return {before..., rows_of(std::get<OnStructure::columns_operand>(std::tie(dense...)))};
       } else {
         return {before..., std::move(after)...};
       }
     }();
-    return Backend::run(Operation(), keys, structure, values..., dense...);
+    return Backend::run(OnStructure(), keys, structure, values..., dense...);
   }
 };
 
 // call<Mm>(structure, values, B), and so on.
-template <class Operation, class Structure, class... Operands>
-typename Operation::Result call(const Structure& structure, const Operands&... operands) {
-  return Operator<Structure, Operation>::call(std::nullopt, structure, operands...);
+template <class OnStructure, class Structure, class... Operands>
+typename OnStructure::Result call(const Structure& structure, const Operands&... operands) {
+  return Operator<Structure, OnStructure>::call(std::nullopt, structure, operands...);
 }
 
 // The same for a kernel that passes its dispatch on, to what comes after `keys`.
-template <class Operation, class Structure, class... Operands>
-typename Operation::Result redispatch(c10::DispatchKeySet keys, const Structure& structure,
-                                      const Operands&... operands) {
-  return Operator<Structure, Operation>::call(keys, structure, operands...);
+template <class OnStructure, class Structure, class... Operands>
+typename OnStructure::Result redispatch(c10::DispatchKeySet keys, const Structure& structure,
+                                        const Operands&... operands) {
+  return Operator<Structure, OnStructure>::call(keys, structure, operands...);
 }
 
 // The product whose messages are reduced in each row: by "sum", "mean", "amax" or "amin".

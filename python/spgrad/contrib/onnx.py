@@ -141,7 +141,7 @@ def _rows_of(offsets: _Value, count: _Value) -> _Value:
 
 
 def _in_float32(multiply: Callable[..., _Value]) -> Callable[..., _Value]:
-    """Let products of 16-bit numbers be summed in float32, as spgrad does: onnxruntime must."""
+    """Sum products of 16-bit numbers in float32, as spgrad does: onnxruntime adds no float16."""
 
     def wide(operand: _Value) -> _Value:
         cast: _Value = op.Cast(operand, to=1)  # TensorProto.FLOAT

@@ -149,7 +149,15 @@ def _given(*tensors: Tensor | None) -> tuple[bool, ...]:
 _FORWARD = "the forward derivative of RowSharded"
 
 
-class _Copies(torch.autograd.Function):
+class _OverRanks(torch.autograd.Function):
+    """A step of all ranks, mapped over nothing: they would have to agree on that, too."""
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        raise NotImplementedError(_MAPPED)
+
+
+class _Copies(_OverRanks):
     """The identity: of one tensor, a copy for each rank along the columns of B."""
 
     @staticmethod
@@ -169,7 +177,7 @@ class _Copies(torch.autograd.Function):
         return tensor_t.view_as(tensor_t)
 
 
-class _AddUp(torch.autograd.Function):
+class _AddUp(_OverRanks):
     """The sum over the ranks along the columns of B, of which all have a copy."""
 
     @staticmethod
@@ -189,15 +197,7 @@ class _AddUp(torch.autograd.Function):
         return add_up(ctx.ranks, tensor_t)
 
 
-class _Product(torch.autograd.Function):
-    """A product that is mapped over nothing, since ranks would have to agree on that, too."""
-
-    @staticmethod
-    def vmap(*_: Any) -> Any:
-        raise NotImplementedError(_MAPPED)
-
-
-class _Mm(_Product):
+class _Mm(_OverRanks):
     @staticmethod
     def forward(sharded: Sharded, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, ...]:
         C, kept = _products.mm(sharded.task("mm"), values, B, needed)
@@ -234,7 +234,7 @@ class _Mm(_Product):
         return _sum(by_values, by_B), *[None] * ctx.kept
 
 
-class _Gradients(_Product):
+class _Gradients(_OverRanks):
     """Both gradients of mm: sddmm(grad, B̄) and mm_transposed(v̄, grad)."""
 
     @staticmethod
@@ -299,7 +299,7 @@ class _Gradients(_Product):
         )
 
 
-class _MmTransposed(_Product):
+class _MmTransposed(_OverRanks):
     @staticmethod
     def forward(sharded: Sharded, values: Tensor, X: Tensor) -> Tensor:
         return _products.mm_transposed(sharded.task("mm_transposed"), values, X)
@@ -333,7 +333,7 @@ class _MmTransposed(_Product):
         return _sum(by_values, None if X_t is None else mm_transposed(sharded, values, X_t))
 
 
-class _Sddmm(_Product):
+class _Sddmm(_OverRanks):
     @staticmethod
     def forward(sharded: Sharded, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, ...]:
         products, kept = _products.sddmm(sharded.task("sddmm"), X, Y, needed)

@@ -345,6 +345,8 @@ class RowSharded:
             RuntimeError: Dtypes or devices differ or are not supported on some rank, ranks
                 disagree, or one of them did not call it within the time that the process group
                 allows.
+            NotImplementedError: Over several ranks under :func:`torch.func.vmap`,
+                ``is_grads_batched`` or :func:`torch.export.export`.
 
         """
         return self._outside_of_graphs(self._mm, values, B)
@@ -381,6 +383,7 @@ class RowSharded:
         Raises:
             ValueError: As :meth:`mm`.
             RuntimeError: As :meth:`mm`.
+            NotImplementedError: As :meth:`mm`.
 
         """
         return self._outside_of_graphs(self._sddmm, X, Y)

@@ -49,8 +49,8 @@ class Whole(NamedTuple):
         """
         if A is None and ranks == 1:
             message = (
-                "A must be a torch.Tensor on rank src, but received None; "
-                "without a mesh each process is alone, and is rank 0"
+                "A must be a torch.Tensor on rank src, which is the only rank here, "
+                "but received None (without a mesh, each process is alone)"
             )
             raise ValueError(message)
         refuse_others_than_tensors(A=A)

@@ -22,16 +22,17 @@ namespace spgrad::kernels {
 // Numbers of a block, which is one task and one partial sum of each norm: 10 µs of work.
 inline constexpr int64_t kBlock = 1 << 14;
 // So many entries of a product are as much work as a number of a vector; of few columns, fewer, as
-// an entry is read for each of them. A block has so many rows at least, so that its partial sums
-// are small beside it.
+// an entry is read for each of them.
 inline constexpr int64_t kEntriesOfNumber = 8;
 inline constexpr int64_t kFewColumns = 3;
 inline constexpr int64_t kEntriesOfNumberOfFew = 2;
+// So many rows are enough for a block, even if they are less work: its partial sums are small
+// beside it.
 inline constexpr int64_t kLeastRowsOfBlock = 64;
-// Blocks are a multiple of so many: two threads have as much to do with four blocks, but one of
-// them half as much with three.
-inline constexpr int64_t kShared = 4;
 inline constexpr int64_t kFewRowsOfBlock = 8;  // where they are long
+// Blocks are a multiple of so many, but for rounding to whole rows: two threads have as much to do
+// with four blocks, but one of them half as much with three.
+inline constexpr int64_t kShared = 4;
 // Numbers of a product that are in the nearest cache until they are used.
 inline constexpr int64_t kNumbersAtOnce = 1 << 11;
 // Numbers that a loop takes at once, at least: enough for its start to be cheap.
@@ -148,7 +149,7 @@ class Bidiagonalisation {
   // Calls loop(first number, count, the item's first coefficient, sums of the lanes) for all blocks
   // of `rows`, until one returns an error, and puts the sums together by fold(a, b), in the order
   // of the blocks: one number for each column of each item. All blocks but the last have the same
-  // number of rows, `most` or a little less, so that they are as many as several threads can share.
+  // number of rows, at most `most`; less, down to a quarter, where threads then share them evenly.
   template <class Loop, class Fold>
   Status run_blocks(int64_t rows, int64_t most, const Threads& threads, const Loop& loop,
                     const Fold& fold, std::vector<double>& result) const {
@@ -389,6 +390,7 @@ class Bidiagonalisation {
     }
     const auto count = std::ssize(kept);
     if (4 * count > kLeftOfFour * active_) return;
+    threads_.restart();
     keep_results(solutions);
     for (Solution* solution : solutions) {
       if (!solution->own_sum) {

@@ -75,7 +75,9 @@ Place place_of(const OrderedMatrix<Index>& a, int64_t part, int64_t parts) {
   if (part == parts) return {rows, entries};
   if (a.row == nullptr) {
     const int64_t row = first_row_of(a.view, part, parts);
-    return {row, work_before(a.view, row) - row};
+    // Unsigned, as an offset may be any number; `cut` sees whether places are in order.
+    return {row, static_cast<int64_t>(static_cast<uint64_t>(work_before(a.view, row)) -
+                                      static_cast<uint64_t>(row))};
   }
   // With each row before its entries, entry k comes after k others and the rows up to its own.
   // That times `part` may overflow: nobody had to have memory for so many rows.

@@ -34,7 +34,7 @@ class ThreadChoice {
   // Those of the next iteration.
   const Threads& in_use() const { return in_use_; }
 
-  // Runs an iteration, which sends its tasks to the threads in use, and returns what it returns.
+  // Runs an iteration, whose tasks go to the threads in use, and returns what it returns.
   template <class Iteration>
   auto timed(const Iteration& iteration) {
     using Clock = std::chrono::steady_clock;
@@ -66,6 +66,14 @@ class ThreadChoice {
       halvings_ -= step_;
       step_ = -step_;
     }
+  }
+
+  // Begins to wait for the next trial anew: from now on, iterations have less to do.
+  void restart() {
+    if (trying_) halvings_ -= step_;
+    trying_ = false;
+    shortest_ = kNone;
+    left_ = wait_;
   }
 
  private:

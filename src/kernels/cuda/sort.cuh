@@ -120,12 +120,12 @@ struct ByColumnOfCsr {
     poison(a.status);
   }
 
-  // Rows are counted through all items here. Where a row has its first entry, through all items,
-  // if offsets are well-formed.
+  // Rows are counted through all items here.
   static __device__ __forceinline__ Int64 row_of_item(const Origin& s, Int64 row, Int64& item) {
     item = s.items == 1 ? 0 : static_cast<unsigned>(row) / static_cast<unsigned>(s.rows);
     return row - item * s.rows;
   }
+  // Where a row has its first entry, through all items, if offsets are well-formed.
   static __device__ __forceinline__ Int64 begin_of(const Origin& s, Int64 row) {
     Int64 item;
     row_of_item(s, row, item);

@@ -122,6 +122,9 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
   const auto totals = workspace.reserve<unsigned>(digits);
   const Origin& origin = findings.origin();
   const bool by_offsets = origin.form == kCsr;
+  if (by_offsets && origin.items > 1) {
+    check_count(origin.items * origin.rows, "rows of all items together");
+  }
   const auto first_rows = workspace.reserve<Int64>(by_offsets ? int64_t{tiles} + 1 : 0);
   workspace.allocate(device, lent);
 

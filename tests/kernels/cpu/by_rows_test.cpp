@@ -147,8 +147,7 @@ TYPED_TEST(ByRowsTest, StaysInsideItsArraysAndRefusesWhatIsMalformed) {
         };
         const int64_t largest = std::numeric_limits<Index>::max();
         for (size_t k = 0; k < entry.size(); ++k) refuses(entry[k], {-1, 5, largest, -largest});
-        refuses(offsets[1], {-1, 17, largest});
-        refuses(offsets[6], {-1, 17, largest});
+        for (const size_t row : {0UL, 1UL, 6UL}) refuses(offsets[row], {-1, 17, largest});
       });
     }
   }

@@ -94,15 +94,16 @@ TEST(LongRows, AreNotLookedForWhereOffsetsAreMalformed) {
   for (const bool through : {false, true}) {
     Batch batch(2, {2 * kLongRow, 1, kLongRow, kLongRow + 1}, through);
     ASSERT_FALSE(blocks_of(batch.view).empty());
-    for (size_t i = 0; i < batch.offsets.size(); ++i) {
+    const auto end = batch.offsets.end() - 1;  // without what stands behind them
+    const int64_t length = (end - batch.offsets.begin()) / (through ? 1 : 2);
+    for (size_t i = 0; i + 1 < batch.offsets.size(); ++i) {
       const int64_t valid = batch.offsets[i];
       for (const int64_t hostile :
            {valid - kLongRow, int64_t{-1}, 4 * kLongRow + 3, std::numeric_limits<int64_t>::max()}) {
         batch.offsets[i] = hostile;
         bool is_sound = true;
-        const size_t length = batch.offsets.size() / (through ? 1 : 2);
-        for (auto first = batch.offsets.begin(); first != batch.offsets.end();) {
-          const auto last = first + static_cast<int64_t>(length);
+        for (auto first = batch.offsets.begin(); first != end;) {
+          const auto last = first + length;
           is_sound = is_sound && std::is_sorted(first, last) && *first == 0 &&
                      last[-1] == batch.view.entries;
           first = last;

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <vector>
+
+#include "threads.h"
 
 namespace spgrad::kernels::test {
 namespace {
@@ -39,6 +42,8 @@ class Machine {
     }
     return total;
   }
+
+  void restart() { choice_.restart(); }
 
  private:
   int64_t tasks_;
@@ -79,6 +84,27 @@ TEST(ThreadChoice, FollowsCoresThatMove) {
   machine.run(700, in_one_place);
   EXPECT_LT(machine.run(2000, shared_out), 1.15 * 2000 * shared_out(2));
   EXPECT_LT(machine.run(2000, in_one_place), 1.1 * 2000);
+}
+
+TEST(ThreadChoice, BeginsAnewWhereIterationsHaveLessToDo) {
+  const auto less = [](int64_t threads) { return 0.4 * shared_out(threads); };
+  for (int64_t before = 1; before < 90; ++before) {
+    Machine machine(2);
+    machine.run(before, shared_out);
+    machine.restart();
+    EXPECT_LT(machine.run(200, less), 1.05 * 200 * less(2)) << before;
+  }
+}
+
+TEST(ThreadChoice, SharesTasksOutToFewerThreads) {
+  const Threads four = threads(4);
+  ThreadChoice choice(four);
+  std::vector<std::atomic<int>> done(16);
+  for (int i = 0; i < 40; ++i) {
+    choice.in_use().parallel_for(16, [&](int64_t t) { ++done[static_cast<size_t>(t)]; });
+    choice.record(1.0 / (i + 1));  // as if whatever is tried took less time
+  }
+  for (const std::atomic<int>& times : done) EXPECT_EQ(times, 40);
 }
 
 TEST(ThreadChoice, IsNoneOnOneThread) {

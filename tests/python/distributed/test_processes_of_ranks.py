@@ -208,6 +208,7 @@ product, grads = A.mm(values, mine.B), torch.ones(2, *C.shape, dtype=C.dtype)
 outcome = []
 for call in (
     lambda: torch.func.vmap(A.mm, (None, 0))(mine.values, mine.B[None]),
+    lambda: torch.func.vmap(of_columns.mm, (0, None))(torch.ones(1, 200), torch.ones(26, 2)),
     lambda: torch.autograd.grad(product, values, grads, is_grads_batched=True),
     lambda: torch.export.export(layer, (given.B.mT,)),
     lambda: torch.export.export(layer, (given.B.mT,), strict=True),
@@ -224,9 +225,10 @@ A.mm(mine.values, mine.B)
 def test_a_compiled_function_has_products_and_what_cannot_be_says_so(tmp_path):
     for _, succeeded, result in on_processes(2, TRANSFORMS, tmp_path):
         assert succeeded, result
-        vmapped, batched, exported, strictly, pickled = result
+        vmapped, of_columns, batched, exported, strictly, pickled = result
         for text, tool in (
             (vmapped, "torch.func.vmap and is_grads_batched"),
+            (of_columns, "torch.func.vmap and is_grads_batched"),
             (batched, "torch.func.vmap and is_grads_batched"),
             (exported, "torch.export"),
             (strictly, "torch.export"),
