@@ -218,12 +218,17 @@ PLAIN_TENSORS = [
     (
         csr_arguments,
         {"crow_indices": crow.short(), "col_indices": col.short()},
-        "crow_indices must be int32 or int64",
+        "crow_indices must be int32 or int64, but received Short",
     ),
     (
         csr_arguments,
         {"crow_indices": crow[:0]},
         "crow_indices must have n + 1 elements in its last dimension, but received none",
+    ),
+    (
+        csr_arguments,
+        {"B": torch.eye(2).to_sparse_csr()},
+        "B must be a dense (strided) tensor, but received layout SparseCsr",
     ),
     (csr_arguments, {"crow_indices": torch.tensor(0)}, "crow_indices must have shape"),
     (

@@ -132,7 +132,7 @@ def test_a_product_of_products_has_the_gradient_of_both_uses(kind):
 def test_a_use_beside_other_operators_adds_up(kind):
     A, B, G = leaves(kind, PLAIN)
     (spgrad.sparse_mm(A, B) * G).sum().backward(retain_graph=True)
-    once = A.grad.to_dense()
+    held, once = A.grad, A.grad.to_dense()
     A.grad = None
     # mul by a number is an operator of PyTorch with a sparse gradient of its own.
     ((spgrad.sparse_mm(A, B) + spgrad.sparse_mm(A * 2, B)) * G).sum().backward()
@@ -143,6 +143,7 @@ def test_a_use_beside_other_operators_adds_up(kind):
         assert_dense(A.grad.to_dense(), once + 2 * once_each)
     else:
         assert_dense(A.grad.to_dense(), 3 * once)
+    assert torch.equal(held.to_dense(), once)  # whoever holds it keeps it
 
 
 @SIZES

@@ -129,7 +129,10 @@ def quantized(tensor):
         (lambda x: x.to(torch.float8_e4m3fn), r"but received .*Float8_e4m3fn"),
         (lambda x: x.to(torch.complex32), r"but received .*ComplexHalf"),
         (lambda x: x.float().to_mkldnn(), r"must be a dense \(strided\) tensor, but received"),
-        (lambda x: x.to_sparse(), r"must be a dense \(strided\) tensor, but received layout Spars"),
+        (
+            lambda x: x.to_sparse(),
+            r"must be a dense \(strided\) tensor, but received layout Sparse$",
+        ),
         (lambda x: x.to("meta"), r"must be on the .*device.*, but received .*meta"),
         (lambda x: x.reshape(*x.shape, 1, 1), r"(must|should) (both )?(be|have)"),
         (lambda x: x.flatten()[0], r"(must|should) (both )?(be|have)"),

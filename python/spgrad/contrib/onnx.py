@@ -15,7 +15,7 @@ from spgrad import _library  # noqa: F401 - registers the operators
 try:
     from onnxscript import opset18 as op
 except ModuleNotFoundError as error:
-    if error.name != "onnxscript":
+    if error.name is None or error.name.partition(".")[0] != "onnxscript":
         raise
     text = "spgrad.contrib.onnx needs onnxscript, as torch.onnx.export does: pip install onnxscript"
     raise ModuleNotFoundError(text, name=error.name) from None

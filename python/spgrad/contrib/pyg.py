@@ -23,7 +23,7 @@ try:
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remove_self_loops
 except ModuleNotFoundError as error:
-    if error.name != "torch_geometric":
+    if error.name is None or error.name.partition(".")[0] != "torch_geometric":
         raise
     text = "spgrad.contrib.pyg needs PyTorch Geometric: pip install torch_geometric"
     raise ModuleNotFoundError(text, name=error.name) from None
