@@ -6,7 +6,6 @@ import math
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import malformed
 import pytest
@@ -127,7 +126,8 @@ def test_a_pattern_made_in_inference_mode_can_be_trained_with(kind):
     assert_right(pattern.mm, make_sparse(kind, PLAIN))
 
 
-loaded_without_trust = partial(through_a_file, weights_only=True)
+def loaded_without_trust(pattern):
+    return through_a_file(pattern, weights_only=True)
 
 
 @pairwise(
