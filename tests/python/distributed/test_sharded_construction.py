@@ -282,7 +282,7 @@ def test_bad_structures_are_refused(name):
 
 WHOLE = torch.eye(3).to_sparse_csr()
 BAD_CALLS = {
-    "from_rank(None)": "but received None; without a mesh each process is alone",
+    "from_rank(None)": r"but received None \(without a mesh, each process is alone\)",
     "from_rank(WHOLE.to_dense())": "must be a sparse CSR tensor",
     "from_rank(WHOLE, 1)": r"src must be an integer in \[0, 1\), but received 1",
     "from_rank(WHOLE, row_starts=[0, 2])": r"ascend from 0 to 3, but received \(0, 2\)",
