@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad.contrib._needed import needed
 
-try:
+with needed(
+    "onnxscript",
+    "spgrad.contrib.onnx needs onnxscript, as torch.onnx.export does: pip install onnxscript",
+):
     from onnxscript import opset18 as op
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] != "onnxscript":
-        raise
-    text = "spgrad.contrib.onnx needs onnxscript, as torch.onnx.export does: pip install onnxscript"
-    raise ModuleNotFoundError(text, name=error.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable

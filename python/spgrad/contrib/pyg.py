@@ -16,17 +16,15 @@ from torch.nn.functional import dropout, leaky_relu
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from spgrad._pattern import Pattern
+from spgrad.contrib._needed import needed
 
-try:
+with needed(
+    "torch_geometric", "spgrad.contrib.pyg needs PyTorch Geometric: pip install torch_geometric"
+):
     import torch_geometric.nn
     from torch_geometric.nn import MessagePassing
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remove_self_loops
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] != "torch_geometric":
-        raise
-    text = "spgrad.contrib.pyg needs PyTorch Geometric: pip install torch_geometric"
-    raise ModuleNotFoundError(text, name=error.name) from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable
