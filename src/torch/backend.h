@@ -37,6 +37,14 @@ void register_extrema(torch::Library& m) {
   register_operation<Backend, SelectedSddmm>(m, Structures());
 }
 
+// For devices, and what holds on all of them: products into tensors that are given.
+template <class Backend>
+void register_into(torch::Library& m) {
+  register_operation<Backend, MmInto>(m, Types<PatternStructure>());
+  register_operation<Backend, SddmmInto>(m, Types<PatternStructure>());
+  register_operation<Backend, MmBackwardInto>(m, Types<PatternStructure>());
+}
+
 // For backends that make patterns too.
 template <class Backend>
 void register_pattern(torch::Library& m) {

@@ -446,6 +446,38 @@ void check_one_head(const PatternStructure& s, std::initializer_list<const at::T
   }
 }
 
+// How many rows are in these runs of so many rows; -1 if they are none.
+int64_t rows_in(at::IntArrayRef runs, int64_t most) {
+  if (runs.size() % 2 != 0 || !std::ranges::is_sorted(runs)) return -1;
+  if (!runs.empty() && (runs.front() < 0 || runs.back() > most)) return -1;
+  int64_t rows = 0;
+  for (size_t i = 0; i < runs.size(); i += 2) rows += runs[i + 1] - runs[i];
+  return rows;
+}
+
+// Where a structure lies in a larger matrix.
+void check_whole(const PatternStructure& s, at::IntArrayRef sizes, int64_t first_column,
+                 const std::optional<at::Tensor>& column_numbers) {
+  // Half of it, so that the end of a block of columns is a number, too.
+  constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;
+  const auto is_size = [](int64_t size) { return size >= 0 && size <= most; };
+  TORCH_CHECK_VALUE(
+      sizes.size() == 3 && std::ranges::all_of(sizes, is_size) && is_size(first_column),
+      "a whole matrix must have (n, m, nnz) and a first column from 0 on, but received ", sizes,
+      " and ", first_column);
+  if (!column_numbers) return;
+  TORCH_CHECK_VALUE(first_column == 0,
+                    "first_column must be 0 where column_numbers are given, but received ",
+                    first_column);
+  const at::Tensor& numbers = *column_numbers;
+  TORCH_CHECK_VALUE(
+      numbers.dim() == 1 && numbers.scalar_type() == at::kLong && numbers.device() == s.device() &&
+          numbers.is_contiguous() && numbers.sym_size(0) == s.columns(),
+      "column_numbers must be a contiguous int64 vector on ", s.device(),
+      " with a number for each of ", s.columns(), " columns, but received ", numbers.scalar_type(),
+      " of size ", numbers.sym_sizes(), " on ", numbers.device());
+}
+
 void check_values_into(const PatternStructure& s, const at::Tensor& values, const char* name,
                        std::initializer_list<const at::Tensor*> operands) {
   check_into(values, name, operands);
@@ -456,19 +488,23 @@ void check_values_into(const PatternStructure& s, const at::Tensor& values, cons
 
 }  // namespace
 
-void check_mm_of_rows(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
-                      int64_t first, int64_t last, const at::Tensor& C) {
+void check_mm_into(const PatternStructure& s, const at::Tensor& values, const at::Tensor& B,
+                   at::IntArrayRef whole, int64_t first_column,
+                   const std::optional<at::Tensor>& column_numbers, at::IntArrayRef runs,
+                   const at::Tensor& C) {
   check_mm(s, values, B);
+  check_whole(s, whole, first_column, column_numbers);
   check_one_head(s, {&B});
   TORCH_CHECK_VALUE(values.dim() == 1, "values must have one dimension, but received ",
                     values.sym_sizes());
   check_into(C, "C", {&B, &values});
-  TORCH_CHECK_VALUE(0 <= first && first <= last && last <= s.rows(),
-                    "first and last must be a range of the ", s.rows(), " rows, but received ",
-                    first, " and ", last);
-  TORCH_CHECK_VALUE(C.dim() == 2 && C.size(0) >= last && C.sym_size(1) == B.sym_size(1),
-                    "C must have shape (rows, ", B.sym_size(1), ") with ", last,
-                    " rows or more, but received ", C.sym_sizes());
+  TORCH_CHECK_VALUE(C.dim() == 2 && C.sym_size(1) == B.sym_size(1), "C must have shape (rows, ",
+                    B.sym_size(1), "), but received ", C.sym_sizes());
+  TORCH_CHECK_VALUE(rows_in(runs, C.size(0)) == s.rows(),
+                    "runs must have the first row of each run of C and the one behind it, rising, "
+                    "for the ",
+                    s.rows(), " rows of the structure in ", C.size(0), " of C, but received ",
+                    runs);
 }
 
 void check_sddmm_into(const PatternStructure& s, const at::Tensor& X, const at::Tensor& Y,

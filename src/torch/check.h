@@ -59,8 +59,10 @@ void check_mm_backward(const Structure& structure, const at::Tensor& values, con
 
 // Those of products of rows that ranks share out. What results are written into must be as new
 // ones, of rows with any stride, and share no memory with what is read.
-void check_mm_of_rows(const PatternStructure& structure, const at::Tensor& values,
-                      const at::Tensor& B, int64_t first, int64_t last, const at::Tensor& C);
+void check_mm_into(const PatternStructure& structure, const at::Tensor& values, const at::Tensor& B,
+                   at::IntArrayRef whole, int64_t first_column,
+                   const std::optional<at::Tensor>& column_numbers, at::IntArrayRef runs,
+                   const at::Tensor& C);
 void check_sddmm_into(const PatternStructure& structure, const at::Tensor& X, const at::Tensor& Y,
                       const at::Tensor& products);
 void check_mm_backward_into(const PatternStructure& structure, const at::Tensor& values,

@@ -17,11 +17,11 @@ using at::Tensor;
 // Applies Rule::run<Operation>(structure, the tensor to write into, other operands).
 template <class Rule>
 struct Into {
-  static void run(MmOfRows, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
+  static void run(MmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
                   const Tensor& B, at::IntArrayRef whole, int64_t first_column,
-                  const std::optional<Tensor>& column_numbers, int64_t first, int64_t last,
+                  const std::optional<Tensor>& column_numbers, at::IntArrayRef runs,
                   const Tensor& C) {
-    Rule::template run<MmOfRows>(s, C, values, B, whole, first_column, column_numbers, first, last);
+    Rule::template run<MmInto>(s, C, values, B, whole, first_column, column_numbers, runs);
   }
   static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& X,
                   const Tensor& Y, const Tensor& products) {
@@ -33,13 +33,6 @@ struct Into {
     return Rule::template run<MmBackwardInto>(s, grad_values, values, B, grad);
   }
 };
-
-template <class Rule>
-void register_into(torch::Library& m) {
-  register_operation<Into<Rule>, MmOfRows>(m, Types<PatternStructure>());
-  register_operation<Into<Rule>, SddmmInto>(m, Types<PatternStructure>());
-  register_operation<Into<Rule>, MmBackwardInto>(m, Types<PatternStructure>());
-}
 
 struct NoDerivatives {
   static bool has_one(const Tensor& tensor) {
@@ -97,10 +90,10 @@ struct Resolved {
   }
 };
 
-TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_into<NoDerivatives>(m); }
-TORCH_LIBRARY_IMPL(spgrad, ADInplaceOrView, m) { register_into<NewVersion>(m); }
-TORCH_LIBRARY_IMPL(spgrad, Conjugate, m) { register_into<Resolved>(m); }
-TORCH_LIBRARY_IMPL(spgrad, Negative, m) { register_into<Resolved>(m); }
+TORCH_LIBRARY_IMPL(spgrad, Autograd, m) { register_into<Into<NoDerivatives>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, ADInplaceOrView, m) { register_into<Into<NewVersion>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, Conjugate, m) { register_into<Into<Resolved>>(m); }
+TORCH_LIBRARY_IMPL(spgrad, Negative, m) { register_into<Into<Resolved>>(m); }
 
 }  // namespace
 }  // namespace spgrad

@@ -48,7 +48,7 @@ template struct Operator<CooStructure, MakePattern>;
 template struct Operator<CooStructure, MakeMovedPattern>;
 
 template struct Operator<PatternStructure, Mm>;
-template struct Operator<PatternStructure, MmOfRows>;
+template struct Operator<PatternStructure, MmInto>;
 template struct Operator<PatternStructure, SddmmInto>;
 template struct Operator<PatternStructure, MmBackwardInto>;
 template struct Operator<PatternStructure, MmTransposed>;

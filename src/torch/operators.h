@@ -57,16 +57,16 @@ struct Mm : OnValues {  // values, B
 // Of patterns only, without heads and gradients: products of a matrix that is some rows of a larger
 // one, and the columns that they need, into a part of what the larger one has.
 
-// On CPU: rows [first, last) of mm into those of C, with the bits that they have in the product of
-// the whole matrix.
+// mm into runs of rows of C, with the bits that the rows have in the product of the whole matrix.
 //
 // values, B, the whole matrix: its (n, m, nnz), its column that the first of the structure is, or
-// its columns that all of the structure are; first, last, C
-struct MmOfRows : OnValues {
-  static constexpr const char* name = "mm_of_rows";
+// its columns that all of the structure are; the first row of C in each run and the one behind it,
+// C
+struct MmInto : OnValues {
+  static constexpr const char* name = "mm_into";
   using Result = void;
   using Dense = Types<const at::Tensor&, at::IntArrayRef, int64_t, const std::optional<at::Tensor>&,
-                      int64_t, int64_t, const at::Tensor&>;
+                      at::IntArrayRef, const at::Tensor&>;
   static constexpr int columns_operand = 0;
 };
 

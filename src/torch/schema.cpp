@@ -70,10 +70,10 @@ void define_pattern(torch::Library& m) {
   };
   define_for("indices", ") -> Tensor");
   define_for("softmax", ", Tensor values, int dim=-1) -> Tensor");
-  // For rows that are shared out to ranks: see MmOfRows, SddmmInto, MmBackwardInto.
-  define_for("mm_of_rows",
+  // For rows that are shared out to ranks: see MmInto, SddmmInto, MmBackwardInto.
+  define_for("mm_into",
              ", Tensor values, Tensor B, int[] whole, int first_column, Tensor? column_numbers, "
-             "int first, int last, Tensor(a!) C) -> ()");
+             "int[] runs, Tensor(a!) C) -> ()");
   define_for("sddmm_into", ", Tensor X, Tensor Y, Tensor(a!) products) -> ()");
   define_for("mm_backward_into",
              ", Tensor values, Tensor B, Tensor grad, Tensor(a!) grad_values) -> Tensor");

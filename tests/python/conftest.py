@@ -34,6 +34,7 @@ OF_EVERY_BACKEND = {
     "test_matmul",
     "test_memory",
     "test_operators",
+    "test_parts_of_results",
     "test_pattern",
     "test_pattern_buffer",
     "test_product",

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from spgrad.distributed._plan import Interior, Plan
 
 _empty_large = torch.ops.spgrad.empty_large.default
-_pattern_mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
+_pattern_mm_into = torch.ops.spgrad.pattern_mm_into.default
 _pattern_mm_backward_into = torch.ops.spgrad.pattern_mm_backward_into.default
 _pattern_sddmm_into = torch.ops.spgrad.pattern_sddmm_into.default
 
-# A product in place is checked for each run of rows; with more, one product that is then put there
-# takes less time.
+# Each run of rows is a product of its own; with more, one that is then put there takes less time.
 _MOST_RUNS_IN_PLACE = 4
 
 # The rows of an operand that a round needs, where they are already here.
@@ -111,7 +110,7 @@ def mm(task: Task, values: Tensor, B: Tensor, needed: Needed) -> tuple[Tensor, N
     for number, (part, rows) in enumerate(halo):
         if number > 0:
             part.rows.add(_multiply(task, part, values, rows), C)
-        elif _is_in_few_runs(part.rows) and _has_bits_of_whole(part, rows):
+        elif _is_in_few_runs(part.rows) and not _is_in_rounds(part):
             _multiply_into(task, part, values, rows, part.rows.runs, C)
         else:  # to add them to zeros would lose the sign of a zero
             part.rows.put_rows(_multiply(task, part, values, rows), C)
@@ -123,15 +122,14 @@ def _is_in_few_runs(rows: Places) -> bool:
     return rows.places is None and len(rows.runs) <= _MOST_RUNS_IN_PLACE
 
 
-def _has_bits_of_whole(part: Interior | Round, rows: Tensor) -> bool:
-    """Whether a part's rows have the bits of the product of the whole matrix."""
-    is_in_rounds = part.column_numbers is None and isinstance(part, Round)
-    return rows.device.type == "cpu" and not is_in_rounds
+def _is_in_rounds(part: Interior | Round) -> bool:
+    """Whether rows are summed in several parts, so that they lack the bits of the whole matrix."""
+    return part.column_numbers is None and isinstance(part, Round)
 
 
 def _multiply(task: Task, part: Interior | Round, values: Tensor, rows: Tensor) -> Tensor:
     """Multiply a part's rows."""
-    if not _has_bits_of_whole(part, rows):
+    if _is_in_rounds(part):
         return part.pattern.mm(_of(values, part), rows)
     count = part.pattern.shape[0]
     C = _empty(rows, count, rows.shape[1])
@@ -148,23 +146,17 @@ def _multiply_into(  # noqa: PLR0913, PLR0917 - a product and its place
     C: Tensor,
 ) -> None:
     """Multiply a part's rows, in order, into these runs of rows of C."""
-    of_part = _of(values, part)
-    first = 0
-    for begin, end in runs:
-        last = first + end - begin
-        _pattern_mm_of_rows(
-            *part.pattern._tensors,  # noqa: SLF001
-            part.pattern.shape,
-            of_part,
-            rows,
-            task.plan.whole,
-            part.first_column,
-            part.column_numbers,
-            first,
-            last,
-            C[begin - first :],
-        )
-        first = last
+    _pattern_mm_into(
+        *part.pattern._tensors,  # noqa: SLF001
+        part.pattern.shape,
+        _of(values, part),
+        rows,
+        task.plan.whole,
+        part.first_column,
+        part.column_numbers,
+        [row for run in runs for row in run],
+        C,
+    )
 
 
 def sddmm(task: Task, X: Tensor, Y: Tensor, needed: Needed) -> tuple[Tensor, Needed]:

@@ -13,12 +13,14 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <optional>
 #include <tuple>
 
 #include "backend.h"
 #include "check.h"
 #include "composite/matrix.h"
 #include "heads.h"
+#include "into.h"
 
 namespace spgrad {
 namespace {
@@ -107,7 +109,13 @@ struct Composite {
             sum_to_size(multiply(s, a, values.conj(), grad), B.sym_sizes())};
   }
 
-  // On every device but the CPU, whose own products these are with a copy.
+  static void run(MmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
+                  const Tensor& B, at::IntArrayRef whole, int64_t first_column,
+                  const std::optional<Tensor>& column_numbers, at::IntArrayRef runs,
+                  const Tensor& C) {
+    check_mm_into(s, values, B, whole, first_column, column_numbers, runs, C);
+    put_rows(call<Mm>(s, values, B), runs, C);
+  }
   static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& X,
                   const Tensor& Y, const Tensor& products) {
     check_sddmm_into(s, X, Y, products);
@@ -160,8 +168,7 @@ struct Composite {
 
 TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
   register_products<Composite>(m);
-  register_operation<Composite, SddmmInto>(m, Types<PatternStructure>());
-  register_operation<Composite, MmBackwardInto>(m, Types<PatternStructure>());
+  register_into<Composite>(m);
   register_pattern<Composite>(m);
   register_indices<Composite>(m);
 }
@@ -185,6 +192,14 @@ SPGRAD_COMPOSITE(PatternStructure)
 template PatternTensors composite<MakePattern>(const CsrStructure&);
 template PatternTensors composite<MakePattern>(const CooStructure&);
 template Tensor composite<Indices>(const PatternStructure&);
+template void composite<MmInto>(const PatternStructure&, const Tensor&, const Tensor&,
+                                const at::IntArrayRef&, const int64_t&,
+                                const std::optional<Tensor>&, const at::IntArrayRef&,
+                                const Tensor&);
+template void composite<SddmmInto>(const PatternStructure&, const Tensor&, const Tensor&,
+                                   const Tensor&);
+template Tensor composite<MmBackwardInto>(const PatternStructure&, const Tensor&, const Tensor&,
+                                          const Tensor&, const Tensor&);
 #undef SPGRAD_COMPOSITE
 
 }  // namespace spgrad

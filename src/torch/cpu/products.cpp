@@ -1,6 +1,4 @@
 // The operators on CPU: operands to views, results allocated, rows shared out to threads.
-#include <algorithm>
-#include <limits>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -11,6 +9,7 @@
 #include "backend.h"
 #include "check.h"
 #include "cpu/operands.h"
+#include "into.h"
 
 namespace spgrad {
 namespace {
@@ -115,25 +114,24 @@ at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at
   return product.result;
 }
 
-// Rows [first, last) of a product, one head of it, into those of C.
+// The rows of a product, one head of it, from `first` on, as many as `out` has.
 template <class Grouped>
 void multiply_rows(const PatternStructure& structure, const Grouped& grouped,
                    const at::Tensor& values, const at::Tensor& B, const kernels::WholeMatrix& whole,
-                   int64_t first, int64_t last, const at::Tensor& C) {
+                   int64_t first, const at::Tensor& out) {
   const at::Tensor v = contiguous_values(values, 1, {});
   const at::Tensor x = contiguous_dense(B, 2, {});
   run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
     auto rows = a.view;
     rows.whole = &whole;
     rows.offsets += first;
-    rows.rows = last - first;
+    rows.rows = out.size(0);
     std::vector<kernels::RowBlock> blocks;
     for (kernels::RowBlock block : a.blocks) {
-      if (block.row < first || block.row >= last) continue;
+      if (block.row < first || block.row >= first + rows.rows) continue;
       block.row -= first;
       blocks.push_back(block);
     }
-    const at::Tensor out = C.slice(0, first, last);
     return kernels::spmm(rows, blocks, data_of<Scalar>(v), view<Scalar>(x, 2)[0],
                          mutable_view<Scalar>(out, 2)[0], B.size(-1), pytorch_threads());
   });
@@ -156,33 +154,6 @@ std::optional<at::Tensor> multiply_transposed(const Structure& structure,
             mutable_view<Scalar>(product.out, product.dims)[head], B.size(-1), workspace, threads);
       });
   return done ? std::optional(product.result) : std::nullopt;
-}
-
-kernels::WholeMatrix checked_whole(const PatternStructure& structure, at::IntArrayRef sizes,
-                                   int64_t first_column,
-                                   const std::optional<at::Tensor>& column_numbers) {
-  // Half of it, so that the end of a block of columns is a number, too.
-  constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;
-  const auto is_size = [](int64_t size) { return size >= 0 && size <= most; };
-  TORCH_CHECK_VALUE(
-      sizes.size() == 3 && std::ranges::all_of(sizes, is_size) && is_size(first_column),
-      "a whole matrix must have (n, m, nnz) and a first column from 0 on, but received ", sizes,
-      " and ", first_column);
-  TORCH_CHECK_VALUE(!column_numbers || first_column == 0,
-                    "first_column must be 0 where column_numbers are given, but received ",
-                    first_column);
-  kernels::WholeMatrix whole{sizes[0], sizes[1], sizes[2], first_column};
-  if (column_numbers) {
-    TORCH_CHECK_VALUE(
-        column_numbers->dim() == 1 && column_numbers->scalar_type() == at::kLong &&
-            column_numbers->device().is_cpu() && column_numbers->is_contiguous() &&
-            column_numbers->size(0) == structure.columns(),
-        "column_numbers must be a contiguous int64 vector on the CPU with a number for each of ",
-        structure.columns(), " columns, but received ", column_numbers->scalar_type(), " of size ",
-        column_numbers->sizes(), " on ", column_numbers->device());
-    whole.column_numbers = column_numbers->const_data_ptr<int64_t>();
-  }
-  return whole;
 }
 
 // Where kernels put numbers at the entries: into what is given, or, where it has less precision
@@ -210,15 +181,17 @@ struct Cpu {
     return multiply(structure, checked_group_by_row(structure, B), values, B, structure.rows());
   }
 
-  static void run(MmOfRows, c10::DispatchKeySet, const PatternStructure& structure,
+  static void run(MmInto, c10::DispatchKeySet, const PatternStructure& structure,
                   const at::Tensor& values, const at::Tensor& B, at::IntArrayRef sizes,
                   int64_t first_column, const std::optional<at::Tensor>& column_numbers,
-                  int64_t first, int64_t last, const at::Tensor& C) {
-    check_mm_of_rows(structure, values, B, first, last, C);
-    const kernels::WholeMatrix whole =
-        checked_whole(structure, sizes, first_column, column_numbers);
+                  at::IntArrayRef runs, const at::Tensor& C) {
+    check_mm_into(structure, values, B, sizes, first_column, column_numbers, runs, C);
+    kernels::WholeMatrix whole{sizes[0], sizes[1], sizes[2], first_column};
+    if (column_numbers) whole.column_numbers = column_numbers->const_data_ptr<int64_t>();
     const GroupedByRow grouped = checked_group_by_row(structure, B);
-    if (first < last) multiply_rows(structure, grouped, values, B, whole, first, last, C);
+    for_each_run(runs, C, [&](int64_t first, const at::Tensor& out) {
+      multiply_rows(structure, grouped, values, B, whole, first, out);
+    });
   }
 
   template <class Structure>
@@ -352,9 +325,7 @@ struct Cpu {
 
 TORCH_LIBRARY_IMPL(spgrad, CPU, m) {
   register_products<Cpu>(m);
-  register_operation<Cpu, MmOfRows>(m, Types<PatternStructure>());
-  register_operation<Cpu, SddmmInto>(m, Types<PatternStructure>());
-  register_operation<Cpu, MmBackwardInto>(m, Types<PatternStructure>());
+  register_into<Cpu>(m);
 }
 
 }  // namespace

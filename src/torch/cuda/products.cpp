@@ -8,7 +8,9 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -25,6 +27,7 @@
 #include "cuda/workspace.h"
 #include "extent.h"
 #include "heads.h"
+#include "into.h"
 
 namespace spgrad::cuda {
 namespace {
@@ -202,10 +205,14 @@ bool is_empty(const Extent& by_row, int64_t p, const Size& heads) {
          count(heads) == 0;
 }
 
-// A result where that is so: NaN if something is wrong with the structure, of which all was looked
-// at, else zeros.
-void fill_empty(const Findings& findings, const Tensor& result) {
-  result.zero_().masked_fill_(findings.poisoned(), std::numeric_limits<double>::quiet_NaN());
+// The results where that is so: NaN if something is wrong with the structure, else zeros.
+template <class Structure>
+void fill_empty(const Structure& s, const Findings& findings,
+                std::initializer_list<Tensor> results) {
+  check_all(s, findings);
+  for (const Tensor& result : results) {
+    result.zero_().masked_fill_(findings.poisoned(), std::numeric_limits<double>::quiet_NaN());
+  }
 }
 
 struct Cuda {
@@ -216,29 +223,63 @@ struct Cuda {
     if (why_unavailable(s.device())) return composite<Operation>(s, operands...);
     raise_reported(s.device());
     check_room(s);
-    auto result = compute(Findings(s));
-    finish_product(s.device());
-    return result;
+    if constexpr (std::is_void_v<typename Operation::Result>) {
+      compute(Findings(s));
+      finish_product(s.device());
+    } else {
+      auto result = compute(Findings(s));
+      finish_product(s.device());
+      return result;
+    }
   }
 
-  // The product with entries grouped by row (A) or by column (Aᵀ), of which `by_row` has the rows.
+  // The product with entries grouped by row (A) or by column (Aᵀ), of which `by_row` has the rows,
+  // into contiguous memory.
   template <class Structure, class Group>
-  static Tensor multiply(const Structure& s, const Findings& findings, const Extent& by_row,
-                         const c10::SymInt& rows, const Tensor& values, const Tensor& B,
-                         const Group& group) {
+  static void multiply(const Structure& s, const Findings& findings, const Extent& by_row,
+                       const Tensor& values, const Tensor& B, const Group& group,
+                       const Tensor& out) {
     const Size heads = product_heads(s, values, B);
-    const Tensor out = empty(product_size(s, values, B, rows), B);
-    if (is_empty(by_row, B.size(-1), heads)) {
-      check_all(s, findings);
-      fill_empty(findings, out);
-      return out;
-    }
+    if (is_empty(by_row, B.size(-1), heads)) return fill_empty(s, findings, {out});
     Operands o;
     o.values = values_for_kernels(s, values, heads);
     o.gathered = dense_for_kernels(s, B, heads);
     o.out = with_heads(out, dense_dims(s), heads);
     run_heads(s, findings, group(out), o, heads);
-    return out;
+  }
+
+  template <class Structure>
+  static void multiply_by_row(const Structure& s, const Findings& findings, const Tensor& values,
+                              const Tensor& B, const Tensor& out) {
+    const auto group = [&](const Tensor& lent) { return group_by_row(s, findings, lent); };
+    multiply(s, findings, Extent(s), values, B, group, out);
+  }
+
+  // X_i · Y_j at the entries, into a number for each.
+  template <class Structure>
+  static void sample(const Structure& s, const Findings& findings, const Tensor& X, const Tensor& Y,
+                     const Size& heads, const Tensor& products) {
+    if (is_empty(Extent(s), X.size(-1), heads)) return fill_empty(s, findings, {products});
+    Operands o;
+    o.own = dense_for_kernels(s, X, heads);
+    o.gathered = dense_for_kernels(s, Y, heads);
+    o.products = with_heads(products, values_dims(s), heads);
+    run_heads(s, findings, group_by_row(s, findings), o, heads);
+  }
+
+  // Both gradients for each head, with entries grouped by column.
+  template <class Structure>
+  static void differentiate(const Structure& s, const Findings& findings, const GroupedEntries& a,
+                            const Tensor& values, const Tensor& B, const Tensor& grad,
+                            const Size& heads, const Tensor& grad_values, const Tensor& grad_B) {
+    Operands o;
+    o.values = values_for_kernels(s, values, heads);
+    o.gathered = dense_for_kernels(s, grad, heads);
+    o.own = dense_for_kernels(s, B, heads);
+    o.conjugated = true;
+    o.out = with_heads(grad_B, dense_dims(s), heads);
+    o.products = with_heads(grad_values, values_dims(s), heads);
+    run_heads(s, findings, a, o, heads);
   }
 
   template <class Structure>
@@ -246,10 +287,28 @@ struct Cuda {
                     const Tensor& B) {
     check_mm(s, values, B);
     const auto compute = [&](const Findings& findings) {
-      return multiply(s, findings, Extent(s), s.rows(), values, B,
-                      [&](const Tensor& out) { return group_by_row(s, findings, out); });
+      const Tensor out = empty(product_size(s, values, B, s.rows()), B);
+      multiply_by_row(s, findings, values, B, out);
+      return out;
     };
     return with_device<Mm>(s, compute, values, B);
+  }
+
+  // Sums are added in the order of the entries, whatever the sizes of the whole matrix are.
+  static void run(MmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
+                  const Tensor& B, at::IntArrayRef whole, int64_t first_column,
+                  const std::optional<Tensor>& column_numbers, at::IntArrayRef runs,
+                  const Tensor& C) {
+    check_mm_into(s, values, B, whole, first_column, column_numbers, runs, C);
+    const auto compute = [&](const Findings& findings) {
+      if (runs.size() == 2 && C.is_contiguous()) {
+        return multiply_by_row(s, findings, values, B, C.slice(0, runs[0], runs[1]));
+      }
+      const Tensor product = empty(product_size(s, values, B, s.rows()), B);
+      multiply_by_row(s, findings, values, B, product);
+      put_rows(product, runs, C);
+    };
+    with_device<MmInto>(s, compute, values, B, whole, first_column, column_numbers, runs, C);
   }
 
   template <class Structure>
@@ -257,9 +316,10 @@ struct Cuda {
                     const Tensor& B) {
     check_mm_transposed(s, values, B);
     const auto compute = [&](const Findings& findings) {
-      const Extent extent = Extent(s).transposed();
-      return multiply(s, findings, extent, s.columns(), values, B,
-                      [&](const Tensor& out) { return group_by_column(s, findings, out); });
+      const Tensor out = empty(product_size(s, values, B, s.columns()), B);
+      const auto group = [&](const Tensor& lent) { return group_by_column(s, findings, lent); };
+      multiply(s, findings, Extent(s).transposed(), values, B, group, out);
+      return out;
     };
     return with_device<MmTransposed>(s, compute, values, B);
   }
@@ -269,23 +329,19 @@ struct Cuda {
                     const Tensor& Y) {
     check_sddmm(s, X, Y);
     const auto compute = [&](const Findings& findings) {
-      const Extent extent(s);
       const Size heads = dense_heads(s, X, Y);
-      const Size size = concatenate(heads, s.values_size());
-      const Tensor products = empty(size, X);
-      if (is_empty(extent, X.size(-1), heads)) {
-        check_all(s, findings);
-        fill_empty(findings, products);
-        return products;
-      }
-      Operands o;
-      o.own = dense_for_kernels(s, X, heads);
-      o.gathered = dense_for_kernels(s, Y, heads);
-      o.products = with_heads(products, values_dims(s), heads);
-      run_heads(s, findings, group_by_row(s, findings), o, heads);
+      const Tensor products = empty(concatenate(heads, s.values_size()), X);
+      sample(s, findings, X, Y, heads, products);
       return products;
     };
     return with_device<Sddmm>(s, compute, X, Y);
+  }
+
+  static void run(SddmmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& X,
+                  const Tensor& Y, const Tensor& products) {
+    check_sddmm_into(s, X, Y, products);
+    const auto compute = [&](const Findings& findings) { sample(s, findings, X, Y, {}, products); };
+    with_device<SddmmInto>(s, compute, X, Y, products);
   }
 
   template <class Structure>
@@ -293,31 +349,37 @@ struct Cuda {
                                         const Tensor& values, const Tensor& B, const Tensor& grad) {
     check_mm_backward(s, values, B, grad);
     const auto compute = [&](const Findings& findings) -> std::tuple<Tensor, Tensor> {
-      const Extent extent(s);
       const Size heads = broadcast(product_heads(s, values, B), leading(grad, dense_dims(s)));
-      const Size size = concatenate(heads, s.values_size());
-      if (is_empty(extent, B.size(-1), heads)) {
+      if (is_empty(Extent(s), B.size(-1), heads)) {
         const Tensor grad_values = at::empty(values.sizes(), values.options());
         const Tensor grad_B = at::empty(B.sizes(), B.options());
-        check_all(s, findings);
-        fill_empty(findings, grad_values);
-        fill_empty(findings, grad_B);
+        fill_empty(s, findings, {grad_values, grad_B});
         return {grad_values, grad_B};
       }
       const Tensor grad_B = empty(concatenate(heads, dense_size(s, s.columns(), B.size(-1))), B);
       const GroupedEntries a = group_by_column(s, findings, grad_B);
-      const Tensor grad_values = empty(size, B);
-      Operands o;
-      o.values = values_for_kernels(s, values, heads);
-      o.gathered = dense_for_kernels(s, grad, heads);
-      o.own = dense_for_kernels(s, B, heads);
-      o.conjugated = true;
-      o.out = with_heads(grad_B, dense_dims(s), heads);
-      o.products = with_heads(grad_values, values_dims(s), heads);
-      run_heads(s, findings, a, o, heads);
+      const Tensor grad_values = empty(concatenate(heads, s.values_size()), B);
+      differentiate(s, findings, a, values, B, grad, heads, grad_values, grad_B);
       return {sum_to_size(grad_values, values.sym_sizes()), sum_to_size(grad_B, B.sym_sizes())};
     };
     return with_device<MmBackward>(s, compute, values, B, grad);
+  }
+
+  static Tensor run(MmBackwardInto, c10::DispatchKeySet, const PatternStructure& s,
+                    const Tensor& values, const Tensor& B, const Tensor& grad,
+                    const Tensor& grad_values) {
+    check_mm_backward_into(s, values, B, grad, grad_values);
+    const auto compute = [&](const Findings& findings) {
+      const Tensor grad_B = at::empty(B.sizes(), B.options());
+      if (is_empty(Extent(s), B.size(-1), {})) {
+        fill_empty(s, findings, {grad_values, grad_B});
+      } else {
+        const GroupedEntries a = group_by_column(s, findings, grad_B);
+        differentiate(s, findings, a, values, B, grad, {}, grad_values, grad_B);
+      }
+      return grad_B;
+    };
+    return with_device<MmBackwardInto>(s, compute, values, B, grad, grad_values);
   }
 };
 
@@ -340,6 +402,7 @@ struct WithoutKernels {
 
 void register_all(torch::Library& m) {
   register_products<Cuda>(m);
+  register_into<Cuda>(m);
   register_extrema<WithoutKernels>(m);
   register_indices<WithoutKernels>(m);
 }

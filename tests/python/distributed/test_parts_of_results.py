@@ -1,4 +1,4 @@
-"""The operators that write a part of a result into a tensor that they are given."""
+"""The operators that write results, or parts of them, into a tensor that they are given."""
 
 import oracle
 import pytest
@@ -12,9 +12,14 @@ WHOLE = ((N, M, 90), 0, None)
 UNTOUCHED = 77.0
 COMPOSITE = torch._C.DispatchKey.CompositeExplicitAutograd
 
-mm_of_rows = torch.ops.spgrad.pattern_mm_of_rows.default
+mm_into = torch.ops.spgrad.pattern_mm_into.default
 sddmm_into = torch.ops.spgrad.pattern_sddmm_into.default
 mm_backward_into = torch.ops.spgrad.pattern_mm_backward_into.default
+
+
+def into(name, *arguments, key=None):
+    operator = getattr(torch.ops.spgrad, f"pattern_{name}_into").default
+    return operator(*arguments) if key is None else operator._op_dk(key, *arguments)
 
 
 def structure_of(A, index_dtype=torch.int32):
@@ -31,28 +36,44 @@ def values_of(A):
     return A.values() if A.layout == torch.sparse_csr else A._values()
 
 
-def multiply(A, C, first, last, *, B=None, index_dtype=torch.int32, whole=WHOLE):
+def multiply(A, C, runs=(0, N), *, B=None, index_dtype=torch.int32, whole=WHOLE, key=None):
     B = oracle.dense_for(A, P) if B is None else B
-    mm_of_rows(*structure_of(A, index_dtype), values_of(A), B, *whole, first, last, C)
+    structure = structure_of(A, index_dtype)
+    into("mm", *structure, values_of(A), B, *whole, list(runs), C, key=key)
 
 
+def rows_of(runs):
+    """List the rows of C that runs have, in order."""
+    return [
+        row for begin, end in zip(runs[::2], runs[1::2], strict=True) for row in range(begin, end)
+    ]
+
+
+@pytest.mark.parametrize("key", [None, COMPOSITE], ids=["kernels", "composite"])
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("dtype", oracle.DTYPES)
 @pytest.mark.parametrize("kind", ["csr64", "uncoalesced"])
-def test_a_range_of_rows_is_written_and_no_other_row(kind, dtype, index_dtype):
+def test_runs_of_rows_are_written_and_no_other_row(kind, dtype, index_dtype, key):
     A = matrix(kind, dtype)
-    expected = oracle.exact(A.to_dense()) @ oracle.exact(oracle.dense_for(A, P))
-    for first, last in [(0, N), (0, 7), (5, 12), (13, N), (4, 4), (0, 0), (N, N)]:
-        wide = torch.full((N + 3, P + 5), UNTOUCHED, dtype=dtype)
-        multiply(A, wide[:, 2 : P + 2], first, last, index_dtype=index_dtype)
-        others = torch.ones(wide.shape, dtype=torch.bool)
-        others[first:last, 2 : P + 2] = False
-        assert (wide[others] == UNTOUCHED).all()
-        assert torch.equal(wide[first:last, 2 : P + 2], expected[first:last].to(dtype))
+    expected = (oracle.exact(A.to_dense()) @ oracle.exact(oracle.dense_for(A, P))).to(dtype)
+    for runs in [
+        (0, N),
+        (3, N + 3),
+        (0, 7, 7, N),
+        (1, 4, 4, 4, 6, N + 3),
+        (0, 0, 2, 12, 15, N + 5),
+    ]:
+        for columns in (slice(2, P + 2), slice(None)):  # some, then all columns of wider memory
+            wide = torch.full((N + 5, P + 5 if columns.start else P), UNTOUCHED, dtype=dtype)
+            multiply(A, wide[:, columns], runs, index_dtype=index_dtype, key=key)
+            others = torch.ones(wide.shape, dtype=torch.bool)
+            others[rows_of(runs), columns] = False
+            assert (wide[others] == UNTOUCHED).all()
+            assert torch.equal(wide[rows_of(runs), columns], expected)
 
 
 @pytest.mark.parametrize("p", [1, 3, 130])
-def test_long_rows_are_written_where_they_are_in_the_range(p, set_threads):
+def test_long_rows_are_written_where_their_runs_are(p, set_threads):
     # Rows 1 and 3 have several blocks of entries.
     counts = torch.tensor([3, 9000, 5, 5000, 0, 7])
     generator = oracle.seeded(0)
@@ -69,49 +90,69 @@ def test_long_rows_are_written_where_they_are_in_the_range(p, set_threads):
     )
     for threads in (1, 4):
         set_threads(threads)
-        for first, last in [(0, 6), (0, 2), (1, 2), (2, 3), (2, 6), (4, 5)]:
-            C = torch.full((6, p), UNTOUCHED).double()
-            multiply(A, C, first, last, B=B, whole=((6, 50, len(columns)), 0, None))
-            assert torch.equal(C[first:last], expected[first:last])
-            assert (C[:first] == UNTOUCHED).all()
-            assert (C[last:] == UNTOUCHED).all()
+        for runs in [(0, 6), (0, 1, 2, 7), (0, 2, 3, 4, 5, 8), (1, 4, 5, 8), (0, 5, 7, 8)]:
+            C = torch.full((8, p), UNTOUCHED).double()
+            multiply(A, C, runs, B=B, whole=((6, 50, len(columns)), 0, None))
+            assert torch.equal(C[rows_of(runs)], expected)
+            assert ((C == UNTOUCHED).all(1).sum()) == 2
 
 
 def test_no_columns_leave_nothing_to_write():
     A = matrix()
-    multiply(A, torch.empty(N, 0), 0, N, B=torch.empty(M, 0))
+    multiply(A, torch.empty(N, 0), B=torch.empty(M, 0))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda C: (C, -1, 3), "range of the 20 rows, but received -1 and 3"),
-        (lambda C: (C, 4, 3), "range of the 20 rows, but received 4 and 3"),
-        (lambda C: (C, 0, N + 1), "range of the 20 rows, but received 0 and 21"),
-        (lambda C: (C, 0, 2**63 - 1), "range of the 20 rows"),
-        (lambda C: (C[:5], 0, 6), r"shape \(rows, 6\) with 6 rows or more, .*received \[5, 6\]"),
-        (lambda C: (C[:, :5], 0, N), r"shape \(rows, 6\) with 20 rows or more"),
-        (lambda C: (C.flatten(), 0, N), r"shape \(rows, 6\)"),
-        (lambda C: (C[0, 0], 0, N), "contiguous columns"),
-        (lambda _: (torch.zeros(P, N).T, 0, N), r"contiguous columns .*strides \[1, 20\]"),
-        (lambda _: (torch.zeros(N, 2 * P)[:, ::2], 0, N), r"contiguous columns .*\[12, 2\]"),
-        (lambda _: (torch.zeros(1, P).expand(N, P), 0, N), r"memory of their.*\[0, 1\]"),
-        (lambda _: (torch.zeros(99).as_strided((N, P), (3, 1)), 0, N), r"of their own.*\[3, 1\]"),
-        (lambda C: (C.double(), 0, N), "dtype of the operands, .*Float, but received .*Double"),
+        (lambda C: C[:, :5], r"shape \(rows, 6\), but received \[20, 5\]"),
+        (lambda C: C.flatten(), r"shape \(rows, 6\)"),
+        (lambda C: C[0, 0], "contiguous columns"),
+        (lambda _: torch.zeros(P, N).T, r"contiguous columns .*strides \[1, 20\]"),
+        (lambda _: torch.zeros(N, 2 * P)[:, ::2], r"contiguous columns .*\[12, 2\]"),
+        (lambda _: torch.zeros(1, P).expand(N, P), r"memory of their.*\[0, 1\]"),
+        (lambda _: torch.zeros(99).as_strided((N, P), (3, 1)), r"of their own.*\[3, 1\]"),
+        (lambda C: C.double(), "dtype of the operands, .*Float, but received .*Double"),
     ],
 )
 def test_what_is_not_written_into_is_refused(change, message):
-    C, first, last = change(torch.zeros(N, P))
     with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=message):
-        multiply(matrix(), C, first, last)
+        multiply(matrix(), change(torch.zeros(N, P)))
+
+
+@pytest.mark.parametrize("key", [None, COMPOSITE], ids=["kernels", "composite"])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        (),
+        (0, N - 1),
+        (0, N, N, N + 1),
+        (-1, N - 1),
+        (1, N + 1, N + 4, N + 3),
+        (0, 12, 10, N - 2),  # they overlap
+        (N, 0),
+        (10, N + 6, 0, 4),
+        (10, N + 10),
+        (0, 4, 8),
+        (-(2**63), 2**63 - 1),
+    ],
+)
+def test_runs_have_a_place_for_each_row_once(runs, key):
+    C = torch.full((N + 5, P), UNTOUCHED)
+    with pytest.raises(
+        ValueError, match=r"runs must .* 20 rows .* in 25 of C, but received"
+    ) as error:
+        multiply(matrix(), C, runs, key=key)
+    assert str(list(runs)) in str(error.value)
+    assert (C == UNTOUCHED).all()
 
 
 def test_a_result_must_share_no_memory_with_operands():
     A = matrix()
     memory = torch.ones(N + M, P)
     with pytest.raises(RuntimeError, match="must have memory of its own"):
-        multiply(A, memory[M - 1 :], 0, N, B=memory[:M])
-    multiply(A, memory[M:], 0, N, B=memory[:M])
+        multiply(A, memory[M - 1 :], B=memory[:M])
+    multiply(A, memory[M:], B=memory[:M])
     assert torch.equal(memory[M:], A.to_dense() @ torch.ones(M, P))
     structure, X, Y = structure_of(A), torch.ones(N, P), torch.ones(M, P)
     with pytest.raises(RuntimeError, match="must have memory of its own"):
@@ -121,7 +162,7 @@ def test_a_result_must_share_no_memory_with_operands():
         mm_backward_into(*structure, values, Y, X, values)
     wide = torch.ones(N + 1, P + 5)
     with pytest.raises(RuntimeError, match="must have memory of its own"):
-        multiply(A, wide[1:, 1 : P + 1], 0, N, B=wide[:M, :P])
+        multiply(A, wide[1:, 1 : P + 1], B=wide[:M, :P])
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -132,13 +173,13 @@ def test_operands_have_lazy_bits_and_results_have_none(lazy, inference):
     X, B = (torch.randn(rows, P, dtype=torch.complex64) for rows in (N, M))
     C, numbers = torch.zeros(N, P, dtype=torch.complex64), torch.zeros_like(values)
     with torch.inference_mode(inference):
-        mm_of_rows(*structure, lazy(values), lazy(B), *WHOLE, 0, N, C)
+        mm_into(*structure, lazy(values), lazy(B), *WHOLE, [0, N], C)
         dense = torch.sparse_csr_tensor(
             A.crow_indices(), A.col_indices(), lazy(values).resolve_conj().resolve_neg(), A.shape
         )
         torch.testing.assert_close(C, dense.to_dense() @ lazy(B))
         calls = (
-            lambda: mm_of_rows(*structure, values, B, *WHOLE, 0, N, lazy(C)),
+            lambda: mm_into(*structure, values, B, *WHOLE, [0, N], lazy(C)),
             lambda: sddmm_into(*structure, X, B, lazy(numbers)),
             lambda: mm_backward_into(*structure, values, B, X, lazy(numbers)),
         )
@@ -166,17 +207,12 @@ def test_malformed_structures_are_refused(place, spoil):
     values, B, grad = values_of(A), oracle.dense_for(A, P), oracle.output_gradient_for(A, P)
     message = "row_offsets, row_entries, column_offsets and column_entries must be those"
     with pytest.raises(RuntimeError, match=message):
-        mm_of_rows(*structure, values, B, *WHOLE, 0, N, torch.empty(N, P))
+        mm_into(*structure, values, B, *WHOLE, [0, N], torch.empty(N, P))
     with pytest.raises(RuntimeError, match=message):
         sddmm_into(*structure, grad, B, torch.empty(90))
     transposed = [*structure[2:4], *structure[:2], (M, N)]
     with pytest.raises(RuntimeError, match=message):
         mm_backward_into(*transposed, values, grad, B, torch.empty(90))
-
-
-def into(name, *arguments, key=None):
-    operator = getattr(torch.ops.spgrad, f"pattern_{name}_into").default
-    return operator(*arguments) if key is None else operator._op_dk(key, *arguments)
 
 
 @pytest.mark.parametrize("key", [None, COMPOSITE], ids=["kernels", "composite"])
@@ -231,13 +267,13 @@ def test_parts_are_of_one_matrix_without_heads():
     heads, numbers = torch.stack([B, B]), torch.zeros(90)
     message = "dense operands have two dimensions"
     with pytest.raises(ValueError, match=message):
-        multiply(A, torch.zeros(N, P), 0, N, B=heads)
+        multiply(A, torch.zeros(N, P), B=heads)
     with pytest.raises(ValueError, match=message):
         sddmm_into(*structure, grad, heads, numbers)
     with pytest.raises(ValueError, match=message):
         mm_backward_into(*structure, values, heads, grad, numbers)
     for call in (
-        lambda: mm_of_rows(*structure, values.view(1, -1), B, *WHOLE, 0, N, torch.zeros(N, P)),
+        lambda: mm_into(*structure, values.view(1, -1), B, *WHOLE, [0, N], torch.zeros(N, P)),
         lambda: mm_backward_into(*structure, values.view(1, -1), B, grad, numbers),
     ):
         with pytest.raises(ValueError, match=r"values must have one dimension, .*\[1, 90\]"):
@@ -250,7 +286,7 @@ def test_parts_take_no_gradients_and_are_changes_in_place():
     B, grad, C = oracle.dense_for(A, P), oracle.output_gradient_for(A, P), torch.zeros(N, P)
     numbers = torch.zeros(90)
     calls = {
-        "mm_of_rows": lambda *operands: mm_of_rows(*structure, *operands[:2], *WHOLE, 0, N, C),
+        "mm_into": lambda *operands: mm_into(*structure, *operands[:2], *WHOLE, [0, N], C),
         "sddmm_into": lambda *operands: sddmm_into(*structure, operands[2], B, numbers),
         "mm_backward_into": lambda *operands: mm_backward_into(*structure, *operands, numbers),
     }
@@ -261,12 +297,12 @@ def test_parts_take_no_gradients_and_are_changes_in_place():
         with torch.no_grad():
             call(*(operand.clone().requires_grad_() for operand in operands))
     written = C.requires_grad_()
-    with pytest.raises(NotImplementedError, match="pattern_mm_of_rows takes tensors without"):
-        mm_of_rows(*structure, values, B, *WHOLE, 0, N, written)
+    with pytest.raises(NotImplementedError, match="pattern_mm_into takes tensors without"):
+        mm_into(*structure, values, B, *WHOLE, [0, N], written)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(B, torch.ones_like(B))
         with pytest.raises(NotImplementedError, match="have tangents"):
-            mm_of_rows(*structure, values, dual, *WHOLE, 0, N, torch.zeros(N, P))
+            mm_into(*structure, values, dual, *WHOLE, [0, N], torch.zeros(N, P))
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -274,11 +310,11 @@ def test_a_tensor_that_was_saved_and_then_written_into_is_noticed(inference):
     A = matrix()
     kept = torch.ones(N, P)
     loss = (torch.ones(N, P, requires_grad=True) * kept).sum()
-    with pytest.raises(ValueError, match="first and last"):
-        multiply(A, kept, 0, N + 1)
+    with pytest.raises(ValueError, match="runs must"):
+        multiply(A, kept, (0, N + 1))
     assert kept._version == 0
     with torch.inference_mode(inference):
-        multiply(A, kept, 0, N)
+        multiply(A, kept)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -298,7 +334,7 @@ def test_a_tensor_that_was_saved_and_then_written_into_is_noticed(inference):
 )
 def test_rows_of_a_larger_matrix_have_its_sizes(whole, message):
     with pytest.raises(ValueError, match=message):
-        multiply(matrix(), torch.zeros(N, P), 0, N, whole=whole)
+        multiply(matrix(), torch.zeros(N, P), whole=whole)
 
 
 def test_sizes_that_no_matrix_has_are_no_hang():
@@ -306,7 +342,7 @@ def test_sizes_that_no_matrix_has_are_no_hang():
     B = torch.rand(2, 64)
     for numbers in (None, torch.tensor([0, 2**60])):
         C = torch.zeros(2, 64)
-        multiply(A, C, 0, 2, B=B, whole=((16, 2**61, 2**62 - 1), 0, numbers))
+        multiply(A, C, (0, 2), B=B, whole=((16, 2**61, 2**62 - 1), 0, numbers))
         assert torch.equal(C, B)
 
 

@@ -140,7 +140,7 @@ def test_ranks_work_while_they_agree_and_while_rows_are_under_way(monkeypatch, n
     record("packs", _exchange.Exchange, "pack")
     record("sends", _ranks.Ranks, "send_rows")
     record("receives", _exchange.Arrival, "wait")
-    for operator in ("_pattern_mm_of_rows", "_pattern_mm_backward_into"):
+    for operator in ("_pattern_mm_into", "_pattern_mm_backward_into"):
         record("multiplies", _products, operator)
     record("puts", _places.Places, "put")
     matrix = matrices.MATRICES[name]
