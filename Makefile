@@ -17,36 +17,9 @@ sources := $(shell find CMakeLists.txt cmake include src python -type f -not -na
 
 .PHONY: help system-packages demo demo-distributed bench bench-quick bench-distributed bench-cuda sweep-cuda performance-pages check test release-check test-cuda run-cuda soak fuzz coverage mutation docs gallery linkcheck lint format clean install wheel sdist test-wheel test-sdist
 
+# The table of CONTRIBUTING.md: what to type, and what for.
 help:
-	@echo "make demo               two examples and a comparison, with pictures, in two minutes after the build"
-	@echo "                        (MATRIX=file.mtx compares on a matrix of your own)"
-	@echo "make demo-distributed   a graph network in one process and on four ranks, side by side"
-	@echo "make bench              times and peak memory beside other libraries (MATRIX as above)"
-	@echo "make bench-quick        the same with small matrices, in three minutes"
-	@echo "make bench-distributed  what ranks exchange, and times over links of 1 Gb/s (by root)"
-	@echo "make bench-cuda         times and peak memory on a CUDA device (SECONDS=240)"
-	@echo "make sweep-cuda         times of the CUDA kernels with other constants (SECONDS=60)"
-	@echo "make performance-pages  the pages on performance, from the records in docs/performance"
-	@echo "make check              lint, release C++ tests, and the Python tests that matter for what changed"
-	@echo "make test               build, check and test everything; what did not change is not run again"
-	@echo "make release-check      all that, and what takes hours"
-	@echo "make test-cuda          test the products on a CUDA device, and look for bad accesses and races"
-	@echo "make run-cuda           all that is shown on a CUDA device, in 8 minutes; logs in build/cuda"
-	@echo "make soak               20,000 steps of training of each kind, with memory flat to 1 MB"
-	@echo "make fuzz               fuzz the kernels for an hour each (SECONDS=600 for ten minutes)"
-	@echo "make coverage           lines of C++ and Python that the tests run; HTML in build/coverage/html"
-	@echo "make mutation           break a sample of lines, and list what no test notices (FILES=...)"
-	@echo "make docs               the site, in build/docs/html"
-	@echo "make gallery            the site, with the examples run in full"
-	@echo "make linkcheck          the links of the site to other places"
-	@echo "make wheel              one wheel for all supported minor versions of PyTorch, in dist/"
-	@echo "make sdist              the sources as pip takes them, in dist/"
-	@echo "make test-wheel         that wheel with some of these, each in an environment of its own ($(SERIES))"
-	@echo "make test-sdist         an installation from the sources in dist/"
-	@echo "make lint               clang-format, ruff and mypy, without changes"
-	@echo "make format             let clang-format and ruff change the files"
-	@echo "make system-packages    what CI must have of Debian or Ubuntu"
-	@echo "make clean              remove build/; the environment $(VENV) stays"
+	@sed -n '/^|---|/,/^$$/s/^| \(.*\) | \(.*\) |$$/\2\n    \1\n/p' CONTRIBUTING.md | tr -d '`' | fold -s -w 110
 
 $(stamp)-tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
