@@ -18,6 +18,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "composite/extremum.h"
 #include "composite/matrix.h"
 #include "heads.h"
 #include "into.h"
@@ -78,7 +79,9 @@ Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
   return a.positions.defined() ? at::stack({indices, a.positions.to(dtype)}, 1) : indices;
 }
 
-struct Composite {
+struct Composite : CompositeExtrema {
+  using CompositeExtrema::run;
+
   template <class Structure>
   static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,
                     const Tensor& B) {
@@ -171,6 +174,7 @@ TORCH_LIBRARY_IMPL(spgrad, CompositeExplicitAutograd, m) {
   register_into<Composite>(m);
   register_pattern<Composite>(m);
   register_indices<Composite>(m);
+  register_extrema<Composite>(m);
 }
 
 }  // namespace
@@ -180,12 +184,20 @@ typename Operation::Result composite(const Structure& s, const Operands&... oper
   return Composite::run(Operation(), {}, s, operands...);
 }
 
-#define SPGRAD_COMPOSITE(Structure)                                                          \
-  template Tensor composite<Mm>(const Structure&, const Tensor&, const Tensor&);             \
-  template Tensor composite<MmTransposed>(const Structure&, const Tensor&, const Tensor&);   \
-  template Tensor composite<Sddmm>(const Structure&, const Tensor&, const Tensor&);          \
-  template std::tuple<Tensor, Tensor> composite<MmBackward>(const Structure&, const Tensor&, \
-                                                            const Tensor&, const Tensor&);
+#define SPGRAD_COMPOSITE(Structure)                                                               \
+  template Tensor composite<Mm>(const Structure&, const Tensor&, const Tensor&);                  \
+  template Tensor composite<MmTransposed>(const Structure&, const Tensor&, const Tensor&);        \
+  template Tensor composite<Sddmm>(const Structure&, const Tensor&, const Tensor&);               \
+  template std::tuple<Tensor, Tensor> composite<MmBackward>(const Structure&, const Tensor&,      \
+                                                            const Tensor&, const Tensor&);        \
+  template std::tuple<Tensor, Tensor> composite<MmExtremum>(const Structure&, const Tensor&,      \
+                                                            const Tensor&, const bool&);          \
+  template Tensor composite<SelectedMm>(const Structure&, const Tensor&, const Tensor&,           \
+                                        const Tensor&);                                           \
+  template Tensor composite<SelectedMmTransposed>(const Structure&, const Tensor&, const Tensor&, \
+                                                  const Tensor&);                                 \
+  template Tensor composite<SelectedSddmm>(const Structure&, const Tensor&, const Tensor&,        \
+                                           const Tensor&);
 SPGRAD_COMPOSITE(CsrStructure)
 SPGRAD_COMPOSITE(CooStructure)
 SPGRAD_COMPOSITE(PatternStructure)

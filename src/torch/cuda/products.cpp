@@ -17,7 +17,6 @@
 
 #include "backend.h"
 #include "check.h"
-#include "composite/extremum.h"
 #include "composite/products.h"
 #include "contiguous_columns.h"
 #include "cuda/grouped.h"
@@ -392,11 +391,7 @@ struct WithoutKernels {
     if (s.device().type() == kDeviceType && !why_unavailable(s.device())) {
       raise_reported(s.device());
     }
-    if constexpr (std::is_same_v<Operation, Indices>) {
-      return composite<Operation>(s);
-    } else {
-      return composite_extremum<Operation>(s, operands...);
-    }
+    return composite<Operation>(s, operands...);
   }
 };
 
