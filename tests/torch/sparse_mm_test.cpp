@@ -36,23 +36,30 @@ class SparseMmOf : public testing::TestWithParam<std::tuple<Form, bool, at::Scal
   }
   at::Tensor expected_gradient_of_B() const { return dense(A).mT().matmul(G.to(at::kDouble)); }
 
+  // Those of this many passes in one graph; forgets them.
+  void expect_gradients(int passes = 1) {
+    ASSERT_TRUE(has_pattern_of(A.grad(), A));
+    EXPECT_TRUE(close(specified(A.grad()), passes * expected_gradient_of_values()));
+    EXPECT_TRUE(close(B.grad(), passes * expected_gradient_of_B()));
+    A.mutable_grad().reset();
+    B.mutable_grad().reset();
+  }
+
   Sizes sizes;
   at::Tensor A, B, G;
 };
 
-TEST_P(SparseMmOf, GivesTheProductOfTheDenseMatrices) {
+TEST_P(SparseMmOf, GivesTheProductAndGradientsAsLongAsTheGraphIsKept) {
   const at::Tensor C = sparse_mm(A, B);
   EXPECT_TRUE(close(C, dense(A).matmul(B.to(at::kDouble))));
   EXPECT_TRUE(C.is_contiguous());
   EXPECT_EQ(C.scalar_type(), dtype());
   EXPECT_TRUE(C.requires_grad());
-}
-
-TEST_P(SparseMmOf, GivesGradientsOfBoth) {
-  sparse_mm(A, B).backward(G);
-  ASSERT_TRUE(has_pattern_of(A.grad(), A));
-  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
-  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+  for (const bool keep_graph : {true, false}) {
+    C.backward(G, keep_graph);
+    expect_gradients();
+  }
+  EXPECT_THAT(error_of<c10::Error>([&] { C.backward(G); }), HasSubstr("a second time"));
 }
 
 TEST_P(SparseMmOf, GivesTheGradientOfOneAlone) {
@@ -76,9 +83,7 @@ TEST_P(SparseMmOf, AddsUpGradientsOfSeveralPasses) {
 
 TEST_P(SparseMmOf, AddsUpGradientsOfSeveralUsesInOneGraph) {
   (sparse_mm(A, B) + 2 * sparse_mm(A, B)).backward(G);
-  ASSERT_TRUE(has_pattern_of(A.grad(), A));
-  EXPECT_TRUE(close(specified(A.grad()), 3 * expected_gradient_of_values()));
-  EXPECT_TRUE(close(B.grad(), 3 * expected_gradient_of_B()));
+  expect_gradients(3);
 }
 
 // A node that calls a function when PyTorch tears down the graph that it belongs to.
@@ -102,8 +107,7 @@ TEST_P(SparseMmOf, GivesGradientsWhereAnotherGraphIsTornDownMeanwhile) {
   }
   ASSERT_TRUE(C.defined());
   C.backward(G);
-  ASSERT_TRUE(A.grad().defined());
-  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
+  expect_gradients();
 }
 
 // Graphs of one leaf that are made, run backward or dropped at the same time.
@@ -124,35 +128,21 @@ TEST_P(SparseMmOf, AddsUpGradientsOfPassesAtTheSameTime) {
   EXPECT_TRUE(close(B.grad(), kThreads * kPasses * expected_gradient_of_B()));
 }
 
-TEST_P(SparseMmOf, RunsBackwardAgainWhereTheGraphIsKept) {
-  const at::Tensor C = sparse_mm(A, B);
-  C.backward(G, true);
-  A.mutable_grad().reset();
-  B.mutable_grad().reset();
-  C.backward(G);
-  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
-  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
-  EXPECT_THAT(error_of<c10::Error>([&] { C.backward(G); }), HasSubstr("a second time"));
-}
-
 TEST_P(SparseMmOf, TakesExpandedGradients) {
   sparse_mm(A, B).sum().backward();
   G = at::ones(sizes.C(), dtype());
-  EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
-  EXPECT_TRUE(close(B.grad(), expected_gradient_of_B()));
+  expect_gradients();
 }
 
 TEST_P(SparseMmOf, TakesDenseOperandsWithAnyStrides) {
-  const at::Tensor expected = dense(A).matmul(B.detach().to(at::kDouble));
-  const at::Tensor transposed = B.detach().mT().contiguous().mT().requires_grad_();
-  const at::Tensor strided = at::stack({B.detach(), B.detach()}, -1).select(-1, 0).requires_grad_();
-  for (const at::Tensor& other : {transposed, strided}) {
-    const at::Tensor C = sparse_mm(A, other);
-    EXPECT_TRUE(close(C, expected));
+  const at::Tensor given = B.detach();
+  for (const at::Tensor& other :
+       {given.mT().contiguous().mT(), at::stack({given, given}, -1).select(-1, 0)}) {
+    B = other.requires_grad_();
+    const at::Tensor C = sparse_mm(A, B);
+    EXPECT_TRUE(close(C, dense(A).matmul(given.to(at::kDouble))));
     C.backward(G.mT().contiguous().mT());
-    EXPECT_TRUE(close(other.grad(), expected_gradient_of_B()));
-    EXPECT_TRUE(close(specified(A.grad()), expected_gradient_of_values()));
-    A.mutable_grad().reset();
+    expect_gradients();
   }
   const at::Tensor same_rows = at::randn({sizes.p}, dtype()).expand(sizes.B());
   EXPECT_TRUE(close(sparse_mm(A, same_rows), dense(A).matmul(same_rows.to(at::kDouble))));
