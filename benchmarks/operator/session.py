@@ -56,9 +56,13 @@ class Plan:
     def steps(self) -> int:
         """Number of steps of which the session reports progress."""
         timed = sum(len(modes(workload)) for workload in self.workloads)
-        timed *= len(self.dtypes) * len(self.threads)
+        timed *= sum(len(self.threads_of(dtype)) for dtype in self.dtypes)
         apart = len(self.memory) + (self.bandwidth_elements is not None)
         return timed + len(self.workloads) * apart
+
+    def threads_of(self, dtype: torch.dtype) -> list[int]:
+        """Give the numbers of threads of a dtype: all for the first, the largest for others."""
+        return self.threads if dtype == self.dtypes[0] else [max(self.threads)]
 
 
 def modes(workload: Workload) -> list[Mode]:
@@ -128,7 +132,7 @@ class Session:
     def _time(self, workload: Workload, problem: Problem) -> None:
         checker = Checker(problem)
         dtype = name_of(problem.dtype)
-        for threads in self._plan.threads:
+        for threads in self._plan.threads_of(problem.dtype):
             with _threads(threads):
                 for mode in modes(workload):
                     setting = Setting(workload.name, dtype, threads, mode.value)

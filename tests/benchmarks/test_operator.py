@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    return run(folder, "--workloads", "batched_many", "sparse_layer")
+    return run(folder, "--workloads", "batched_many", "sparse_layer", "--threads", 1, 2)
 
 
 def test_what_takes_much_longer_than_the_fastest_has_few_rounds_of_its_own(monkeypatch):
@@ -75,7 +75,9 @@ def test_files_are_written(folder, results):
 
 def test_every_contender_has_times_or_a_reason(results):
     names = {contender.name for contender in contenders.CONTENDERS}
-    assert len(results.times) == 2 * 4 + 2 * 5  # dtypes × modes; the layer has training steps too
+    # Modes, of which the layer has training steps too; float32 on one and two threads, float64.
+    assert len(results.times) == (4 + 5) * 3
+    assert {s.threads for s in results.times if s.dtype == "float64"} == {2}
     assert len(results.peaks) == 2
     for table, kind in ((results.times, Times), (results.peaks, int)):
         for row in table.values():
@@ -100,7 +102,7 @@ def test_times_are_plausible(results):
         name, median = results.fastest_peer(setting)
         assert not contenders.is_ours(name)
         assert median == results.median(setting, name) > 0
-    assert len(results.limits) == 2
+    assert len(results.limits) == 2 * 2
     for limit in results.limits.values():
         assert 0 < limit.seconds < 1
         assert 0 < limit.mapped < 60
