@@ -104,33 +104,6 @@ def test_the_first_violation_in_the_order_of_the_checks_is_reported(A, B, messag
         spgrad.sparse_mm(A, B)
 
 
-UNSUPPORTED = [torch.int32, torch.int64, torch.bool]
-NAMES = {
-    torch.int32: "Int",
-    torch.int64: "Long",
-    torch.bool: "Bool",
-}
-
-
-@pytest.mark.parametrize("dtype", UNSUPPORTED, ids=str)
-@pytest.mark.parametrize("make", [coo, csr])
-def test_an_unsupported_dtype_is_refused_with_the_supported_ones(make, dtype):
-    A = make(3, 4)
-    A = (
-        torch.sparse_coo_tensor(A.indices(), A.values().to(dtype), (3, 4))
-        if make is coo
-        else (
-            torch.sparse_csr_tensor(A.crow_indices(), A.col_indices(), A.values().to(dtype), (3, 4))
-        )
-    )
-    message = (
-        "A and B must be float32, float64, float16, bfloat16, complex64 or complex128, "
-        f"but received {NAMES[dtype]}"
-    )
-    with pytest.raises(RuntimeError, match=message):
-        spgrad.sparse_mm(A, ones(4, 2).to(dtype))
-
-
 @pytest.mark.parametrize("make", [coo, csr])
 def test_different_dtypes_are_refused(make):
     message = "A and B must have the same dtype, but received Float and Double"
@@ -305,36 +278,3 @@ def test_plain_tensors_that_do_not_fit_are_refused(make, changes, message):
     call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
     with pytest.raises((ValueError, RuntimeError), match=re.escape(message)):
         call()
-
-
-SPARSE_ARGUMENTS = [
-    (csr_arguments, {"crow_indices": crow.to_sparse()}, "crow_indices"),
-    (csr_arguments, {"col_indices": col.to_sparse()}, "col_indices"),
-    (csr_arguments, {"values": coo(3)}, "values"),
-    (csr_arguments, {"B": coo(3, 2)}, "B"),
-    (csr_arguments, {"B": csr(3, 2)}, "B"),
-    (coo_arguments, {"indices": indices.to_sparse()}, "indices"),
-    (coo_arguments, {"values": coo(3)}, "values"),
-    (coo_arguments, {"B": coo(3, 2)}, "B"),
-]
-
-
-@pytest.mark.parametrize(("make", "changes", "name"), SPARSE_ARGUMENTS)
-def test_plain_tensors_that_are_sparse_are_refused(make, changes, name):
-    call = partial(spgrad.csr_mm if make is csr_arguments else spgrad.coo_mm, *make(**changes))
-    with pytest.raises(ValueError, match=rf"^{name} must be a dense \(strided\) tensor"):
-        call()
-
-
-@pytest.mark.parametrize("name", ["crow_indices", "col_indices", "values", "indices", "B"])
-def test_an_argument_that_is_no_tensor_is_named_with_its_type(name):
-    A = csr(3, 4)
-    arguments = {"values": A.values(), "B": ones(4, 2)}
-    if name == "indices":
-        multiply = partial(spgrad.coo_mm, size=(3, 4))
-        arguments["indices"] = A.to_sparse_coo().indices()
-    else:
-        multiply = spgrad.csr_mm
-        arguments |= {"crow_indices": A.crow_indices(), "col_indices": A.col_indices()}
-    with pytest.raises(ValueError, match=f"^{name} must be a torch.Tensor, but received list$"):
-        multiply(**arguments | {name: [1.0]})

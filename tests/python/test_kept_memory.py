@@ -126,7 +126,7 @@ spgrad.empty_cache()
 """
 
 
-# What a process prints, whose memory no other test has touched, under the names of the tests.
+# What a process prints, whose memory no other test has touched.
 PROGRAM = """
 import os
 
@@ -134,7 +134,7 @@ before = resident()
 result(256 * MB)
 kept = resident() - before
 spgrad.empty_cache()
-print("given back:", kept > 200 * MB, resident() - before < 32 * MB)
+print("given back by empty_cache:", kept > 200 * MB, resident() - before < 32 * MB)
 
 if "LazyFree:" in SMAPS.read_text():
     def lent():
@@ -147,7 +147,7 @@ if "LazyFree:" in SMAPS.read_text():
     freed = result(64 * MB)
     used.append(result(64 * MB))
     del freed
-    print("lent:", 62 * MB < lent() - before <= 64 * MB)
+    print("lent to the system:", 62 * MB < lent() - before <= 64 * MB)
     del used
     spgrad.empty_cache()
 
@@ -155,13 +155,13 @@ before = resident()
 result(256 * MB)
 for _ in range(300):
     result(LEAST)
-print("without use:", resident() - before < 64 * MB)
+print("given back without use:", resident() - before < 64 * MB)
 spgrad.empty_cache()
 
 most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
 before = resident()
 result(most // 256 * 256 + LEAST)
-print("too much:", resident() - before < 64 * MB)
+print("too much for an eighth of the machine:", resident() - before < 64 * MB)
 spgrad.empty_cache()
 
 def advised():  # parts of the memory for which huge pages were asked
@@ -169,7 +169,7 @@ def advised():  # parts of the memory for which huge pages were asked
 
 before = advised()
 results = [result(size) for size in (MB, 4 * MB, 16 * MB, 40 * MB)]
-print("advice:", advised() > before)
+print("advice on huge pages:", advised() > before)
 del results
 spgrad.empty_cache()
 print("advice withdrawn:", advised() == before)
@@ -181,7 +181,8 @@ if child == 0:
     value = result(LEAST, 2.0)
     os._exit(0 if value.eq(2).all() and value.data_ptr() == place else 1)
 mine = result(LEAST, 3.0)
-print("forked:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, mine.eq(3).all().item())
+went_well = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("a child process goes on:", went_well, mine.eq(3).all().item())
 """
 
 
@@ -193,30 +194,25 @@ def said():
     return dict(line.split(":") for line in done.stdout.splitlines())
 
 
-def test_empty_cache_gives_memory_back(said):
-    assert said["given back"].split() == ["True"] * 2
-
-
-@pytest.mark.skipif("LazyFree:" not in SMAPS.read_text(), reason="the system does not tell")
-def test_the_system_may_take_what_was_freed_and_nothing_else(said):
-    assert said["lent"].split() == ["True"]
-
-
-def test_memory_that_nobody_takes_is_given_back(said):
-    assert said["without use"].split() == ["True"]
-
-
-def test_more_than_an_eighth_of_the_machines_memory_is_not_kept(said):
-    assert said["too much"].split() == ["True"]
-
-
-def test_a_child_process_goes_on_while_memory_is_kept(said):
-    assert said["forked"].split() == ["True"] * 2
-
-
-def test_advice_on_huge_pages_goes_with_the_memory(said):
-    assert said["advice"].split() == ["True"]
-    assert said["advice withdrawn"].split() == ["True"]
+@pytest.mark.parametrize(
+    "what",
+    [
+        "given back by empty_cache",
+        pytest.param(
+            "lent to the system",
+            marks=pytest.mark.skipif(
+                "LazyFree:" not in SMAPS.read_text(), reason="the system does not tell"
+            ),
+        ),
+        "given back without use",
+        "too much for an eighth of the machine",
+        "a child process goes on",
+        "advice on huge pages",
+        "advice withdrawn",
+    ],
+)
+def test_what_becomes_of_memory_that_is_kept(said, what):
+    assert set(said[what].split()) == {"True"}
 
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])

@@ -1,7 +1,6 @@
 """Tensors of kinds that nobody expects: a right result, or an error that names the argument."""
 
 import re
-import warnings
 
 import pytest
 import torch
@@ -158,10 +157,19 @@ def test_nested_tensors_are_refused_by_the_dispatcher(multiply, name):
         multiply(**{name: nested})
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool], ids=str)
+WITHOUT_GRADIENT = {
+    torch.int32: "Int",
+    torch.int64: "Long",
+    torch.uint8: "Byte",
+    torch.bool: "Bool",
+}
+
+
+@pytest.mark.parametrize("dtype", WITHOUT_GRADIENT, ids=str)
 @pytest.mark.parametrize("multiply", PRODUCTS)
 def test_numbers_that_have_no_gradient_are_refused(multiply, dtype):
-    with pytest.raises(RuntimeError, match=DTYPES):
+    names = "A and B" if multiply in (csr_matrix_mm, coo_matrix_mm) else "values and B"
+    with pytest.raises(RuntimeError, match=f"^{names} {DTYPES} {WITHOUT_GRADIENT[dtype]}$"):
         multiply(values=VALUES.to(dtype), B=B.to(dtype))
 
 
@@ -170,7 +178,8 @@ def test_numbers_that_have_no_gradient_are_refused(multiply, dtype):
 )
 @OF_PLAIN
 def test_what_is_no_tensor_is_refused_by_name(multiply, name, given):
-    with pytest.raises((TypeError, ValueError, RuntimeError), match=name):
+    message = f"^{name} must be a torch.Tensor, but received {type(given).__name__}$"
+    with pytest.raises(ValueError, match=message):
         multiply(**{name: given})
 
 
@@ -197,15 +206,3 @@ def with_taken(multiply, name, tensor, size):
         return spgrad.sparse_mm(A, B)
     tensor.untyped_storage().resize_(size)
     return multiply(**{name: tensor})
-
-
-@pytest.mark.parametrize("layout", ["csc", "bsr", "bsc"])
-def test_other_sparse_layouts_are_refused(layout):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        blocks = () if layout == "csc" else ((2, 2),)
-        A = getattr(torch.eye(4), f"to_sparse_{layout}")(*blocks)
-    with pytest.raises(ValueError, match="A should be in either COO or CSR sparse format"):
-        spgrad.sparse_mm(A, B)
-    with pytest.raises(ValueError, match="A must be a sparse COO or CSR tensor"):
-        spgrad.Pattern(A)

@@ -1,9 +1,11 @@
 """The registered operators: their contracts with PyTorch, and the products that are gradients."""
 
+import re
+
 import pytest
 import torch
 from cases import BOTH_FORMS, BOTH_SIZES
-from forms import PRODUCTS, Operators, operands_for
+from forms import PRODUCTS, Operators, matrix_of, operands_for, operands_of
 from oracle import (
     KINDS,
     PLAIN,
@@ -12,7 +14,6 @@ from oracle import (
     gradient_of_B,
     gradient_of_values,
     make_sparse,
-    output_gradient_for,
     product,
 )
 from pairs import pairwise
@@ -21,27 +22,28 @@ from torch.library import opcheck
 
 ops = torch.ops.spgrad
 
-OPERATOR_KINDS = ("csr32", "csr64", "uncoalesced")
-CASES = pairwise(kind=OPERATOR_KINDS, size=BOTH_SIZES.values())
+PATTERNS = ("pattern of csr32", "pattern of uncoalesced")
+TENSORS = ("csr32", "csr64", "uncoalesced")
+FORMS = (*TENSORS, *PATTERNS)
 SAME_WIDTH = "must have the same number of columns, but received shapes"
 OF_EACH_PRODUCT = pytest.mark.parametrize("name", PRODUCTS)
 
 
 def cases_with(*dtypes, products=PRODUCTS):
-    """Parametrise by kinds, sizes, products and dtypes, so that all pairs meet."""
-    return pairwise(kind=OPERATOR_KINDS, size=BOTH_SIZES.values(), name=products, dtype=dtypes)
+    """Parametrise by forms, sizes, products and dtypes, so that all pairs meet."""
+    return pairwise(form=FORMS, size=BOTH_SIZES.values(), name=products, dtype=dtypes)
 
 
 # opcheck itself asks for the gradient of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @cases_with(torch.float64, torch.bfloat16, torch.complex64)
-def test_operators_keep_their_contract_with_pytorch(kind, size, name, dtype):
-    operator, arguments = Operators(make_sparse(kind, size, dtype=dtype)).with_leaves(name)
+def test_operators_keep_their_contract_with_pytorch(form, size, name, dtype):
+    operator, arguments = Operators(matrix_of(form, size, dtype=dtype), form).with_leaves(name)
     outcomes = opcheck(operator, arguments)
     assert set(outcomes.values()) == {"SUCCESS"}
 
 
-@CASES
+@pairwise(kind=TENSORS, size=BOTH_SIZES.values())
 def test_operators_are_the_products_that_they_say(kind, size):
     A = make_sparse(kind, size)
     values, B, G = operands_for(A)
@@ -56,21 +58,20 @@ def test_operators_are_the_products_that_they_say(kind, size):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch's own forward AD
 @pairwise(
-    kind=KINDS,
+    form=(*KINDS, *PATTERNS),
     size=BOTH_SIZES.values(),
     name=PRODUCTS,
     dtype=(torch.float64, torch.complex128),
 )
-def test_operators_pass_gradcheck_twice_and_forward(kind, size, name, dtype):
-    operator, arguments = Operators(make_sparse(kind, size, dtype=dtype)).with_leaves(name)
+def test_operators_pass_gradcheck_twice_and_forward(form, size, name, dtype):
+    operator, arguments = Operators(matrix_of(form, size, dtype=dtype), form).with_leaves(name)
     assert gradcheck(operator, arguments, check_forward_ad=True)
     assert gradgradcheck(operator, arguments)
 
 
 @cases_with(torch.float64, torch.complex128, products=("mm_backward",))
-def test_the_fused_backward_gives_the_gradients_of_the_single_ones(kind, size, name, dtype):
-    A = make_sparse(kind, size, dtype=dtype)
-    operator, arguments = Operators(A).with_leaves(name)
+def test_the_fused_backward_gives_the_gradients_of_the_single_ones(form, size, name, dtype):
+    operator, arguments = Operators(matrix_of(form, size, dtype=dtype), form).with_leaves(name)
     with torch.no_grad():
         fused = operator(*arguments)
     single = operator(*arguments)  # with a history, made of two operators
@@ -80,42 +81,37 @@ def test_the_fused_backward_gives_the_gradients_of_the_single_ones(kind, size, n
         assert torch.equal(ours, theirs)
 
 
-def test_sampled_products_check_their_operands():
+# Of coo_*; what becomes of an operand, and what is said.
+REFUSED = [
+    ("sddmm", 0, lambda X: X[1:], "X must have 4 rows, but received shape [3, 3]"),
+    ("sddmm", 1, lambda Y: Y[1:], "Y must have 5 rows, but received shape [4, 3]"),
+    ("sddmm", 1, lambda Y: Y[:, 1:], f"X and Y {SAME_WIDTH} [4, 3] and [5, 2]"),
+    ("sddmm", 0, torch.Tensor.float, "X and Y must have the same dtype"),
+    ("sddmm", 0, lambda X: X.to("meta"), "X, Y and the indices must be on the same device"),
+    ("mm_backward", 2, lambda G: G[1:], "grad must have 4 rows, but received shape [3, 3]"),
+    ("mm_backward", 2, lambda G: G[:, 1:], f"grad and B {SAME_WIDTH} [4, 2] and [5, 3]"),
+    ("mm_backward", 2, torch.Tensor.float, "values and grad must have the same dtype"),
+    ("mm_transposed", 1, lambda X: X.mT, "B must have 4 rows, but received shape [3, 4]"),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "change", "message"), REFUSED)
+def test_operators_check_their_operands(name, place, change, message):
     A = make_sparse("uncoalesced", PLAIN)
-    X, Y = output_gradient_for(A), dense_for(A)
-    with pytest.raises(ValueError, match=r"X must have 4 rows, but received shape \[3, 3\]"):
-        ops.coo_sddmm(A._indices(), PLAIN, X[1:], Y)
-    with pytest.raises(ValueError, match=r"Y must have 5 rows, but received shape \[4, 3\]"):
-        ops.coo_sddmm(A._indices(), PLAIN, X, Y[1:])
-    with pytest.raises(ValueError, match=rf"X and Y {SAME_WIDTH} \[4, 3\] and \[5, 2\]"):
-        ops.coo_sddmm(A._indices(), PLAIN, X, Y[:, 1:])
-    with pytest.raises(RuntimeError, match="X and Y must have the same dtype"):
-        ops.coo_sddmm(A._indices(), PLAIN, X.float(), Y)
-    with pytest.raises(RuntimeError, match=r"X and Y must be float32, float64.* received Int"):
-        ops.coo_sddmm(A._indices(), PLAIN, X.int(), Y.int())
-    with pytest.raises(RuntimeError, match="X, Y and the indices must be on the same device"):
-        ops.coo_sddmm(A._indices(), PLAIN, X.to("meta"), Y)
+    operands = list(operands_of(name, A))
+    operands[place] = change(operands[place])
+    with pytest.raises((ValueError, RuntimeError), match=f"^{re.escape(message)}"):
+        Operators(A)(name, *operands)
 
 
-def test_the_backward_operator_checks_its_gradient():
+def test_operators_check_dtypes_and_columns():
     A = make_sparse("csr64", PLAIN)
-    structure, B, G = (A.crow_indices(), A.col_indices()), dense_for(A), output_gradient_for(A)
-    with pytest.raises(ValueError, match=r"grad must have 4 rows, but received shape \[3, 3\]"):
-        ops.csr_mm_backward(*structure, A.values(), B, G[1:])
-    with pytest.raises(ValueError, match=rf"grad and B {SAME_WIDTH} \[4, 2\] and \[5, 3\]"):
-        ops.csr_mm_backward(*structure, A.values(), B, G[:, 1:])
-    with pytest.raises(RuntimeError, match="values and grad must have the same dtype"):
-        ops.csr_mm_backward(*structure, A.values(), B, G.float())
-
-
-def test_a_transposed_product_checks_its_operand_and_columns():
-    A = make_sparse("csr64", PLAIN)
-    with pytest.raises(ValueError, match=r"B must have 4 rows, but received shape \[5, 3\]"):
-        ops.csr_mm_transposed(A.crow_indices(), A.col_indices(), A.values(), 5, dense_for(A))
-    with pytest.raises(ValueError, match="columns must not be negative, but received -1"):
-        ops.csr_mm_transposed(
-            A.crow_indices(), A.col_indices(), A.values(), -1, output_gradient_for(A)
-        )
+    values, B, G = operands_for(A)
+    structure = A.crow_indices(), A.col_indices()
+    with pytest.raises(RuntimeError, match=r"^X and Y must be float32, float64.* received Int"):
+        ops.csr_sddmm(*structure, G.int(), B.int())
+    with pytest.raises(ValueError, match=r"^columns must not be negative, but received -1"):
+        ops.csr_mm_transposed(*structure, values, -1, G)
 
 
 @OF_EACH_PRODUCT

@@ -132,39 +132,27 @@ print(is_right(step(A, B)))
 """
 
 
+# What each prints of CSR and of COO. Those that fork come first.
+CHECKS = {
+    "a forked process multiplies after its parent did": (FORK, ["0", "True"]),
+    "workers of a data loader multiply": (WORKERS, ["True"] * 6),
+    "backward passes of many threads meet in one leaf": (THREADS, ["True"] * 4),
+    "a keyboard interrupt ends the loop and nothing else": (INTERRUPT, ["True"]),
+    "indices that another thread changes all the time lead nowhere": (RACE, ["True"]),
+}
+
+
 @pytest.fixture(scope="module")
 def said():
-    """Run all of them in one process, those that fork first, and give what each prints."""
-    checks = {"FORK": FORK, "WORKERS": WORKERS, "THREADS": THREADS}
-    checks |= {"INTERRUPT": INTERRUPT, "RACE": RACE}
-    parts = [f"print('{name}:')" + with_each(text, "csr", "coo") for name, text in checks.items()]
-    said = {}
-    for word in output_of("\n".join([PROBLEM, *parts])):
-        if word.endswith(":"):
-            found = said[word[:-1]] = []
-        else:
-            found.append(word)
-    return said
+    """Run all of them in one process, and give what each prints."""
+    parts = ["print('next')" + with_each(text, "csr", "coo") for text, _ in CHECKS.values()]
+    words = " ".join(output_of("\n".join([PROBLEM, *parts])))
+    return dict(zip(CHECKS, words.split("next")[1:], strict=True))
 
 
-def test_a_forked_process_multiplies_after_its_parent_did(said):
-    assert said["FORK"] == ["0", "True"] * 2
-
-
-def test_workers_of_a_data_loader_multiply(said):
-    assert said["WORKERS"] == ["True"] * 12
-
-
-def test_backward_passes_of_many_threads_meet_in_one_leaf(said):
-    assert said["THREADS"] == ["True"] * 8
-
-
-def test_a_keyboard_interrupt_ends_the_loop_and_nothing_else(said):
-    assert said["INTERRUPT"] == ["True"] * 2
-
-
-def test_indices_that_another_thread_changes_all_the_time_lead_nowhere(said):
-    assert said["RACE"] == ["True"] * 2
+@pytest.mark.parametrize("check", CHECKS)
+def test_in_one_process(said, check):
+    assert said[check].split() == 2 * CHECKS[check][1]
 
 
 OF_PYTORCH = "(B.detach().requires_grad_() @ B.T).sum().backward()"

@@ -179,36 +179,25 @@ def test_no_items_give_an_empty_result_of_the_right_shape(form, size, dims):
     assert vmap(lambda v, B: call("mm", v, B), dims)(*operands).shape == (0, *size[:-1], 3)
 
 
-@FORMS
-def test_chunks_of_items_give_the_same(form):
+def in_chunks(multiply):
+    return vmap(multiply, chunk_size=2)
+
+
+def compiled(multiply, *, dynamic=False):
+    torch.compiler.reset()
+    return torch.compile(vmap(multiply), fullgraph=True, backend="aot_eager", dynamic=dynamic)
+
+
+def compiled_for_any_size(multiply):
+    return compiled(multiply, dynamic=True)
+
+
+@pairwise(form=ALL_FORMS, mapped=(in_chunks, compiled, compiled_for_any_size))
+def test_vmap_in_chunks_and_compiled_gives_the_same(form, mapped):
     A = matrix_of(form, PLAIN)
     call = Operators(A, form)
     operands = stacked([operands_of("mm", A, seed=seed) for seed in range(5)], (0, 0))
-    C = vmap(lambda v, B: call("mm", v, B), chunk_size=2)(*operands)
-    for i in range(5):
-        assert_dense(C[i], expected_of("mm", A, operands[0][i], operands[1][i])[0])
-
-
-@pytest.mark.parametrize(
-    ("form", "dynamic"),
-    [
-        ("csr32", True),
-        ("csr64", False),
-        ("coalesced", True),
-        ("uncoalesced", False),
-        ("pattern of uncoalesced", False),
-        ("pattern of uncoalesced", True),
-    ],
-)
-def test_vmap_compiles_into_one_graph(form, dynamic):
-    torch.compiler.reset()
-    A = matrix_of(form, PLAIN)
-    call = Operators(A, form)
-    compiled = torch.compile(
-        vmap(lambda v, B: call("mm", v, B)), fullgraph=True, backend="aot_eager", dynamic=dynamic
-    )
-    operands = stacked([operands_of("mm", A, seed=seed) for seed in range(ITEMS)], (0, 0))
-    for i, C in enumerate(compiled(*operands)):
+    for i, C in enumerate(mapped(lambda v, B: call("mm", v, B))(*operands)):
         assert_dense(C, expected_of("mm", A, operands[0][i], operands[1][i])[0])
 
 

@@ -82,7 +82,7 @@ def pieces(starts, tensor):
 
 def share(mesh, matrix, row_starts=None, column_starts=None, **options):
     """Make the sharded matrix of this rank out of its rows."""
-    rank, size = mesh.get_local_rank(), mesh.size()
+    rank, size = mesh.get_local_rank(0), mesh.size(0)
     n = matrix.shape[0]
     row_starts = row_starts or [min(k * -(-n // size), n) for k in range(size + 1)]
     begin, end = row_starts[rank : rank + 2]

@@ -69,6 +69,14 @@ def on_threads(size, function, *arguments):
     return results
 
 
+def outcomes_of(size, program, folder, *arguments):
+    """Run the text of a program on so many ranks, all of which must succeed; list outcomes."""
+    results = on_processes(size, program, folder, *arguments)
+    for _, succeeded, result in results:
+        assert succeeded, result
+    return [result for *_, result in results]
+
+
 def _forkserver():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)

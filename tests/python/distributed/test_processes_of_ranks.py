@@ -3,7 +3,7 @@
 import matrices
 import pytest
 import torch
-from ranks import on_processes, on_restarted_processes
+from ranks import on_processes, on_restarted_processes, outcomes_of
 
 # What each of three ranks does with `rank`, a matrix A and operands of its own, and what all raise.
 DISAGREEMENTS = {
@@ -103,9 +103,7 @@ outcome = said, C.sum().item()
 
 
 def test_ranks_that_disagree_raise_the_same_within_a_second(tmp_path):
-    for _, succeeded, result in on_processes(3, DISAGREE, tmp_path, DISAGREEMENTS):
-        assert succeeded, result
-        said, total = result
+    for said, total in outcomes_of(3, DISAGREE, tmp_path, DISAGREEMENTS):
         assert total == 24
         for name, (_, text) in DISAGREEMENTS.items():
             assert name in said, f"{name}: no error"
@@ -178,8 +176,7 @@ for placement in (Replicate(), Shard(1)):
 
 
 def test_processes_do_what_threads_do_and_forward_mode_and_dtensors(tmp_path):
-    for _, succeeded, result in on_processes(3, WORK, tmp_path):
-        assert succeeded, result
+    outcomes_of(3, WORK, tmp_path)
 
 
 TRANSFORMS = """
@@ -223,16 +220,9 @@ A.mm(mine.values, mine.B)
 
 
 def test_a_compiled_function_has_products_and_what_cannot_be_says_so(tmp_path):
-    for _, succeeded, result in on_processes(2, TRANSFORMS, tmp_path):
-        assert succeeded, result
-        vmapped, of_columns, batched, exported, strictly, pickled = result
-        for text, tool in (
-            (vmapped, "torch.func.vmap and is_grads_batched"),
-            (of_columns, "torch.func.vmap and is_grads_batched"),
-            (batched, "torch.func.vmap and is_grads_batched"),
-            (exported, "torch.export"),
-            (strictly, "torch.export"),
-        ):
+    mapped, exported = ["torch.func.vmap and is_grads_batched"] * 3, ["torch.export"] * 2
+    for *texts, pickled in outcomes_of(2, TRANSFORMS, tmp_path):
+        for text, tool in zip(texts, mapped + exported, strict=True):
             assert f"RowSharded over several ranks must be called without {tool}" in text
         assert "a RowSharded of a mesh cannot be pickled" in pickled
 
@@ -343,8 +333,7 @@ assert same(model.module.scale.grad, (product * given.X).sum(0))
 
 
 def test_data_parallelism_leaves_the_parts_of_ranks_alone(tmp_path):
-    for _, succeeded, result in on_processes(2, DATA_PARALLEL, tmp_path):
-        assert succeeded, result
+    outcomes_of(2, DATA_PARALLEL, tmp_path)
 
 
 RESTART = """
@@ -423,10 +412,8 @@ except RuntimeError as error:
 def test_ranks_with_columns_have_forward_mode_the_same_bits_in_copies_and_errors(tmp_path):
     matrix = matrices.MATRICES["random"]
     given = matrices.operands(matrix, 4)
-    results = on_processes(2, COLUMNS, tmp_path, matrix, given)
-    assert all(succeeded for _, succeeded, _ in results), results
-    (first_C, d, grad, error), (second_C, other_d, other_grad, other_error) = (
-        outcome for *_, outcome in results
+    (first_C, d, grad, error), (second_C, other_d, other_grad, other_error) = outcomes_of(
+        2, COLUMNS, tmp_path, matrix, given
     )
     C = matrix.dense(given.of_values) @ given.B + matrix.dense(given.values) @ given.of_B
     assert [one + other for one, other in zip(first_C, second_C, strict=True)] == C.tolist()
@@ -455,9 +442,7 @@ outcome = gathered, said, A.mm(torch.ones(1), torch.full((1, 1), 7.0)).item()
 
 @pytest.mark.parametrize("size", [2, 5])
 def test_words_of_many_ranks_travel_in_few_steps(tmp_path, size):
-    for _, succeeded, result in on_processes(size, MANY, tmp_path):
-        assert succeeded, result
-        gathered, said, product = result
+    for gathered, said, product in outcomes_of(size, MANY, tmp_path):
         assert gathered == [[rank, 10 + rank] for rank in range(size)]
         assert "rank 1: has p = 3; rank 0: has p = 2" in said
         assert product == 7
@@ -475,6 +460,4 @@ outcome = [
 
 
 def test_words_of_ranks_on_a_device_travel_on_the_cpu_where_a_backend_takes_them(tmp_path):
-    for _, succeeded, result in on_processes(2, WORDS, tmp_path):
-        assert succeeded, result
-        assert result == [[[0, 7], [1, 7]], [1, 7]]
+    assert outcomes_of(2, WORDS, tmp_path) == [[[[0, 7], [1, 7]], [1, 7]]] * 2

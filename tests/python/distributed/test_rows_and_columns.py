@@ -38,18 +38,6 @@ def whole(results):
     return torch.cat([row[0] if row[0].dim() == 1 else torch.cat(row, 1) for row in results])
 
 
-def share(mesh, matrix, **options):
-    """Make the sharded matrix of a rank."""
-    rows = {"mesh_dim": 0}
-    rank, size = mesh.get_local_rank(**rows), mesh.size(**rows)
-    starts = [min(k * -(-matrix.shape[0] // size), matrix.shape[0]) for k in range(size + 1)]
-    offsets = matrix.crow_indices[starts[rank] : starts[rank + 1] + 1]
-    columns = matrix.col_indices[int(offsets[0]) : int(offsets[-1])]
-    return spgrad.distributed.RowSharded.from_local(
-        offsets - offsets[0], columns, matrix.shape, mesh, **options
-    )
-
-
 def of_rank(A, given, mesh):
     """Cut operands for a rank."""
     return matrices.Operands(
@@ -61,7 +49,7 @@ def of_rank(A, given, mesh):
 
 
 def derivatives(mesh, matrix, given, options):
-    A = share(mesh, matrix, **options)
+    A = matrices.share(mesh, matrix, **options)
     return matrices.derivatives(A.mm, A.sddmm, of_rank(A, given, mesh))
 
 
@@ -104,7 +92,7 @@ def test_sums_of_small_numbers_are_rounded_once(dtype, monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", see)
 
     def gradient(mesh):
-        sharded = share(mesh, A)
+        sharded = matrices.share(mesh, A)
         values = torch.ones(1, dtype=dtype).requires_grad_()
         sharded.mm(values, parts[:, columns_of(5, mesh)]).sum().backward()
         return values.grad
@@ -119,7 +107,7 @@ def test_tensors_of_all_ranks_are_taken_and_given():
     places = [Shard(0), Shard(1)]
 
     def product(mesh):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         values = A.local(given.values).requires_grad_()
         B = distribute_tensor(given.B, mesh, places).requires_grad_()
         C = A.mm(values, B)
@@ -163,7 +151,7 @@ def test_one_sum_of_own_values_is_all_that_moves_between_columns(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_to_all_single", count_rows)
 
     def step(mesh):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         mine = of_rank(A, given, mesh)
         torch.distributed.barrier()
         counts.clear()
@@ -197,7 +185,7 @@ def test_errors_of_one_rank_reach_those_with_other_columns():
     matrix = matrices.MATRICES["random"]
 
     def wrong_rows(mesh):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         is_it = tuple(mesh.get_coordinate()) == (0, 1)
         rows = A.column_starts[mesh.get_local_rank(0) + 1] - A.column_starts[mesh.get_local_rank(0)]
         A.mm(torch.ones(A.nnz), torch.ones(rows + is_it, 2))
@@ -206,7 +194,7 @@ def test_errors_of_one_rank_reach_those_with_other_columns():
     assert text.startswith("ValueError: rank (0, 1): B must be dense and have shape (19, p)")
 
     def wants_other_gradients(mesh):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         values = torch.ones(A.nnz, requires_grad=tuple(mesh.get_coordinate()) == (1, 1))
         A.mm(values, torch.ones(A.column_starts[1] if mesh.get_local_rank(0) == 0 else 18, 2))
 
@@ -218,7 +206,7 @@ def test_columns_may_be_as_many_as_they_are_but_not_on_ranks_with_the_same():
     matrix = matrices.MATRICES["grid"]
 
     def product(mesh, more):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         row, column = mesh.get_coordinate()
         return A.mm(torch.ones(A.nnz), torch.ones(18, 2 + 3 * column + more * row)).shape
 
@@ -249,7 +237,9 @@ def test_ranks_with_other_columns_of_B_must_have_the_same_rows_of_A(other):
 
 def test_a_mesh_of_three_dimensions_is_refused():
     matrix = matrices.MATRICES["no halo"]
-    (text,) = messages((1, 1, 1)[:2], lambda _: share(init_device_mesh("cpu", (1, 1, 1)), matrix))
+    (text,) = messages(
+        (1, 1, 1)[:2], lambda _: matrices.share(init_device_mesh("cpu", (1, 1, 1)), matrix)
+    )
     assert text == "ValueError: mesh must have one or two dimensions, but received 3"
 
 
@@ -283,7 +273,7 @@ def test_a_checkpoint_of_two_dimensions_is_loaded_by_any_mesh(tmp_path):
     numbers = torch.arange(matrix.nnz).float()
 
     def save(mesh):
-        A = share(mesh, matrix)
+        A = matrices.share(mesh, matrix)
         model = spgrad.distributed.ShardedValues(A, A.local(numbers))
         state = {"A": A, "training": spgrad.distributed.TrainingState(model)}
         dcp.save(state, checkpoint_id=tmp_path)
