@@ -40,40 +40,26 @@ enum : Result {
   kLaunchFailed = 719,
   kUnknown = 999,
 };
-const std::map<Result, std::pair<const char*, const char*>> kNames = {
-    {kSuccess, {"CUDA_SUCCESS", "no error"}},
-    {kInvalidValue, {"CUDA_ERROR_INVALID_VALUE", "invalid argument"}},
-    {kOutOfMemory, {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}},
-    {kNotInitialized, {"CUDA_ERROR_NOT_INITIALIZED", "initialization error"}},
-    {kNoDevice, {"CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"}},
-    {kInvalidDevice, {"CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}},
-    {kInvalidImage, {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"}},
-    {kInvalidContext, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}},
-    {kNoBinary,
-     {"CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"}},
-    {kInvalidHandle, {"CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"}},
-    {kNotFound, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
-    {kLaunchFailed, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
-    {901,
-     {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
-      "operation failed due to a previous error during capture"}},
-    {900,
-     {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
-    {kUnknown, {"CUDA_ERROR_UNKNOWN", "unknown error"}},
+const std::map<Result, const char*> kTexts = {
+    {kSuccess, "no error"},
+    {kInvalidValue, "invalid argument"},
+    {kOutOfMemory, "out of memory"},
+    {kNotInitialized, "initialization error"},
+    {kNoDevice, "no CUDA-capable device is detected"},
+    {kInvalidDevice, "invalid device ordinal"},
+    {kInvalidImage, "device kernel image is invalid"},
+    {kInvalidContext, "invalid device context"},
+    {kNoBinary, "no kernel image is available for execution on the device"},
+    {kInvalidHandle, "invalid resource handle"},
+    {kNotFound, "named symbol not found"},
+    {kLaunchFailed, "unspecified launch failure"},
+    {901, "operation failed due to a previous error during capture"},
+    {900, "operation not permitted when stream is capturing"},
+    {kUnknown, "unknown error"},
 };
 
-enum Attribute : int {
-  kMostThreadsOfBlock = 1,
-  kMostBlocksX = 5,
-  kMostBlocksY = 6,
-  kMostSharedOfBlock = 8,
-  kWarpSize = 10,
-  kMultiprocessors = 16,
-  kUnifiedAddressing = 41,
-  kMajor = 75,
-  kMinor = 76,
-};
-constexpr int kDriverVersion = 13000;
+// Of the device: what is asked for.
+enum Attribute : int { kMultiprocessors = 16, kMajor = 75, kMinor = 76 };
 constexpr int kDevices = 1;
 
 struct Function {
@@ -171,17 +157,6 @@ SPGRAD_EXPORT Result cuInit(unsigned flags) {
   initialized = true;
   return kSuccess;
 }
-SPGRAD_EXPORT Result cuDriverGetVersion(int* version) {
-  if (const Result wanted = emulation::called(__func__)) return wanted;
-  *version = kDriverVersion;
-  return kSuccess;
-}
-SPGRAD_EXPORT Result cuDeviceGetCount(int* count) {
-  if (const Result wanted = emulation::called(__func__)) return wanted;
-  if (!initialized) return kNotInitialized;
-  *count = kDevices;
-  return kSuccess;
-}
 SPGRAD_EXPORT Result cuDeviceGet(int* device, int ordinal) {
   if (const Result wanted = emulation::called(__func__)) return wanted;
   if (!initialized) return kNotInitialized;
@@ -193,17 +168,7 @@ SPGRAD_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int device)
   if (const Result wanted = emulation::called(__func__)) return wanted;
   if (!initialized) return kNotInitialized;
   if (device < 0 || device >= kDevices) return kInvalidDevice;
-  static const std::map<int, int> values = {
-      {kMostThreadsOfBlock, 1024},
-      {kMostBlocksX, 2147483647},
-      {kMostBlocksY, 65535},
-      {kMostSharedOfBlock, 49152},
-      {kWarpSize, 32},
-      {kMultiprocessors, 4},
-      {kUnifiedAddressing, 1},
-      {kMajor, 9},
-      {kMinor, 0},
-  };
+  static const std::map<int, int> values = {{kMultiprocessors, 4}, {kMajor, 9}, {kMinor, 0}};
   const auto at = values.find(attribute);
   if (at == values.end()) return kInvalidValue;
   *value = at->second;
@@ -217,10 +182,6 @@ SPGRAD_EXPORT Result cuDevicePrimaryCtxRetain(void** result, int device) {
   *result = &context_of_device[device];
   return kSuccess;
 }
-SPGRAD_EXPORT Result cuDevicePrimaryCtxRelease_v2(int device) {
-  if (const Result wanted = emulation::called(__func__)) return wanted;
-  return device < 0 || device >= kDevices ? kInvalidDevice : kSuccess;
-}
 SPGRAD_EXPORT Result cuCtxGetCurrent(void** result) {
   if (const Result wanted = emulation::called(__func__)) return wanted;
   if (!initialized) return kNotInitialized;
@@ -231,11 +192,6 @@ SPGRAD_EXPORT Result cuCtxSetCurrent(void* wanted_context) {
   if (const Result wanted = emulation::called(__func__)) return wanted;
   if (!initialized) return kNotInitialized;
   context = wanted_context;
-  return kSuccess;
-}
-SPGRAD_EXPORT Result cuCtxGetDevice(int* device) {
-  if (const Result result = refused(__func__)) return result;
-  *device = static_cast<int>(static_cast<int*>(context) - context_of_device);
   return kSuccess;
 }
 
@@ -278,14 +234,6 @@ SPGRAD_EXPORT Result cuModuleGetFunction(void** result, void* module, const char
                  .first->second;
   return kSuccess;
 }
-SPGRAD_EXPORT Result cuModuleUnload(void* module) {
-  if (const Result refusal = refused(__func__)) return refusal;
-  if (!module) return kInvalidHandle;
-  dlclose(static_cast<Module*>(module)->library);
-  const std::lock_guard lock(mutex);
-  modules.erase(module);
-  return kSuccess;
-}
 
 SPGRAD_EXPORT Result cuLaunchKernel(void* function, unsigned blocks_x, unsigned blocks_y,
                                     unsigned blocks_z, unsigned threads_x, unsigned threads_y,
@@ -319,11 +267,6 @@ SPGRAD_EXPORT Result cuMemsetD8Async(void* p, unsigned char value, size_t count,
   std::memset(p, value, count);
   return kSuccess;
 }
-SPGRAD_EXPORT Result cuMemsetD32Async(void* p, unsigned value, size_t count, void* /*stream*/) {
-  if (const Result refusal = refused(__func__)) return refusal;
-  for (size_t i = 0; i < count; ++i) static_cast<unsigned*>(p)[i] = value;
-  return kSuccess;
-}
 
 SPGRAD_EXPORT Result cuMemHostAlloc(void** result, size_t bytes, unsigned /*flags*/) {
   if (const Result refusal = refused(__func__)) return refusal;
@@ -338,17 +281,8 @@ SPGRAD_EXPORT Result cuMemHostGetDevicePointer_v2(void** result, void* p, unsign
   *result = p;
   return kSuccess;
 }
-SPGRAD_EXPORT Result cuMemHostGetDevicePointer(void** result, void* p, unsigned flags) {
-  return cuMemHostGetDevicePointer_v2(result, p, flags);
-}
-SPGRAD_EXPORT Result cuMemFreeHost(void* p) {
-  if (const Result refusal = refused(__func__)) return refusal;
-  std::free(p);
-  return kSuccess;
-}
 
 SPGRAD_EXPORT Result cuStreamSynchronize(void* /*stream*/) { return refused(__func__); }
-SPGRAD_EXPORT Result cuCtxSynchronize() { return refused(__func__); }
 SPGRAD_EXPORT Result cuStreamIsCapturing(void* /*stream*/, int* status) {
   if (const Result refusal = refused(__func__)) return refusal;
   *status = capturing ? 1 : 0;
@@ -361,14 +295,9 @@ SPGRAD_EXPORT Result cuThreadExchangeStreamCaptureMode(int* mode) {
   return kSuccess;
 }
 
-SPGRAD_EXPORT Result cuGetErrorName(Result result, const char** name) {
-  const auto at = kNames.find(result);
-  *name = at == kNames.end() ? nullptr : at->second.first;
-  return at == kNames.end() ? kInvalidValue : kSuccess;
-}
 SPGRAD_EXPORT Result cuGetErrorString(Result result, const char** text) {
-  const auto at = kNames.find(result);
-  *text = at == kNames.end() ? nullptr : at->second.second;
+  const auto at = kTexts.find(result);
+  *text = at == kTexts.end() ? nullptr : at->second;
   if (result == kLaunchFailed && failed) *text = text_of_failure;
-  return at == kNames.end() ? kInvalidValue : kSuccess;
+  return at == kTexts.end() ? kInvalidValue : kSuccess;
 }

@@ -282,31 +282,42 @@ TYPED_TEST(CompressRowsTest, WritesNoOffsetOfAnotherRange) {
   });
 }
 
-TYPED_TEST(CompressRowsTest, RefusesWhatIsOutOfRangeAmongManyEntries) {
-  for_each_instruction_set([&] {
-    using Limits = std::numeric_limits<TypeParam>;
-    for (const int64_t items : {1, 2}) {
-      constexpr int64_t rows = 200;
-      const auto elements = equal_rows(items, rows / items, 3);
-      Coordinates<TypeParam> a(items, rows / items, 5, elements);
-      for (auto* indices : {&a.row, &a.item}) {
-        if (items == 1 && indices == &a.item) continue;
-        for (size_t k = 0; k < indices->size(); ++k) {
-          const auto bound = static_cast<TypeParam>(indices == &a.row ? rows / items : items);
-          for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
-            const TypeParam valid = std::exchange((*indices)[k], hostile);
-            Guarded<TypeParam> offsets(std::vector<TypeParam>(rows + 1), Side::back);
+// Few entries wherever they are cut, and many.
+TYPED_TEST(CompressRowsTest, RefusesRowsAndItemsOutOfRange) {
+  using Limits = std::numeric_limits<TypeParam>;
+  const auto expect_refused = [&](int64_t items, int64_t rows, const std::vector<Element>& elements,
+                                  const auto& for_cuts) {
+    Coordinates<TypeParam> a(items, rows, 5, elements);
+    for (auto* indices : {&a.row, &a.item}) {
+      if (items == 1 && indices == &a.item) continue;
+      const auto bound = static_cast<TypeParam>(indices == &a.row ? rows : items);
+      for (size_t k = 0; k < indices->size(); ++k) {
+        for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
+          const TypeParam valid = std::exchange((*indices)[k], hostile);
+          for_cuts(a.view.entries, [&](const std::vector<int64_t>& cuts) {
+            Guarded<TypeParam> offsets(
+                std::vector<TypeParam>(static_cast<size_t>(items * rows + 1)), Side::back);
             bool refused = false;
-            const int64_t middle = a.view.entries / 2;
-            for (const auto& [first, last] : {std::pair(middle, a.view.entries), {0, middle}}) {
-              refused |=
-                  compress_rows(a.view, first, last, offsets.data()) == RowOrder::out_of_range;
+            for (size_t call = 1; call < cuts.size(); ++call) {
+              const size_t i = cuts.size() - call;
+              refused |= compress_rows(a.view, cuts[i - 1], cuts[i], offsets.data()) ==
+                         RowOrder::out_of_range;
             }
-            (*indices)[k] = valid;
             ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
-          }
+          });
+          (*indices)[k] = valid;
         }
       }
+    }
+  };
+  for_each_instruction_set([&] {
+    expect_refused(2, 4, sorted_elements(2, 4, 5, 3),
+                   [](int64_t entries, const auto& test) { for_each_cut(entries, test); });
+    for (const int64_t items : {1, 2}) {
+      expect_refused(items, 200 / items, equal_rows(items, 200 / items, 3),
+                     [](int64_t entries, const auto& test) {
+                       test(std::vector<int64_t>{0, entries / 2, entries});
+                     });
     }
   });
 }
@@ -352,44 +363,6 @@ TYPED_TEST(CompressRowsTest, FindsOneEntryOutOfOrderWhereverTheEntriesAreCut) {
         ASSERT_TRUE(this->saw(seen, RowOrder::unsorted)) << cuts[1] << " " << cuts[2];
         ASSERT_FALSE(this->saw(seen, RowOrder::out_of_range));
       });
-    }
-  });
-}
-
-TYPED_TEST(CompressRowsTest, TakesColumnsInAnyOrder) {
-  for_each_instruction_set([&] {
-    const Coordinates<TypeParam> a(1, 2, 5,
-                                   {{0, 0, 4, 0}, {0, 0, 1, 1}, {0, 1, 3, 2}, {0, 1, 3, 3}});
-    std::vector<TypeParam> offsets(3);
-    EXPECT_EQ(compress_rows(a.view, 0, 4, offsets.data()), RowOrder::sorted);
-    EXPECT_EQ(offsets, (std::vector<TypeParam>{0, 2, 4}));
-  });
-}
-
-TYPED_TEST(CompressRowsTest, RefusesRowsAndItemsOutOfRange) {
-  for_each_instruction_set([&] {
-    using Limits = std::numeric_limits<TypeParam>;
-    const auto elements = sorted_elements(2, 4, 5, 3);
-    Coordinates<TypeParam> a(2, 4, 5, elements);
-    for (const bool in_rows : {true, false}) {
-      auto& indices = in_rows ? a.row : a.item;
-      const TypeParam bound = in_rows ? 4 : 2;
-      for (size_t k = 0; k < indices.size(); ++k) {
-        const TypeParam valid = indices[k];
-        for (const TypeParam hostile : {TypeParam{-1}, bound, Limits::max(), Limits::min()}) {
-          indices[k] = hostile;
-          for_each_cut(a.view.entries, [&](const std::vector<int64_t>& cuts) {
-            Guarded<TypeParam> offsets(std::vector<TypeParam>(9), Side::back);
-            bool refused = false;
-            for (size_t i = 1; i < cuts.size(); ++i) {
-              refused |= compress_rows(a.view, cuts[i - 1], cuts[i], offsets.data()) ==
-                         RowOrder::out_of_range;
-            }
-            ASSERT_TRUE(refused) << "entry " << k << " is " << hostile;
-          });
-        }
-        indices[k] = valid;
-      }
     }
   });
 }
