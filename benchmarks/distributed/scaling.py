@@ -21,13 +21,13 @@ import torch
 import spgrad
 from benchmarks.distributed.__main__ import ORDERS, order_of_metis
 from benchmarks.distributed.model import Costs, Rank, alone_seconds, step_seconds
-from benchmarks.distributed.step import run_first
+from benchmarks.distributed.step import processor_calls, run_first
 from benchmarks.operator.report import table
 from benchmarks.operator.workloads import rmat, stencil
 from spgrad.distributed._ranks import _MOST_IN_A_RING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.operator.problem import Problem
 
@@ -49,26 +49,7 @@ def processor_costs(rounds: int = 15) -> Costs:
     torch.set_num_threads(1)
     problem = stencil((25, 50, 49), P)
     pattern = spgrad.Pattern.from_csr(problem.crow_indices, problem.col_indices, problem.size)
-    values = torch.rand(problem.entries, requires_grad=True)
-    B = torch.rand(problem.size[1], P, requires_grad=True)
-    G, places = torch.rand(problem.size[0], P), torch.arange(0, problem.size[1], 2)
-    C: torch.Tensor = pattern.mm(values, B)
-    half, whole = torch.rand(len(places), P), torch.rand(problem.size[1], P)
-    calls: dict[str, tuple[Callable[[], object], float]] = {
-        "forward": (lambda: pattern.mm(values.detach(), B.detach()), problem.entries * P),
-        "gradients": (
-            lambda: torch.autograd.grad((C,), (values, B), (G,), retain_graph=True),
-            problem.entries * P,
-        ),
-        "copied": (
-            lambda: (B.detach().index_select(0, places), whole.index_add_(0, places, half)),
-            2 * half.nbytes,
-        ),
-        "moved": (
-            lambda: (half.copy_(B.detach()[: len(half)]), whole[: len(half)].add_(half)),
-            2 * half.nbytes,
-        ),
-    }
+    calls = processor_calls(pattern, P)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, (call, count) in calls.items():

@@ -74,12 +74,34 @@ def counts_of(A: RowSharded) -> Rank:
     )
 
 
+def processor_calls(
+    pattern: spgrad.Pattern, p: int
+) -> dict[str, tuple[Callable[[], object], float]]:
+    """List what the processor does in a step, each with what it counts: products, or bytes."""
+    values, B = torch.rand(pattern.nnz), torch.rand(pattern.shape[1], p)
+    G, places = torch.rand(pattern.shape[0], p), torch.arange(0, pattern.shape[1], 2)
+    leaves = values.clone().requires_grad_(), B.clone().requires_grad_()
+    C: Tensor = pattern.mm(*leaves)
+    half, sums = torch.rand(len(places), p), torch.zeros_like(B)
+    return {
+        "forward": (lambda: pattern.mm(values, B), pattern.nnz * p),
+        "gradients": (
+            lambda: torch.autograd.grad((C,), leaves, (G,), retain_graph=True),
+            pattern.nnz * p,
+        ),
+        "copied": (
+            lambda: (B.index_select(0, places), sums.index_add_(0, places, half)),
+            2 * half.nbytes,
+        ),
+        "moved": (
+            lambda: (half.copy_(B[: len(half)]), sums[: len(half)].add_(half)),
+            2 * half.nbytes,
+        ),
+    }
+
+
 def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[str, float]:
     """Measure each term of the model by itself, on all ranks at the same time."""
-    values, B = torch.rand(A.nnz), torch.rand(alone.shape[1], p)
-    G, places = torch.rand(alone.shape[0], p), torch.arange(0, alone.shape[1], 2)
-    leaves = values.clone().requires_grad_(), B.clone().requires_grad_()
-    C = alone.mm(*leaves)
     # By itself, as in a step and with half of the columns.
     plan = A._built.plan  # noqa: SLF001
     over_link = plan.rounds(1)[0].exchange
@@ -91,21 +113,7 @@ def costs_of(A: RowSharded, alone: spgrad.Pattern, p: int, rounds: int) -> dict[
         counts = over_link.received, over_link.sent
         over_link.ranks.send_rows(out[width], rows[width], *counts, "the benchmark").wait()
 
-    half, sums = torch.rand(len(places), p), torch.zeros_like(B)
-    parts: dict[str, tuple[Callable[[], object], float]] = {
-        "forward": (lambda: alone.mm(values, B), A.nnz * p),
-        "gradients": (
-            lambda: torch.autograd.grad((C,), leaves, (G,), retain_graph=True),
-            A.nnz * p,
-        ),
-        "copied": (
-            lambda: (B.index_select(0, places), sums.index_add_(0, places, half)),
-            2 * half.nbytes,
-        ),
-        "moved": (
-            lambda: (half.copy_(B[: len(half)]), sums[: len(half)].add_(half)),
-            2 * half.nbytes,
-        ),
+    parts = processor_calls(alone, p) | {
         "agreement": (lambda: A.report(p), 1),
         "narrow": (lambda: exchange(p // 2), 1),
         "wide": (lambda: exchange(p), 1),

@@ -230,21 +230,34 @@ def loaded(layer):
     return other
 
 
-@pytest.mark.parametrize("mask", [OTHER, FEWER], ids=["as many", "fewer"])
+def shared(layer):
+    layer.share_memory()
+    assert all(x.is_shared() for x in (*layer.buffers(), *layer.parameters()))
+    return layer
+
+
+@pytest.mark.parametrize("mask", [MASK, OTHER, FEWER], ids=["the same", "as many", "fewer"])
 @pytest.mark.parametrize(
     "copied",
     [
         copy.deepcopy,
         pickled,
-        lambda layer: layer.float().double(),
+        lambda layer: layer.to("cpu"),
+        lambda layer: layer.float(),
+        lambda layer: layer.half().double(),
+        shared,
         lambda layer: SparseLinear.from_dense(layer.to_dense(), mask=layer.mask),
         loaded,
         through_a_file,
     ],
-    ids=["deepcopy", "pickle", "float", "dense and back", "state_dict", "file"],
+    ids=[
+        *("deepcopy", "pickle", "to", "float", "half", "share_memory"),
+        *("dense and back", "state_dict", "file"),
+    ],
 )
-def test_what_becomes_of_a_changed_layer_works_as_the_layer_does(mask, copied):
-    layer = copied(changed(mask))
+def test_what_becomes_of_a_layer_works_as_the_layer_does(mask, copied):
+    layer = copied(layer_of() if mask is MASK else changed(mask))
+    assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
     assert_right(layer, mask)
     layer.change_pattern_(MASK)
     assert_right(layer)

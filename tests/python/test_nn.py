@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from copies import pickled, through_a_file
+from copies import through_a_file
 from layers import (
     BUFFERS,
     IN,
@@ -385,30 +385,6 @@ def metadata(version):
 def test_states_that_do_not_fit_are_refused(state, message):
     with pytest.raises(RuntimeError, match=re.escape(message)):
         layer_of().load_state_dict(state)
-
-
-def shared(layer):
-    layer.share_memory()
-    assert all(x.is_shared() for x in (*layer.buffers(), *layer.parameters()))
-    return layer
-
-
-@pytest.mark.parametrize(
-    "copied",
-    [
-        copy.deepcopy,
-        pickled,
-        lambda layer: layer.to("cpu"),
-        lambda layer: layer.float(),
-        lambda layer: layer.half().double(),
-        shared,
-    ],
-    ids=["deepcopy", "pickle", "to", "float", "half", "share_memory"],
-)
-def test_what_becomes_of_a_layer_works_as_the_layer_does(copied):
-    layer = copied(layer_of())
-    assert {buffer.dtype for buffer in layer.buffers()} == {torch.int32}
-    assert_right(layer)
 
 
 def test_a_layer_on_the_meta_device_gives_shapes():

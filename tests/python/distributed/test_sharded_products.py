@@ -6,7 +6,7 @@ import matrices
 import pytest
 import torch
 from ranks import on_threads
-from sharded import on_ranks
+from sharded import on_ranks, product_on_ranks, products_at_entries_on_ranks
 
 import spgrad
 from spgrad.distributed import _places, _products, _ranks
@@ -79,13 +79,11 @@ def test_a_square_matrix_has_rows_of_B_where_it_has_rows():
     matrix = matrices.MATRICES["grid"]
     given = matrices.operands(matrix, 4)
 
-    def product(mesh):
-        A = matrices.share(mesh, matrix, row_starts=[0, 3, 30, 36])
-        assert A.row_starts == A.column_starts == (0, 3, 30, 36)
-        mine = matrices.of_rank(A, given)
-        return A.mm(mine.values, mine.B)
-
-    assert torch.equal(torch.cat(on_threads(3, product)), matrix.dense(given.values) @ given.B)
+    starts = [0, 3, 30, 36]
+    for A in on_threads(3, lambda mesh: matrices.share(mesh, matrix, row_starts=starts)):
+        assert A.row_starts == A.column_starts == tuple(starts)
+    C = product_on_ranks(3, matrix, given, row_starts=starts)
+    assert torch.equal(C, matrix.dense(given.values) @ given.B)
 
 
 def test_gradient_of_B_has_the_same_bits_in_every_run():
@@ -124,19 +122,9 @@ def test_blocks_of_columns_are_those_of_the_whole_matrix_on_any_number_of_ranks(
     indices = matrix.crow_indices, matrix.col_indices
     alone = spgrad.csr_mm(*indices, given.values, given.B)
 
-    def product(mesh):
-        A = matrices.share(mesh, matrix)
-        mine = matrices.of_rank(A, given)
-        C = A.mm(mine.values.requires_grad_(), mine.B)
-        B = mine.B.requires_grad_()
-        (alone,) = torch.autograd.grad(C, mine.values, mine.X, retain_graph=True)
-        C = A.mm(mine.values, B)
-        together, _ = torch.autograd.grad(C, (mine.values, B), mine.X)
-        return C.detach(), alone, together, A.sddmm(mine.X, mine.B.detach().conj().resolve_conj())
-
     products = spgrad.csr_sddmm(*indices, given.X, given.B.conj())
     for size in (2, 5):
-        C, *of_values = (torch.cat(parts) for parts in zip(*on_threads(size, product), strict=True))
+        C, of_values = products_at_entries_on_ranks(size, matrix, given)
         assert torch.equal(C, alone)
         assert all(torch.equal(found, products) for found in of_values)
 
@@ -190,13 +178,8 @@ def test_a_zero_below_zero_stays_one():
     B = torch.full((2, 3), 1e-30)
     given = matrices.Operands(values, B, B, values, B)
 
-    def product(mesh):
-        A = matrices.share(mesh, matrix)
-        mine = matrices.of_rank(A, given)
-        return A.mm(mine.values, mine.B)
-
     alone = spgrad.csr_mm(matrix.crow_indices, matrix.col_indices, values, B)
-    assert torch.equal(torch.cat(on_threads(2, product)).signbit(), alone.signbit())
+    assert torch.equal(product_on_ranks(2, matrix, given).signbit(), alone.signbit())
 
 
 def test_one_rank_calls_what_a_pattern_calls():
@@ -219,16 +202,8 @@ def test_where_a_halo_in_rounds_rounds_sums_anew_gradients_of_values_keep_their_
     given = matrices.operands(matrix, 7, matrices.floats)
     indices = matrix.crow_indices, matrix.col_indices
 
-    def on_rank(mesh):
-        A = matrices.share(mesh, matrix, max_halo_bytes=9 * 7 * 4)  # four rounds
-        mine = matrices.of_rank(A, given)
-        leaves = mine.values.requires_grad_(), mine.B.requires_grad_()
-        C = A.mm(*leaves)
-        (alone,) = torch.autograd.grad(C, leaves[0], mine.X, retain_graph=True)
-        both, _ = torch.autograd.grad(C, leaves, mine.X)
-        return C.detach(), alone, both, A.sddmm(mine.X, mine.B).detach()
-
-    C, *others = (torch.cat(parts) for parts in zip(*on_threads(4, on_rank), strict=True))
+    four_rounds = 9 * 7 * 4
+    C, others = products_at_entries_on_ranks(4, matrix, given, max_halo_bytes=four_rounds)
     expected = spgrad.csr_mm(*indices, given.values, given.B)
     assert torch.allclose(C, expected, rtol=1e-5, atol=1e-4)
     products = spgrad.csr_sddmm(*indices, given.X, given.B)
@@ -274,9 +249,5 @@ def test_operands_as_they_may_lie_in_memory_are_taken(size, change):
     matrix = matrices.MATRICES["grid"]
     given = matrices.operands(matrix, 4)
 
-    def product(mesh):
-        A = matrices.share(mesh, matrix)
-        mine = matrices.of_rank(A, given)
-        return A.mm(mine.values.repeat_interleave(2)[::2], change(mine.B))
-
-    assert torch.equal(torch.cat(on_threads(size, product)), on_one_process(matrix, given)[0])
+    C = product_on_ranks(size, matrix, given, change)
+    assert torch.equal(C, on_one_process(matrix, given)[0])
