@@ -201,6 +201,7 @@ typename Operation::Result composite(const Structure& s, const Operands&... oper
 SPGRAD_COMPOSITE(CsrStructure)
 SPGRAD_COMPOSITE(CooStructure)
 SPGRAD_COMPOSITE(PatternStructure)
+#undef SPGRAD_COMPOSITE
 template PatternTensors composite<MakePattern>(const CsrStructure&);
 template PatternTensors composite<MakePattern>(const CooStructure&);
 template Tensor composite<Indices>(const PatternStructure&);
@@ -212,6 +213,5 @@ template void composite<SddmmInto>(const PatternStructure&, const Tensor&, const
                                    const Tensor&);
 template Tensor composite<MmBackwardInto>(const PatternStructure&, const Tensor&, const Tensor&,
                                           const Tensor&, const Tensor&);
-#undef SPGRAD_COMPOSITE
 
 }  // namespace spgrad
