@@ -424,7 +424,9 @@ class Pattern:
         n, m = self._shape[-2:]
         gram = 1 if n >= m or isinstance(damp, Tensor) or damp else 2
         if gram not in self._analyses:
-            with torch.inference_mode(mode=False), interruptible():
+            # Kept for all calls: so it is no tensor of a transform, which ends before.
+            outside = torch._C._DisableFuncTorch()  # noqa: SLF001
+            with outside, torch.inference_mode(mode=False), interruptible():
                 self._analyses[gram] = _pattern_gram_analysis(*self._tensors, self._shape, gram)
         return self._analyses[gram]
 

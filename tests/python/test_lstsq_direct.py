@@ -167,6 +167,18 @@ def test_a_pattern_keeps_the_analysis_and_the_node_the_factor():
     assert calls == {"gram_analysis": 2, "gram_factor": 4}
 
 
+def test_what_a_pattern_keeps_belongs_to_no_transform():
+    D, b = matrix(9, 4), right_side(9)
+    csr = D.to_sparse_csr()
+    values = csr.values().clone()
+    pattern = spgrad.Pattern(csr)
+    loss = lambda values: pattern.lstsq(values, b, method="direct").square().sum()  # noqa: E731
+    iterated = lambda values: pattern.lstsq(values, b).square().sum()  # noqa: E731
+    expected = torch.func.hessian(iterated)(values)
+    for _ in range(2):  # the first looks for the structure
+        assert_close(torch.func.hessian(loss)(values), expected, 1e-10)
+
+
 def test_the_order_keeps_the_factor_sparse():
     # An arrow: in the order as given, its factor would be full.
     m = 2000

@@ -14,6 +14,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/ScopeExit.h>
 
+#include <limits>
 #include <mutex>
 #include <tuple>
 #include <vector>
@@ -66,6 +67,10 @@ class PinvMmBackward final : public Node {
     const WithoutAutocast guard;
     TORCH_CHECK(!has_numbers(g) || at::isfinite(g).all().item<bool>(),
                 "the incoming gradient must have finite numbers only, but received NaN or Inf");
+    // Those of the pass before: this one may make fewer solves.
+    if (has_numbers(reports_)) {
+      reports_.slice(0, kGradient).fill_(std::numeric_limits<double>::quiet_NaN());
+    }
     const bool needs_values = task_should_compute_output(0);
     PatternStructure s;
     Tensor values;
