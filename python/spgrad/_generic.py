@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -40,8 +41,14 @@ def _columns(x: Tensor) -> Tensor:
 
 def _is_zero(x: Tensor, beside: Tensor) -> bool:
     """Whether a part of ``beside`` is rounding, and what a solver leaves."""
+    if not has_numbers(x):
+        return False
+    if x.numel() == 0:
+        return True
+    largest = beside.abs().amax(dim=0)
+    unit = largest.where(largest > 0, 1)  # squares of other numbers may overflow or vanish
     least = torch.finfo(x.dtype).eps ** 0.75
-    return has_numbers(x) and bool((x.norm(dim=0) <= least * beside.norm(dim=0)).all())
+    return bool(((x / unit).norm(dim=0) <= least * (beside / unit).norm(dim=0)).all())
 
 
 class _Solution(torch.autograd.Function):
@@ -52,19 +59,23 @@ class _Solution(torch.autograd.Function):
         solve = problem.transpose_solve if transposed else problem.solve
         name = problem.names[transposed]
         X = solve(_with_values(problem.A, values), B)
-        shape = (problem.A.shape[0 if transposed else 1], *B.shape[1:])
+        rows = problem.A.shape[0 if transposed else 1]
+        shape = (rows, *B.shape[1:])
         if not isinstance(X, Tensor):
             message = f"{name} must return a tensor, but returned {type(X).__name__}"
             raise RuntimeError(message)  # noqa: TRY004 - as for what else it returns
         if X.layout != torch.strided:
             message = f"{name} must return a dense (strided) tensor, but returned {X.layout}"
             raise RuntimeError(message)
-        if X.shape != shape or X.dtype != B.dtype or X.device != B.device:
+        fits = _columns(X).shape == (rows, *_columns(B).shape[1:])
+        if not fits or X.dtype != B.dtype or X.device != B.device:
             message = (
                 f"{name} must return shape {shape}, {B.dtype} on {B.device}, "
                 f"but returned {tuple(X.shape)}, {X.dtype} on {X.device}"
             )
             raise RuntimeError(message)
+        if X.shape != shape:
+            return X.reshape(shape)
         return X.view_as(X) if X is B else X
 
     @staticmethod
@@ -206,7 +217,8 @@ def sparse_generic_lstsq(
     Args:
         A: As :func:`sparse_lstsq` takes it, of shape ``(n, m)``.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
-        lstsq: ``lstsq(A, B)`` gives the solution of least norm, ``(m,)`` or ``(m, k)``.
+        lstsq: ``lstsq(A, B)`` gives the solution of least norm, ``(m,)`` or ``(m, k)``; of one
+            column it may be a vector, and the other way round.
         transpose_lstsq: ``transpose_lstsq(A, G)`` gives that for the transposed matrix, ``(n,)`` or
             ``(n, k)``; it gets A as it is. Of complex matrices it gets the conjugate.
 
@@ -233,7 +245,11 @@ def sparse_generic_lstsq(
 
 
 def sparse_generic_solve(
-    A: Tensor, B: Tensor, solve: Solve | None = None, transpose_solve: Solve | None = None
+    A: Tensor,
+    B: Tensor,
+    solve: Callable[..., Tensor] | None = None,
+    transpose_solve: Callable[..., Tensor] | None = None,
+    **options: object,
 ) -> Tensor:
     """Solve a regular square sparse system by a function of yours, with a sparse gradient.
 
@@ -247,17 +263,19 @@ def sparse_generic_solve(
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
-        solve: ``solve(A, B)`` gives the solution, of B's shape. By default that of
-            :func:`sparse_lstsq`, to its tolerance, which must tell A from a singular matrix: in
-            float32, A's condition number must be some way below 1e6.
+        solve: ``solve(A, B)`` gives the solution, of B's shape; of one column it may be a vector.
+            By default that of :func:`sparse_lstsq`, to its tolerance, which must tell A from a
+            singular matrix: in float32, A's condition number must be some way below 1e6.
         transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
             as it is. Of complex matrices it gets the conjugate.
+        options: What ``solve`` and ``transpose_solve`` are called with by name.
 
     Returns:
         The solution, differentiable to any order.
 
     Raises:
-        ValueError: An argument is no tensor, A is not square, or shapes or layouts do not fit.
+        ValueError: An argument is no tensor, A is not square, shapes or layouts do not fit, or
+            there are options and no function for them.
         RuntimeError: As :func:`sparse_generic_lstsq`; or the default meets a matrix that is
             singular to rounding.
 
@@ -267,12 +285,18 @@ def sparse_generic_solve(
         message = f"A must be square, but received shape {tuple(A.shape)}"
         raise ValueError(message)
     if solve is None and transpose_solve is None:
+        if options:
+            message = (
+                "options need a function that takes them, solve or transpose_solve, "
+                f"but received {', '.join(options)} alone"
+            )
+            raise ValueError(message)
         return _solved(A, B)
     return _solution(
         A,
         B,
-        solve or _solved,
-        transpose_solve or _solved_transposed,
+        _solved if solve is None else partial(solve, **options),
+        _solved_transposed if transpose_solve is None else partial(transpose_solve, **options),
         ("solve", "transpose_solve"),
         square=True,
     )

@@ -467,6 +467,24 @@ def test_a_gradient_within_the_range_takes_one_iteration_for_two_solves(reached)
         assert (z.residual_norm < 1e-12).all()
 
 
+def test_a_report_tells_of_the_last_backward_pass_alone():
+    D = matrix(12, 7, 4)
+    values, _, solve = solver(D, "pattern")
+    B = right_side(12).requires_grad_()
+    x, report = solve(B, return_report=True)
+    reached = D.T @ right_side(12, seed=4)
+    for leaves, g, count in (
+        ((values, B), right_side(7, seed=3), 3),
+        ((values, B), reached, 2),
+        ((B,), reached, 1),
+    ):
+        torch.autograd.grad(x, leaves, g, retain_graph=True)
+        assert len(report.backward) == count
+    mapped = torch.stack([reached, reached])
+    torch.autograd.grad(x, B, mapped, is_grads_batched=True)
+    assert report.backward == ()  # whose numbers cannot be read
+
+
 @pytest.mark.parametrize("solve", [spgrad.sparse_lstsq, spgrad.sparse_generic_lstsq])
 def test_a_warning_names_the_line_of_the_caller(solve):
     A = torch.diag(torch.logspace(0, 9, 40, dtype=torch.float64)).to_sparse_csr()
@@ -625,6 +643,35 @@ def test_the_generic_form(form, shape, given_functions):
     assert_close(grad, dA[row, column], 1e-10)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [*((torch.float32, scale) for scale in (1e25, 1e-30)), (torch.float64, 1e200)],
+)
+def test_the_generic_form_at_any_scale(dtype, scale):
+    D, B, G = (T.to(dtype) for T in (matrix(9, 4), right_side(9, 2), right_side(4, 2, seed=3)))
+    A, b = D.to_sparse_csr().requires_grad_(), (B * scale).requires_grad_()
+    spgrad.sparse_generic_lstsq(A, b, *FUNCTIONS).backward(G)
+    _, dA, _ = gradients(D.double(), B.double(), G.double())
+    limit = 1000 * torch.finfo(dtype).eps
+    assert_close(A.grad.values().double() / scale, dA[tuple(D.to_sparse_coo().indices())], limit)
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 1)])
+def test_functions_may_return_one_column_as_a_vector_or_a_matrix(shape):
+    D = matrix(9, 4)
+    flat, tall = (lambda x: x.flatten()), (lambda x: x.reshape(-1, 1))
+    for form in (flat, tall):
+        A, B = D.to_sparse_csr().requires_grad_(), right_side(*shape).requires_grad_()
+        functions = [lambda A, B, f=f, form=form: form(f(A, tall(B))) for f in FUNCTIONS]
+        x = spgrad.sparse_generic_lstsq(A, B, *functions)
+        assert x.shape == (4, *shape[1:])
+        x.backward(right_side(*x.shape, seed=3))
+        X, dA, dB = gradients(D, tall(B.detach()), right_side(4, 1, seed=3))
+        assert_close(tall(x), X, 1e-12)
+        assert_close(tall(B.grad), dB, 1e-12)
+        assert_close(A.grad.values(), dA[tuple(D.to_sparse_coo().indices())], 1e-11)
+
+
 def test_second_derivatives_of_the_generic_form():
     D = matrix(6, 3)
     csr = D.to_sparse_csr()
@@ -652,6 +699,27 @@ def test_the_generic_solve(dtype):
     assert_close(A.grad.to_dense(), dense.grad * (D != 0), 1e-10)
     with pytest.raises(ValueError, match=re.escape("A must be square, but received shape (8, 3)")):
         spgrad.sparse_generic_solve(matrix(8, 3).to_sparse_csr(), B.real)
+
+
+def test_the_generic_solve_passes_options_on():
+    D, b = matrix(8, 8), right_side(8).requires_grad_()
+    seen = []
+
+    def solve(A, B, *, name):
+        seen.append(name)
+        return torch.linalg.solve(A.to_dense(), B)
+
+    def transpose_solve(A, G, *, name):
+        seen.append(name)
+        return torch.linalg.solve(A.to_dense().T, G)
+
+    A = D.to_sparse_csr()
+    x = spgrad.sparse_generic_solve(A, b, solve, transpose_solve, name="given")
+    x.backward(right_side(8, seed=3))
+    assert seen == ["given", "given"]
+    assert_close(b.grad, torch.linalg.solve(D.T, right_side(8, seed=3)), 1e-12)
+    with pytest.raises(ValueError, match=r"options need a function .* but received name alone"):
+        spgrad.sparse_generic_solve(A, b, name="given")
 
 
 def test_the_generic_solve_refuses_singular_matrices():
