@@ -607,6 +607,35 @@ def test_coordinates_are_compiled_and_exported_in_any_order(shape, options):
         compiled(indices + shape[-2], values, B)
 
 
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("csr_lstsq", {"x0": right_side(4, 2, seed=8)}),
+        ("coo_lstsq", {"scale": "columns"}),
+        pytest.param("pattern", {"method": "direct"}, marks=pytest.mark.of_kernels),
+    ],
+)
+def test_a_problem_that_is_a_constant_is_exported(form, options):
+    D = matrix(9, 4)
+    indices = D.nonzero().T.contiguous()
+    values, (_, column), _ = solver(D, form)
+    values, offsets = values.detach(), D.to_sparse_csr().crow_indices()
+    pattern = spgrad.Pattern.from_coo(indices, D.shape)
+    solve = {
+        "csr_lstsq": partial(spgrad.csr_lstsq, offsets, column, values, m=4),
+        "coo_lstsq": partial(spgrad.coo_lstsq, indices, values, D.shape),
+        "pattern": partial(pattern.lstsq, values),
+    }[form]
+
+    class Solve(torch.nn.Module):
+        def forward(self, B):
+            return solve(B=B, **options)
+
+    exported = torch.export.export(Solve(), (right_side(9, 2),)).module()
+    B = right_side(9, 2, seed=5)
+    torch.testing.assert_close(exported(B), solve(B=B, **options))
+
+
 @given(n=st.integers(1, 12), m=st.integers(1, 12), k=st.integers(1, 3), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_normal_equations_hold_and_the_order_of_rows_does_not_matter(n, m, k, seed):

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 
 #include <cstdint>
 #include <vector>
@@ -36,10 +37,13 @@ struct Preconditioner {
   }
 };
 
-// Whether it stands for what a graph that is traced will have.
+// Whether it stands for what a graph that is traced will have, or is a constant of such a graph,
+// whose operators give no numbers.
 inline bool is_traced(const at::Tensor& tensor) {
-  return tensor.is_meta() || tensor.key_set().has_any(c10::DispatchKeySet(
-                                 {c10::DispatchKey::Python, c10::DispatchKey::Functionalize}));
+  using Modes = c10::impl::TorchDispatchModeTLS;
+  return tensor.is_meta() || Modes::get_mode(c10::impl::TorchDispatchModeKey::FAKE).has_value() ||
+         tensor.key_set().has_any(
+             c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::Functionalize}));
 }
 
 // Whether numbers can be read: not while a graph is traced, or under a transform of torch.func or
