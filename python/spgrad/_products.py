@@ -73,7 +73,10 @@ def sparse_mm(A: Tensor, B: Tensor, *, reduce: Reduce = "sum") -> Tensor:
 
     """
     if not (isinstance(A, Tensor) and isinstance(B, Tensor)):
-        message = "Both A and B should be instances of torch.Tensor"
+        message = (
+            "Both A and B should be instances of torch.Tensor, "
+            f"but received {type(A).__name__} and {type(B).__name__}"
+        )
         raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
     product: Tensor = _sparse_mm(A, B) if reduce == "sum" else _sparse_mm_reduce(A, B, reduce)
     return product

@@ -218,14 +218,19 @@ void check_no_dense_dimensions(const at::Tensor& A, const char* name) {
 
 void check_sparse_mm(const at::Tensor& A, const at::Tensor& B) {
   TORCH_CHECK_VALUE(A.dim() >= 2 && B.dim() >= 2,
-                    "Both A and B should be at least 2-dimensional tensors");
+                    "Both A and B should be at least 2-dimensional tensors, but received shapes ",
+                    A.sym_sizes(), " and ", B.sym_sizes());
   TORCH_CHECK_VALUE(A.dim() == B.dim() && A.dim() <= 3,
-                    "A and B must both be 2D or both be 3D tensors");
+                    "A and B must both be 2D or both be 3D tensors, but received shapes ",
+                    A.sym_sizes(), " and ", B.sym_sizes());
   TORCH_CHECK_VALUE(A.layout() == at::kSparse || A.layout() == at::kSparseCsr,
-                    "A should be in either COO or CSR sparse format");
-  TORCH_CHECK_VALUE(B.layout() == at::kStrided, "B must be a dense (strided) tensor");
+                    "A should be in either COO or CSR sparse format, but received layout ",
+                    A.layout());
+  TORCH_CHECK_VALUE(B.layout() == at::kStrided,
+                    "B must be a dense (strided) tensor, but received layout ", B.layout());
   TORCH_CHECK_VALUE(A.dim() == 2 || A.sym_size(0) == B.sym_size(0),
-                    "If batched, A and B must have the same batch size");
+                    "If batched, A and B must have the same batch size, but received ",
+                    A.sym_size(0), " and ", B.sym_size(0));
   TORCH_CHECK_VALUE(A.sym_size(-1) == B.sym_size(-2), "Incompatible inner dimensions: A[..., ",
                     A.sym_size(-1), "] vs B[..., ", B.sym_size(-2), "]");
   TORCH_CHECK(A.device() == B.device(), "A and B must be on the same device, but received ",

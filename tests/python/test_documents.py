@@ -119,8 +119,8 @@ A, B = torch.eye(3).to_sparse_csr(), torch.ones(3, 2)
 INTEGERS = torch.tensor
 
 
-def step_of_adam():
-    weight = torch.nn.Parameter(A.clone())
+def step_of_adam(start):
+    weight = torch.nn.Parameter(start.clone())
     optimiser = torch.optim.Adam([weight])
     spgrad.sparse_mm(weight, B).sum().backward()
     optimiser.step()
@@ -133,8 +133,9 @@ def use_gradient(function):
 
 
 MISTAKES = [
-    lambda: spgrad.sparse_mm(A.to_dense(), B),
+    lambda: spgrad.sparse_mm(A.to_sparse_csc(), B),
     lambda: spgrad.sparse_mm(A, B.double()),
+    lambda: spgrad.nn.SparseLinear(3, 2)(B.T.double()),
     lambda: spgrad.sparse_mm(A, B.to("meta")),
     lambda: spgrad.sparse_mm(A, torch.ones(4, 2)),
     lambda: spgrad.sparse_mm(A, B[:, 0]),
@@ -144,7 +145,10 @@ MISTAKES = [
     lambda: spgrad.coo_mm(INTEGERS([[0, 5], [1, 0]]), torch.ones(2), (2, 3), B),
     lambda: spgrad.Pattern(A).mm(torch.ones(4), B),
     lambda: spgrad.nn.SparseLinear(3, 4, 0.9),
-    step_of_adam,
+    lambda: step_of_adam(A),
+    lambda: step_of_adam(A.to_sparse_coo()),
+    lambda: spgrad.sparse_mm(A, B).sum().backward(),
+    lambda: torch.func.grad(lambda b: spgrad.sparse_mm(A, b).sum())(B),
     lambda: copy.deepcopy(torch.nn.Parameter(A)),
     lambda: use_gradient(lambda weight: torch.nn.utils.clip_grad_norm_([weight], 1.0)),
     lambda: use_gradient(lambda weight: weight.grad.norm()),

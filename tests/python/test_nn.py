@@ -165,9 +165,10 @@ def test_values_start_uniformly_within_the_bound_of_the_fan_in_of_their_row():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sparsity": 1.1}, "sparsity must be from 0 to 1, but received 1.1"),
-        ({"sparsity": -0.1}, "sparsity must be from 0 to 1, but received -0.1"),
-        ({"sparsity": math.nan}, "sparsity must be from 0 to 1, but received nan"),
+        ({"sparsity": 1.1}, "sparsity must be a number from 0 to 1, but received 1.1"),
+        ({"sparsity": -0.1}, "sparsity must be a number from 0 to 1, but received -0.1"),
+        ({"sparsity": "half"}, "sparsity must be a number from 0 to 1, but received 'half'"),
+        ({"sparsity": math.nan}, "sparsity must be a number from 0 to 1, but received nan"),
         ({"sparsity": 0.5, "mask": MASK}, "either sparsity or mask must be given, but received"),
         ({"mask": MASK.T}, "mask must be a dense tensor of shape (4, 5), but received shape (5, 4"),
         ({"mask": MASK.to_sparse()}, "mask must be a dense tensor of shape (4, 5), but"),
@@ -189,7 +190,14 @@ def test_wrong_patterns_are_refused(arguments, message):
     ("call", "message"),
     [
         (lambda: SparseLinear(5, 4, 0.9), "bias must be True or False, but received 0.9"),
-        (lambda: SparseLinear(-1, 2), "in_features and out_features must not be negative, but"),
+        (
+            lambda: SparseLinear(-1, 2),
+            "in_features must be an integer of at least 0, but received -1",
+        ),
+        (
+            lambda: SparseLinear(2, 3.0),
+            "out_features must be an integer of at least 0, but received 3.0",
+        ),
         (lambda: SparseLinear.from_dense(nn.ReLU()), "linear must be a torch.nn.Linear, but rec"),
         (lambda: layer_of()(integers(IN, 3)), "input must have shape (*, 5), but received (5, 3)"),
         (lambda: layer_of()([1.0]), "input must be a torch.Tensor, but received list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +25,8 @@ BLOCK = 1 << 22
 
 def count_present(sparsity: float | None, possible: int) -> int:
     sparsity = _DEFAULT_SPARSITY if sparsity is None else sparsity
-    if not 0 <= sparsity <= 1:
-        message = f"sparsity must be from 0 to 1, but received {sparsity}"
+    if not (isinstance(sparsity, Real) and 0 <= sparsity <= 1):
+        message = f"sparsity must be a number from 0 to 1, but received {sparsity!r}"
         raise ValueError(message)
     return possible - round(sparsity * possible)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import refuse_others_than_tensors
+from spgrad._arguments import integer_from, refuse_others_than_tensors
 from spgrad.nn import _layer_pattern
 from spgrad.nn._absent_gradient import largest_absent
 
@@ -83,9 +83,9 @@ class SparseLinear(nn.Module):
         dtype that ``torch.autocast`` casts; the output is contiguous.
 
     Raises:
-        ValueError: Sizes are negative, ``bias`` is no bool, ``sparsity`` is outside [0, 1],
-            ``mask`` has another shape or other numbers, or both are given. In the forward pass: the
-            input has another size, or is no tensor.
+        ValueError: Sizes are negative or no integers, ``bias`` is no bool, ``sparsity`` is no
+            number in [0, 1], ``mask`` has another shape or other numbers, or both are given. In the
+            forward pass: the input has another size, or is no tensor.
         RuntimeError: In the forward pass, dtypes or devices differ or are not supported. In
             ``load_state_dict``, sizes differ, or the pattern is malformed.
 
@@ -121,14 +121,8 @@ class SparseLinear(nn.Module):
         if not isinstance(bias, bool):
             message = f"bias must be True or False, but received {bias!r}; sparsity is a keyword"
             raise ValueError(message)  # noqa: TRY004 - as the products do
-        if in_features < 0 or out_features < 0:
-            message = (
-                "in_features and out_features must not be negative, "
-                f"but received {in_features} and {out_features}"
-            )
-            raise ValueError(message)
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = in_features = integer_from(0, "in_features", in_features)
+        self.out_features = out_features = integer_from(0, "out_features", out_features)
         device = torch.get_default_device() if device is None else torch.device(device)
         if mask is None:
             present = _layer_pattern.count_present(sparsity, out_features * in_features)
