@@ -59,9 +59,17 @@ assert_type(spgrad.coo_lstsq(pattern.indices(), values, (3, 3), B, return_report
 assert_type(pattern.lstsq(values, B, return_report=flag), Either)
 assert_type(spgrad.sparse_generic_solve(A, B, lambda A, B: B), torch.Tensor)
 assert_type(pattern.softmax(A.values(), dim=-2), torch.Tensor)
+assert_type(spgrad.csr_softmax(crow_indices, col_indices, values, (3, 3)), torch.Tensor)
+assert_type(spgrad.matmul(A, B), torch.Tensor)
+assert_type(spgrad.cuda.check_at_once(True), bool)
+assert_type(spgrad.nn.PatternBuffer(pattern).pattern, spgrad.Pattern)
+permutation, row_starts = spgrad.distributed.partition(crow_indices, col_indices, 2, "mtkahypar")
+assert_type(row_starts, tuple[int, ...])
 assert_type(spgrad.cuda.info().devices[0].unavailable, str | None)
 
-layer = spgrad.nn.SparseLinear(3, 2)
+layer = spgrad.nn.SparseLinear.from_dense(torch.nn.Linear(3, 2), sparsity=0.5)
+assert_type(layer, spgrad.nn.SparseLinear)
+assert_type(layer.to_dense(), torch.nn.Linear)
 optimizer = torch.optim.Adam(layer.parameters())
 assert_type(layer.weight, torch.nn.Parameter)
 assert_type(layer.values, torch.Tensor)
@@ -96,6 +104,7 @@ WRONG = {
     'spgrad.sparse_lstsq(A, A, method="qr")': "call-overload",
     "spgrad.sparse_generic_solve(A, A, 3)": "arg-type",
     "spgrad.nn.SparseLinear(3, 4, 0.9)": "arg-type",
+    'spgrad.distributed.partition(A, A, 2, method="scotch")': "arg-type",
     "spgrad.use_instruction_set(2)": "arg-type",
     "number: int = spgrad.instruction_set()": "assignment",
     "spgrad.sparse_mul(A, A)": "attr-defined",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,10 @@ _IMBALANCE = 0.03
 
 
 def partition(
-    crow_indices: Tensor, col_indices: Tensor, parts: int, method: str = "metis"
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    parts: int,
+    method: Literal["metis", "mtkahypar"] = "metis",
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Find an order of the rows and columns of a square matrix in which ranks need little halo.
 
