@@ -109,14 +109,14 @@ def _run(name: str, *, quick: bool) -> Run:
 
 
 def _page(name: str, run: Run) -> str:
-    description = importlib.import_module(f"examples.{name}.__main__").DESCRIPTION
+    program = importlib.import_module(f"examples.{name}.__main__")
     command = f"python -m examples.{name}" + (" --quick" if run.quick else "")
     # Each leads to itself in full size, where Sphinx puts it.
     images = (
-        f"```{{image}} {name}/{file}\n:alt: {file}\n:target: ../_images/{file}\n```\n"
-        for file in _pictures(name)
+        f"```{{image}} {name}/{file}\n:alt: {text}\n:target: ../_images/{file}\n```\n"
+        for file, text in program.PICTURES.items()
     )
-    parts = [f"# {_title(name)}\n", description + "\n", *images]
+    parts = [f"# {_title(name)}\n", program.DESCRIPTION + "\n", *images]
     machine = f"{run.seconds:.0f} s on {processor()}"
     parts.append(f"The pictures are those of this run, of {machine}:\n")
     parts.append(f"```shell\n{command}\n```\n")
@@ -138,10 +138,6 @@ def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _pictures(name: str) -> list[str]:
-    return [path.name for path in sorted((PAGES / name).glob("*.png"))]
-
-
 def _index(names: list[str]) -> str:
     how = (
         "Programs that run from a clone, each in a folder of its own, by `python -m "
@@ -150,8 +146,11 @@ def _index(names: list[str]) -> str:
     )
     parts = ["# Examples\n", how, "::::{grid} 1 1 2 2\n:gutter: 3\n"]
     for name in names:
+        pictures = importlib.import_module(f"examples.{name}.__main__").PICTURES
+        file, text = next(iter(pictures.items()))
         parts.append(f":::{{grid-item-card}} {_title(name)}")
-        parts += [f":link: {name}", ":link-type: doc", f":img-bottom: {name}/{_pictures(name)[0]}"]
+        parts += [f":link: {name}", ":link-type: doc"]
+        parts += [f":img-bottom: {name}/{file}", f":img-alt: {text}"]
         parts += ["", _docstring(name).partition(":")[0].partition("``")[0] + ".", ":::\n"]
     parts += ["::::\n", "```{toctree}\n:hidden:\n", *names, "```\n"]
     return "\n".join(parts)

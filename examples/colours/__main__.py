@@ -22,6 +22,13 @@ DESCRIPTION = (
     "to processes of torchrun, is compared with the same in one process. The photograph is of "
     "Chelsea the cat, by Stéfan van der Walt (CC0), and comes with scikit-image."
 )
+# For those who cannot see them.
+PICTURES = {
+    "colours.png": (
+        "Three pictures of a cat: with the few colours that are known, with those that the "
+        "network tells, and the photograph"
+    ),
+}
 RANKS = 4
 # Pixels to the next one in use, and steps.
 SIZES = {False: (3, 50), True: (6, 80)}

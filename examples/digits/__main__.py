@@ -12,6 +12,15 @@ DESCRIPTION = (
     "several densities both as they are and regrown. The scans are those of the UCI repository "
     "(CC BY 4.0), which scikit-learn ships."
 )
+# For those who cannot see them.
+PICTURES = {
+    "digits_densities.png": (
+        "Accuracy against the share of weights that exist, of fixed and regrown patterns, and "
+        "how many weights look at each pixel of a digit"
+    ),
+    "digits_loss.png": "Loss and accuracy on held-out digits, by epoch",
+    "digits_patterns.png": "The three weight matrices: a pixel is coloured where a weight exists",
+}
 QUICK_EPOCHS = 10
 
 

@@ -20,6 +20,13 @@ DESCRIPTION = (
     "of Scharstein et al., 'High-resolution stereo datasets with subpixel-accurate ground truth' "
     "(2014), reduced, which scikit-image ships without naming a licence of theirs."
 )
+# For those who cannot see them.
+PICTURES = {
+    "precision_matrix.png": (
+        "The photograph, its depth as measured with gaps, and what fills them: the mean, two "
+        "samples and the standard deviation"
+    ),
+}
 SEED = 0
 STEPS, QUICK_STEPS = 120, 30
 SAMPLES, QUICK_SAMPLES = 16, 8

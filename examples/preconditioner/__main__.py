@@ -20,6 +20,13 @@ DESCRIPTION = (
     "photograph of coins from Pompeii (Brooklyn Museum, no known copyright restrictions), which "
     "scikit-image ships."
 )
+# For those who cannot see them.
+PICTURES = {
+    "preconditioner.png": (
+        "Conductivity and temperature of the plate, residuals by iteration, and the errors "
+        "that are left with each preconditioner"
+    ),
+}
 SEED = 0
 CELLS, QUICK_CELLS = 160, 32
 STEPS, QUICK_STEPS = 200, 60

@@ -26,6 +26,7 @@ def run_quickly(monkeypatch, tmp_path):
             program.main(["--quick", "--output", str(folder)])
         if keeps:
             gallery.keep(name, printed.getvalue(), time.perf_counter() - start, quick=True)
+        assert set(program.PICTURES) == {path.name for path in folder.glob("*.png")}
         return folder, printed.getvalue()
 
     return run
