@@ -39,7 +39,14 @@ class Run:
 
 
 def _sources(name: str) -> list[Path]:
-    return [path for path in sorted((EXAMPLES / name).glob("*.py")) if path.name != "__init__.py"]
+    """List what uses spgrad first, and pictures and the command line last."""
+    paths = [path for path in (EXAMPLES / name).glob("*.py") if path.name != "__init__.py"]
+
+    def place(path: Path) -> tuple[bool, bool, bool, str]:
+        uses_spgrad = "spgrad" in path.read_text(encoding="utf-8")
+        return path.stem == "__main__", path.stem == "figures", not uses_spgrad, path.name
+
+    return sorted(paths, key=place)
 
 
 def _digest(name: str) -> str:

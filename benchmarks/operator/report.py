@@ -350,7 +350,7 @@ def three_figures(results: Results) -> str:
     dtype, threads = results.common()
     (fem,) = (record for record in results.workloads if record.name == "fem")
     cells = [
-        f":::{{grid-item-card}} {figure}\n{text}\n:::"
+        f":::{{grid-item-card}} {figure}\n:class-title: number\n\n{text}\n:::"
         for figure, text in _three_figures(results).items()
     ]
     return (

@@ -1,4 +1,4 @@
-"""What connects spgrad to other packages, which are needed for the module of their name alone."""
+"""Modules for other packages; each needs the package that it is for."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""When malformed indices, which kernels meet, are errors."""
+"""When a bad index on a CUDA device becomes an error."""
 
 import torch
 

@@ -241,7 +241,7 @@ rank 0 of 1: 2 rows, 3 entries, 0 rows of halo))
             generator: Source of the random numbers of this rank; PyTorch's default one if None.
 
         Raises:
-            Nothing.
+            RuntimeError: ``generator`` is on another device than ``A``.
 
         """
         ranks, plan = self.A._built.ranks, self.A._built.plan  # noqa: SLF001
