@@ -19,7 +19,7 @@ sources := $(shell find CMakeLists.txt cmake include src python -type f -not -na
 
 # The table of CONTRIBUTING.md: what to type, and what for.
 help:
-	@sed -n '/^|---|/,/^$$/s/^| \(.*\) | \(.*\) |$$/\2\n    \1\n/p' CONTRIBUTING.md | tr -d '`' | fold -s -w 110
+	@sed -n '/^|---|/,/^$$/s/^| \(.*\) | \(.*\) |$$/\1:\n    \2\n/p' CONTRIBUTING.md | tr -d '`'
 
 $(stamp)-tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

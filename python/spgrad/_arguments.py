@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 from torch import Tensor
 
@@ -42,6 +43,19 @@ def integer(value: object) -> int | None:
     except (TypeError, RuntimeError):
         return None
     return number if -LARGEST <= number <= LARGEST else None
+
+
+def real(value: object) -> float | None:
+    """Give what a real number is, or nothing for what is none."""
+    if isinstance(value, float):
+        return value
+    is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
+    if is_complex or getattr(value, "ndim", 0) > 0 or not isinstance(value, SupportsFloat):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
 
 
 def integer_from(least: int, name: str, value: object) -> int:

@@ -13,7 +13,7 @@ from spgrad._lstsq import has_numbers, sparse_lstsq
 from spgrad._pattern import Pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from spgrad._lstsq import LstsqReport
 
@@ -116,6 +116,15 @@ class _Solution(torch.autograd.Function):
         return gradient, w, None, None
 
 
+def _with_options(solve: object, name: str, options: Mapping[str, object] | None) -> Solve:
+    """Let a function of the caller have the options; ours take none."""
+    if not callable(solve):
+        message = f"{name} must be a function, but received {type(solve).__name__}"
+        raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
+    is_ours = solve in {_solved, _solved_transposed}
+    return solve if is_ours or not options else partial(solve, **options)
+
+
 def _solution(  # noqa: PLR0913 - a problem, and how it is solved
     A: Tensor,
     B: Tensor,
@@ -124,11 +133,14 @@ def _solution(  # noqa: PLR0913 - a problem, and how it is solved
     names: tuple[str, str],
     *,
     square: bool,
+    options: Mapping[str, object] | None = None,
 ) -> Tensor:
+    of_A = _with_options(solve, names[0], options)
+    of_transposed = _with_options(transpose_solve, names[1], options)
     pattern = Pattern(A)
     values = _specified_values(A)
     _check_numbers(values, B)
-    problem = _Problem(A.detach(), pattern, solve, transpose_solve, names, square)
+    problem = _Problem(A.detach(), pattern, of_A, of_transposed, names, square)
     solution: Tensor = _Solution.apply(values, B, problem, False)  # noqa: FBT003
     return solution
 
@@ -226,7 +238,7 @@ def sparse_generic_lstsq(
         The solution, differentiable to any order.
 
     Raises:
-        ValueError: An argument is no tensor, or shapes or layouts do not fit.
+        ValueError: An argument is no tensor or no function, or shapes or layouts do not fit.
         RuntimeError: As :func:`sparse_lstsq`; or a function returned no tensor, or one of another
             shape, dtype or device than it should.
 
@@ -237,8 +249,8 @@ def sparse_generic_lstsq(
     return _solution(
         A,
         B,
-        lstsq or sparse_lstsq,
-        transpose_lstsq or _transposed_lstsq,
+        sparse_lstsq if lstsq is None else lstsq,
+        _transposed_lstsq if transpose_lstsq is None else transpose_lstsq,
         ("lstsq", "transpose_lstsq"),
         square=False,
     )
@@ -263,7 +275,8 @@ def sparse_generic_solve(
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
-        solve: ``solve(A, B)`` gives the solution, of B's shape; of one column it may be a vector.
+        solve: ``solve(A, B)`` gives the solution, of B's shape; of one column it may be a
+            vector, and the other way round.
             By default that of :func:`sparse_lstsq`, to its tolerance, which must tell A from a
             singular matrix: in float32, A's condition number must be some way below 1e6.
         transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
@@ -274,8 +287,8 @@ def sparse_generic_solve(
         The solution, differentiable to any order.
 
     Raises:
-        ValueError: An argument is no tensor, A is not square, shapes or layouts do not fit, or
-            there are options and no function for them.
+        ValueError: An argument is no tensor or no function, A is not square, shapes or layouts do
+            not fit, or there are options and no function for them.
         RuntimeError: As :func:`sparse_generic_lstsq`; or the default meets a matrix that is
             singular to rounding.
 
@@ -295,8 +308,9 @@ def sparse_generic_solve(
     return _solution(
         A,
         B,
-        _solved if solve is None else partial(solve, **options),
-        _solved_transposed if transpose_solve is None else partial(transpose_solve, **options),
+        _solved if solve is None else solve,
+        _solved_transposed if transpose_solve is None else transpose_solve,
         ("solve", "transpose_solve"),
+        options=options,
         square=True,
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import numbers
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, SupportsFloat, TypedDict, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad._arguments import LARGEST, integer, refuse_others_than_tensors
+from spgrad._arguments import LARGEST, integer, real, refuse_others_than_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,12 +129,14 @@ class LstsqReport:
 
     @property
     def backward(self) -> tuple[LstsqReport, ...]:
-        """The solves of the last backward pass, one to three, or none before it.
+        """The solves of the last backward pass, one to three, as they are now.
+
+        There are none before it, nor after one under vmap, whose numbers cannot be read.
 
         The first is for the gradient of B, with the transposed matrix; the others are for that of
         A, and are made only where they can add something to it.
         """
-        later = [self._solves[number : number + 1] for number in range(1, len(self._solves))]
+        later = self._solves[1:].clone().split(1)  # the next pass overwrites them
         return tuple(
             LstsqReport._of(solve, self._dims) for solve in later if not solve[..., 0].isnan().any()
         )
@@ -190,23 +191,11 @@ def has_numbers(tensor: Tensor) -> bool:
     """Whether it can be read: not while a graph is traced, without data, nor under vmap."""
     return (
         not torch.compiler.is_compiling()
+        and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None  # noqa: SLF001
         and not tensor.is_meta
         and not any(map(torch._C._dispatch_keys(tensor).has, _WITHOUT_NUMBERS))  # noqa: SLF001
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # noqa: SLF001
     )
-
-
-def _real(value: object) -> float | None:
-    """Give what a real number is, or nothing for what is none."""
-    if isinstance(value, float):
-        return value
-    is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
-    if is_complex or getattr(value, "ndim", 0) > 0 or not isinstance(value, SupportsFloat):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
 
 
 def _refuse_types(
@@ -214,7 +203,7 @@ def _refuse_types(
 ) -> None:
     """Refuse what the operators' schema has no type for; their values are checked there."""
     for name, value, fits, accepted in (
-        ("tol", tol, tol is None or _real(tol) is not None, "None or a number in [0, 1)"),
+        ("tol", tol, tol is None or real(tol) is not None, "None or a number in [0, 1)"),
         (
             "maxiter",
             maxiter,
@@ -241,8 +230,8 @@ def _damp_tensor(damp: float | Tensor, B: Tensor) -> Tensor | None:
             return damp  # the operator checks what it is
         number = float(damp.detach())
     else:
-        real = _real(damp)
-        number = math.nan if real is None else real
+        given = real(damp)
+        number = math.nan if given is None else given
     if not 0 <= number < math.inf:  # math.isfinite cannot be traced
         message = f"damp must be a finite number of 0 or more, but received {damp!r}"
         raise ValueError(message)
@@ -280,7 +269,7 @@ def least_squares(  # noqa: PLR0913 - the options
     _refuse_types(tol, maxiter, scale, method, on_failure)
     if x0 is not None:
         refuse_others_than_tensors(x0=x0)
-    tolerance = None if tol is None else _real(tol)
+    tolerance = None if tol is None else real(tol)
     most = None if maxiter is None else integer(maxiter)
     options = (_damp_tensor(damp, B), x0, tolerance, most, scale, method)
     with interruptible():

@@ -507,9 +507,8 @@ void check_mm_into(const PatternStructure& s, const at::Tensor& values, const at
                     B.sym_size(1), "), but received ", C.sym_sizes());
   TORCH_CHECK_VALUE(rows_in(runs, C.size(0)) == s.rows(),
                     "runs must have the first row of each run of C and the one behind it, rising, "
-                    "for the ",
-                    s.rows(), " rows of the structure in ", C.size(0), " of C, but received ",
-                    runs);
+                    "with ",
+                    s.rows(), " of the ", C.size(0), " rows of C in all, but received ", runs);
 }
 
 void check_sddmm_into(const PatternStructure& s, const at::Tensor& X, const at::Tensor& Y,

@@ -55,7 +55,8 @@ struct NoDerivatives {
   }
 };
 
-// Whoever saved the tensor for a backward pass finds out.
+// Whoever saved the tensor for a backward pass finds out; not where a product fails, which may have
+// written some rows.
 struct NewVersion {
   template <class Operation, class... Operands>
   static typename Operation::Result run(const PatternStructure& s, const Tensor& into,

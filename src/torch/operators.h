@@ -57,7 +57,8 @@ struct Mm : OnValues {  // values, B
 // Of patterns only, without heads and gradients: products of a matrix that is some rows of a larger
 // one, and the columns that they need, into a part of what the larger one has.
 
-// mm into runs of rows of C, with the bits that the rows have in the product of the whole matrix.
+// mm into runs of rows of C. Kernels give them the bits that they have in the product of the whole
+// matrix.
 //
 // values, B, the whole matrix: its (n, m, nnz), its column that the first of the structure is, or
 // its columns that all of the structure are; the first row of C in each run and the one behind it,

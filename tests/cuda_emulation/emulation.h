@@ -153,6 +153,12 @@ T load_shared_by_blocks(const T* p) {
 }
 
 template <class T>
+void store_vector(T* p, const T& vector) {
+  emulation::check_alignment(p, sizeof(T));
+  *p = vector;
+}
+
+template <class T>
 T* kept_pointer(T* p) {
   return p;
 }

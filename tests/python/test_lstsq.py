@@ -480,9 +480,20 @@ def test_a_report_tells_of_the_last_backward_pass_alone():
     ):
         torch.autograd.grad(x, leaves, g, retain_graph=True)
         assert len(report.backward) == count
+        assert all((solve.iterations > 0).all() for solve in report.backward)
+    (held,) = report.backward
+    iterations, residual_norm = held.iterations.clone(), held.residual_norm.clone()
+
+    def gradient(g):
+        return torch.autograd.grad(x, B, g, create_graph=True)[0]
+
+    _, pullback = torch.func.vjp(gradient, reached)
+    torch.testing.assert_close(pullback(right_side(12))[0], torch.linalg.pinv(D) @ right_side(12))
     mapped = torch.stack([reached, reached])
     torch.autograd.grad(x, B, mapped, is_grads_batched=True)
     assert report.backward == ()  # whose numbers cannot be read
+    assert torch.equal(held.iterations, iterations)
+    assert torch.equal(held.residual_norm, residual_norm)
 
 
 @pytest.mark.parametrize("solve", [spgrad.sparse_lstsq, spgrad.sparse_generic_lstsq])
@@ -749,6 +760,15 @@ def test_the_generic_solve_passes_options_on():
     assert_close(b.grad, torch.linalg.solve(D.T, right_side(8, seed=3)), 1e-12)
     with pytest.raises(ValueError, match=r"options need a function .* but received name alone"):
         spgrad.sparse_generic_solve(A, b, name="given")
+
+
+@pytest.mark.parametrize("names", [("lstsq", "transpose_lstsq"), ("solve", "transpose_solve")])
+def test_what_is_no_function_is_refused(names):
+    generic = getattr(spgrad, f"sparse_generic_{names[0]}")
+    A, b = matrix(8, 8).to_sparse_csr(), right_side(8)
+    for name in names:
+        with pytest.raises(ValueError, match=f"^{name} must be a function, but received int$"):
+            generic(A, b, **{name: 3})
 
 
 def test_the_generic_solve_refuses_singular_matrices():

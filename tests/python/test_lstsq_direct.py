@@ -18,6 +18,7 @@ from least_squares import (
     solver,
 )
 from pairs import pairwise
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import spgrad
 from spgrad import _pattern
@@ -314,3 +315,11 @@ def test_a_batch_of_nothing(damp):
     assert x.shape == (0, 3, 2)
     x.sum().backward()
     assert B.grad.shape == B.shape
+
+
+def test_a_solve_without_data_keeps_no_analysis():
+    A = torch.eye(7, dtype=torch.float64).to_sparse_csr()
+    pattern, values, b = spgrad.Pattern(A), A.values().clone(), torch.ones(7).double()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert pattern.lstsq(values, b, method="direct").shape == (7,)
+    torch.testing.assert_close(pattern.lstsq(values, b, method="direct"), b)

@@ -68,7 +68,7 @@ def partition(
         ValueError: An argument is no tensor, shapes do not fit, ``parts`` is no positive number,
             or there is no such method.
         RuntimeError: Indices are malformed.
-        ImportError: There is no pymetis.
+        ImportError: The package of the method is not there.
 
     """
     n = len(crow_indices) - 1 if isinstance(crow_indices, Tensor) and crow_indices.dim() else 0

@@ -26,7 +26,7 @@ _pattern_mm_into = torch.ops.spgrad.pattern_mm_into.default
 _pattern_mm_backward_into = torch.ops.spgrad.pattern_mm_backward_into.default
 _pattern_sddmm_into = torch.ops.spgrad.pattern_sddmm_into.default
 
-# Each run of rows is a product of its own; with more, one that is then put there takes less time.
+# On CPU each run of rows is a product; with more, one that is then put there takes less time.
 _MOST_RUNS_IN_PLACE = 4
 
 # The rows of an operand that a round needs, where they are already here.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from spgrad import _library  # noqa: F401 - registers the operators
+from spgrad._arguments import real
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,10 +25,11 @@ BLOCK = 1 << 22
 
 def count_present(sparsity: float | None, possible: int) -> int:
     sparsity = _DEFAULT_SPARSITY if sparsity is None else sparsity
-    if not (isinstance(sparsity, Real) and 0 <= sparsity <= 1):
+    number = real(sparsity)
+    if number is None or not 0 <= number <= 1:
         message = f"sparsity must be a number from 0 to 1, but received {sparsity!r}"
         raise ValueError(message)
-    return possible - round(sparsity * possible)
+    return possible - round(number * possible)
 
 
 def checked_mask(mask: Tensor, sparsity: float | None, shape: tuple[int, int]) -> Tensor:

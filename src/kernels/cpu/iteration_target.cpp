@@ -8,8 +8,8 @@ namespace {
 // Vectors of lanes whose coefficients and sums stay in registers at once: each addition to a sum
 // waits for the one before.
 constexpr int kVectorsAtOnce = 4;
-// Numbers that all lanes do before they go on: those of all vectors stay in the nearest cache.
-constexpr int64_t kNumbersAtOnce = 1 << 10;
+// Numbers that all lanes do before they go on, of about all vectors in the nearest cache.
+constexpr int64_t kNumbersOfPart = 1 << 10;
 
 template <class Pointer, int count>
 struct Pointers {
@@ -63,7 +63,7 @@ template <class Real, int coefficients, int sums, class Pass>
     }
   };
   const int64_t whole = count - count % width;
-  const int64_t part = width < kNumbersAtOnce ? kNumbersAtOnce - kNumbersAtOnce % width : width;
+  const int64_t part = width < kNumbersOfPart ? kNumbersOfPart - kNumbersOfPart % width : width;
   for (int64_t first = 0; first < whole; first += part) {
     do_numbers(first, first + part < whole ? first + part : whole, width);
   }

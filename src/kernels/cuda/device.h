@@ -120,6 +120,12 @@ __device__ __forceinline__ T load_read_only(const T* p) {
   return result;
 }
 
+// A vector of numbers at once, to a multiple of its size.
+template <class T>
+__device__ __forceinline__ void store_vector(T* p, const T& vector) {
+  *p = vector;
+}
+
 // The compiler is not to look into a pointer that is worked out once, and then to work it out anew.
 template <class T>
 __device__ __forceinline__ T* kept_pointer(T* p) {

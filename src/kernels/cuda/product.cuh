@@ -162,7 +162,7 @@ __device__ __forceinline__ void store_sums(Number* place, const Lane<S>& lane,
     Vector<Number, S::kVector> rounded;
 #pragma unroll
     for (int v = 0; v < S::kVector; ++v) rounded.of[v] = Rounded<Number>::from(sum[t].of[v]);
-    *(reinterpret_cast<Vector<Number, S::kVector>*>(place) + t * S::kLanes) = rounded;
+    store_vector(reinterpret_cast<Vector<Number, S::kVector>*>(place) + t * S::kLanes, rounded);
   }
 }
 
@@ -392,7 +392,7 @@ __device__ __forceinline__ void clear_rows(const Product& a, Int64 row, bool is_
 #pragma unroll 1
     for (int column = first_column + me * S::kVector; column < behind;
          column += kWarp * S::kVector) {
-      *reinterpret_cast<Loaded<S>*>(sums + column) = {};
+      store_vector(reinterpret_cast<Loaded<S>*>(sums + column), Loaded<S>{});
     }
   }
 }

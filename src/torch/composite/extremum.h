@@ -19,7 +19,7 @@
 #include "heads.h"
 #include "operators.h"
 
-namespace spgrad {
+namespace spgrad::extrema {
 
 inline constexpr int64_t kNobody = std::numeric_limits<int32_t>::max();
 
@@ -89,7 +89,7 @@ inline bool is_empty(const Matrix& a, const at::Tensor& dense) {
   return a.extent.entries == 0 || dense.size(-1) == 0;
 }
 
-struct CompositeExtrema {
+struct Composite {
   template <class Structure>
   static std::tuple<at::Tensor, at::Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
                                                 const at::Tensor& values, const at::Tensor& B,
@@ -188,4 +188,4 @@ struct CompositeExtrema {
   }
 };
 
-}  // namespace spgrad
+}  // namespace spgrad::extrema

@@ -79,8 +79,8 @@ Tensor entries_tensor(const Matrix& a, at::ScalarType dtype) {
   return a.positions.defined() ? at::stack({indices, a.positions.to(dtype)}, 1) : indices;
 }
 
-struct Composite : CompositeExtrema {
-  using CompositeExtrema::run;
+struct Composite : extrema::Composite {
+  using extrema::Composite::run;
 
   template <class Structure>
   static Tensor run(Mm, c10::DispatchKeySet, const Structure& s, const Tensor& values,

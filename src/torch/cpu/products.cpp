@@ -114,26 +114,31 @@ at::Tensor multiply(const Structure& structure, const Grouped& grouped, const at
   return product.result;
 }
 
-// The rows of a product, one head of it, from `first` on, as many as `out` has.
+// A product, one head of it, into runs of rows of C.
 template <class Grouped>
-void multiply_rows(const PatternStructure& structure, const Grouped& grouped,
+void multiply_into(const PatternStructure& structure, const Grouped& grouped,
                    const at::Tensor& values, const at::Tensor& B, const kernels::WholeMatrix& whole,
-                   int64_t first, const at::Tensor& out) {
+                   at::IntArrayRef runs, const at::Tensor& C) {
   const at::Tensor v = contiguous_values(values, 1, {});
   const at::Tensor x = contiguous_dense(B, 2, {});
   run_kernel(structure, grouped, B.scalar_type(), [&]<class Scalar>(const auto& a) {
-    auto rows = a.view;
-    rows.whole = &whole;
-    rows.offsets += first;
-    rows.rows = out.size(0);
-    std::vector<kernels::RowBlock> blocks;
-    for (kernels::RowBlock block : a.blocks) {
-      if (block.row < first || block.row >= first + rows.rows) continue;
-      block.row -= first;
-      blocks.push_back(block);
-    }
-    return kernels::spmm(rows, blocks, data_of<Scalar>(v), view<Scalar>(x, 2)[0],
-                         mutable_view<Scalar>(out, 2)[0], B.size(-1), pytorch_threads());
+    kernels::Status status = kernels::Status::done;
+    for_each_run(runs, C, [&](int64_t first, const at::Tensor& out) {
+      if (status != kernels::Status::done) return;
+      auto rows = a.view;
+      rows.whole = &whole;
+      rows.offsets += first;
+      rows.rows = out.size(0);
+      std::vector<kernels::RowBlock> blocks;
+      for (kernels::RowBlock block : a.blocks) {
+        if (block.row < first || block.row >= first + rows.rows) continue;
+        block.row -= first;
+        blocks.push_back(block);
+      }
+      status = kernels::spmm(rows, blocks, data_of<Scalar>(v), view<Scalar>(x, 2)[0],
+                             mutable_view<Scalar>(out, 2)[0], B.size(-1), pytorch_threads());
+    });
+    return status;
   });
 }
 
@@ -189,9 +194,7 @@ struct Cpu {
     kernels::WholeMatrix whole{sizes[0], sizes[1], sizes[2], first_column};
     if (column_numbers) whole.column_numbers = column_numbers->const_data_ptr<int64_t>();
     const GroupedByRow grouped = checked_group_by_row(structure, B);
-    for_each_run(runs, C, [&](int64_t first, const at::Tensor& out) {
-      multiply_rows(structure, grouped, values, B, whole, first, out);
-    });
+    multiply_into(structure, grouped, values, B, whole, runs, C);
   }
 
   template <class Structure>

@@ -44,13 +44,15 @@ Operand operand_of(const Tensor& dense) {
   return {dense.const_data_ptr(), dense.dim() == 3 ? dense.stride(0) : 0, dense.stride(-2)};
 }
 
-// As many numbers as can be loaded at once from each row of these operands.
+// As many numbers as can be moved at once to or from each row of those that there are; the first
+// is.
 int64_t common_vector(int64_t p, std::initializer_list<const Tensor*> operands) {
   int64_t vector = widest_vector((*operands.begin())->scalar_type());
   const auto fits = [&](int64_t count) { return count % vector == 0; };
   const auto all_fit = [&] {
     if (!fits(p)) return false;
     for (const Tensor* operand : operands) {
+      if (!operand->defined()) continue;
       const auto address = reinterpret_cast<uintptr_t>(operand->const_data_ptr());
       if (!fits(static_cast<int64_t>(address / operand->itemsize()))) return false;
       for (int64_t dim = 0; dim + 1 < operand->dim(); ++dim) {
@@ -134,8 +136,7 @@ void run_product(const Findings& findings, const GroupedEntries& a, const LongRo
   wanted.moved = a.moved;
   wanted.sums = sums;
   wanted.products = products;
-  wanted.vector =
-      products ? common_vector(p, {&o.gathered, &o.own}) : common_vector(p, {&o.gathered});
+  wanted.vector = common_vector(p, {&o.gathered, &o.own, &o.out});
   wanted.p = p;
   wanted.far = a.view.columns * (o.gathered.stride(-2) / wanted.vector) + p >
                std::numeric_limits<uint32_t>::max();

@@ -12,6 +12,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/ScopeExit.h>
 
 #include <limits>
@@ -67,8 +68,12 @@ class PinvMmBackward final : public Node {
     const WithoutAutocast guard;
     TORCH_CHECK(!has_numbers(g) || at::isfinite(g).all().item<bool>(),
                 "the incoming gradient must have finite numbers only, but received NaN or Inf");
-    // Those of the pass before: this one may make fewer solves.
+    // Those of the pass before: this one may make fewer solves. A transform that this pass is in
+    // may not change what it has captured, but reports are no part of it.
     if (has_numbers(reports_)) {
+      const c10::impl::ExcludeDispatchKeyGuard outside(
+          c10::DispatchKeySet({c10::DispatchKey::FuncTorchDynamicLayerFrontMode,
+                               c10::DispatchKey::FuncTorchDynamicLayerBackMode}));
       reports_.slice(0, kGradient).fill_(std::numeric_limits<double>::quiet_NaN());
     }
     const bool needs_values = task_should_compute_output(0);

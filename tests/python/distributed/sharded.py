@@ -17,12 +17,12 @@ def on_ranks(size, matrix, given, **options):
 
 
 def product_on_ranks(size, matrix, given, change=lambda B: B, **options):
-    """Give the product of so many ranks; their rows of B may be changed before."""
+    """Give the product of so many ranks, of strided values; rows of B may be changed before."""
 
     def product(mesh):
         A = matrices.share(mesh, matrix, **options)
         mine = matrices.of_rank(A, given)
-        return A.mm(mine.values, change(mine.B))
+        return A.mm(mine.values.repeat_interleave(2)[::2], change(mine.B))
 
     return torch.cat(on_threads(size, product))
 
@@ -36,8 +36,8 @@ def products_at_entries_on_ranks(size, matrix, given, **options):
         A = matrices.share(mesh, matrix, **options)
         mine = matrices.of_rank(A, given)
         leaves = mine.values.requires_grad_(), mine.B.requires_grad_()
-        (alone,) = torch.autograd.grad(A.mm(leaves[0], mine.B.detach()), leaves[0], mine.X)
         C = A.mm(*leaves)
+        (alone,) = torch.autograd.grad(C, leaves[0], mine.X, retain_graph=True)
         together, _ = torch.autograd.grad(C, leaves, mine.X)
         return C.detach(), alone, together, A.sddmm(mine.X, mine.B.detach().conj().resolve_conj())
 

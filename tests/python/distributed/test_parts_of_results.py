@@ -97,6 +97,14 @@ def test_long_rows_are_written_where_their_runs_are(p, set_threads):
             assert ((C == UNTOUCHED).all(1).sum()) == 2
 
 
+def test_memory_may_begin_anywhere():
+    A, B = matrix(), oracle.integers(M, 32)
+    memory = torch.full((N * 32 + 2,), UNTOUCHED)
+    multiply(A, memory[1:-1].view(N, 32), B=B.float())
+    assert torch.equal(memory[1:-1].view(N, 32), (oracle.exact(A.to_dense()) @ B).float())
+    assert memory[0] == memory[-1] == UNTOUCHED
+
+
 def test_no_columns_leave_nothing_to_write():
     A = matrix()
     multiply(A, torch.empty(N, 0), B=torch.empty(M, 0))
@@ -140,7 +148,7 @@ def test_what_is_not_written_into_is_refused(change, message):
 def test_runs_have_a_place_for_each_row_once(runs, key):
     C = torch.full((N + 5, P), UNTOUCHED)
     with pytest.raises(
-        ValueError, match=r"runs must .* 20 rows .* in 25 of C, but received"
+        ValueError, match=r"runs must .* with 20 of the 25 rows of C in all, but received"
     ) as error:
         multiply(matrix(), C, runs, key=key)
     assert str(list(runs)) in str(error.value)
@@ -206,8 +214,9 @@ def test_malformed_structures_are_refused(place, spoil):
     structure[place] = spoil(structure[place])
     values, B, grad = values_of(A), oracle.dense_for(A, P), oracle.output_gradient_for(A, P)
     message = "row_offsets, row_entries, column_offsets and column_entries must be those"
-    with pytest.raises(RuntimeError, match=message):
-        mm_into(*structure, values, B, *WHOLE, [0, N], torch.empty(N, P))
+    for runs in ([0, N], [0, 7, 9, N + 2]):
+        with pytest.raises(RuntimeError, match=message):
+            mm_into(*structure, values, B, *WHOLE, runs, torch.empty(N + 2, P))
     with pytest.raises(RuntimeError, match=message):
         sddmm_into(*structure, grad, B, torch.empty(90))
     transposed = [*structure[2:4], *structure[:2], (M, N)]
