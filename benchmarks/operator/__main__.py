@@ -45,7 +45,11 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder")
     parser.add_argument(
-        "--threads", type=int, nargs="+", metavar="N", help="numbers of threads (1 and all)"
+        "--threads",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="numbers of threads (1 and all; less than all for the first dtype only)",
     )
     parser.add_argument(
         "--workloads", nargs="+", choices=groups, default=groups, metavar="NAME", help=str(groups)

@@ -22,7 +22,6 @@ DESCRIPTION = (
     "to processes of torchrun, is compared with the same in one process. The photograph is of "
     "Chelsea the cat, by Stéfan van der Walt (CC0), and comes with scikit-image."
 )
-# For those who cannot see them.
 PICTURES = {
     "colours.png": (
         "Three pictures of a cat: with the few colours that are known, with those that the "

@@ -12,7 +12,6 @@ DESCRIPTION = (
     "several densities both as they are and regrown. The scans are those of the UCI repository "
     "(CC BY 4.0), which scikit-learn ships."
 )
-# For those who cannot see them.
 PICTURES = {
     "digits_densities.png": (
         "Accuracy against the share of weights that exist, of fixed and regrown patterns, and "

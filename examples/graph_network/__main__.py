@@ -21,7 +21,6 @@ DESCRIPTION = (
     "Pixels of a photograph as a graph, labelled from a few strokes. The photograph, of a pavilion "
     "in Beijing, is by danielbuechele (CC BY 2.0), and scikit-learn ships it."
 )
-# For those who cannot see them.
 PICTURES = {
     "graph_network.png": (
         "The photograph with strokes, the label of each pixel, and the loss, seconds and "

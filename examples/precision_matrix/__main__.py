@@ -20,7 +20,6 @@ DESCRIPTION = (
     "of Scharstein et al., 'High-resolution stereo datasets with subpixel-accurate ground truth' "
     "(2014), reduced, which scikit-image ships without naming a licence of theirs."
 )
-# For those who cannot see them.
 PICTURES = {
     "precision_matrix.png": (
         "The photograph, its depth as measured with gaps, and what fills them: the mean, two "

@@ -20,7 +20,6 @@ DESCRIPTION = (
     "photograph of coins from Pompeii (Brooklyn Museum, no known copyright restrictions), which "
     "scikit-image ships."
 )
-# For those who cannot see them.
 PICTURES = {
     "preconditioner.png": (
         "Conductivity and temperature of the plate, residuals by iteration, and the errors "

@@ -18,7 +18,6 @@ DESCRIPTION = (
     "A tomograph whose detector gains and axis are unknown. What it scans is a photograph by Lav "
     "Varshney (CC0), which scikit-image ships; the measurements are computed, with noise."
 )
-# For those who cannot see them.
 PICTURES = {
     "tomography.png": (
         "The photograph and its measurements, both reconstructions with their errors, the "

@@ -24,9 +24,10 @@ def run_quickly(monkeypatch, tmp_path):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             program.main(["--quick", "--output", str(folder)])
-        if keeps:
-            gallery.keep(name, printed.getvalue(), time.perf_counter() - start, quick=True)
+        seconds = time.perf_counter() - start
         assert set(program.PICTURES) == {path.name for path in folder.glob("*.png")}
+        if keeps:
+            gallery.keep(name, printed.getvalue(), seconds, quick=True)
         return folder, printed.getvalue()
 
     return run

@@ -33,6 +33,7 @@ OF_EVERY_BACKEND = {
     "test_malformed",
     "test_matmul",
     "test_memory",
+    "test_odd_tensors",
     "test_operators",
     "test_parts_of_results",
     "test_pattern",

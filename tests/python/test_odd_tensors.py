@@ -87,6 +87,7 @@ def backwards(tensor):
     ids=["subclass", "parameter", "buffer", "view", "strides", "shared memory", "numpy"],
 )
 @OF_ALL
+@pytest.mark.of_kernels
 def test_a_dense_tensor_of_any_kind_is_multiplied(multiply, name, change):
     assert_dense(torch.Tensor(multiply(**{name: change(GIVEN[name])})), PRODUCT)
 
@@ -151,6 +152,7 @@ def test_what_is_no_operand_is_refused_by_name(multiply, name, change, message):
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @OF_PLAIN
+@pytest.mark.of_kernels
 def test_nested_tensors_are_refused_by_the_dispatcher(multiply, name):
     nested = torch.nested.nested_tensor([GIVEN[name], GIVEN[name]])
     with pytest.raises(NotImplementedError, match="NestedTensorCPU"):
@@ -185,6 +187,7 @@ def test_what_is_no_tensor_is_refused_by_name(multiply, name, given):
 
 @pytest.mark.parametrize("left", [0, 1, -1], ids=["freed", "one number", "all but one byte"])
 @OF_ALL
+@pytest.mark.of_kernels
 def test_a_tensor_whose_memory_was_taken_away_is_refused(multiply, name, left):
     tensor = GIVEN[name].clone()
     whole = tensor.untyped_storage().nbytes()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spgrad import _library  # noqa: F401 - registers the operators
-from spgrad.contrib._needed import needed
+from spgrad._optional import needed
 
 with needed(
     "onnxscript",

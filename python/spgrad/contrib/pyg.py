@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import dropout, leaky_relu
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from spgrad._optional import needed
 from spgrad._pattern import Pattern
-from spgrad.contrib._needed import needed
 
 with needed(
     "torch_geometric", "spgrad.contrib.pyg needs PyTorch Geometric: pip install torch_geometric"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from spgrad._arguments import refuse_others_than_tensors
+from spgrad._optional import optional
 from spgrad.distributed._agreement import DTYPES
-from spgrad.distributed._optional import optional
 from spgrad.distributed._structure import checked_shape
 
 _FORMAT = 1

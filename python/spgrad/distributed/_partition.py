@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spgrad._arguments import integer_from
-from spgrad.distributed._optional import optional
+from spgrad._optional import optional
 from spgrad.distributed._structure import Rows, check, starts_of
 
 # A row of B and of C weighs as much as the entries of so many average rows. Of R-MAT of scale 17 in
