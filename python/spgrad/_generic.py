@@ -116,13 +116,16 @@ class _Solution(torch.autograd.Function):
         return gradient, w, None, None
 
 
-def _with_options(solve: object, name: str, options: Mapping[str, object] | None) -> Solve:
-    """Let a function of the caller have the options; ours take none."""
-    if not callable(solve):
-        message = f"{name} must be a function, but received {type(solve).__name__}"
+def _function(
+    given: object, name: str, default: Solve, options: Mapping[str, object] | None = None
+) -> Solve:
+    """Give the caller's function, with the options, or ours, which takes none."""
+    if given is None:
+        return default
+    if not callable(given):
+        message = f"{name} must be a function, but received {type(given).__name__}"
         raise ValueError(message)  # noqa: TRY004 - the documented type, which callers catch
-    is_ours = solve in {_solved, _solved_transposed}
-    return solve if is_ours or not options else partial(solve, **options)
+    return partial(given, **options) if options else given
 
 
 def _solution(  # noqa: PLR0913 - a problem, and how it is solved
@@ -133,14 +136,11 @@ def _solution(  # noqa: PLR0913 - a problem, and how it is solved
     names: tuple[str, str],
     *,
     square: bool,
-    options: Mapping[str, object] | None = None,
 ) -> Tensor:
-    of_A = _with_options(solve, names[0], options)
-    of_transposed = _with_options(transpose_solve, names[1], options)
     pattern = Pattern(A)
     values = _specified_values(A)
     _check_numbers(values, B)
-    problem = _Problem(A.detach(), pattern, of_A, of_transposed, names, square)
+    problem = _Problem(A.detach(), pattern, solve, transpose_solve, names, square)
     solution: Tensor = _Solution.apply(values, B, problem, False)  # noqa: FBT003
     return solution
 
@@ -249,8 +249,8 @@ def sparse_generic_lstsq(
     return _solution(
         A,
         B,
-        sparse_lstsq if lstsq is None else lstsq,
-        _transposed_lstsq if transpose_lstsq is None else transpose_lstsq,
+        _function(lstsq, "lstsq", sparse_lstsq),
+        _function(transpose_lstsq, "transpose_lstsq", _transposed_lstsq),
         ("lstsq", "transpose_lstsq"),
         square=False,
     )
@@ -275,10 +275,10 @@ def sparse_generic_solve(
     Args:
         A: Sparse COO or CSR tensor of shape ``(n, n)``, of a dtype that :func:`sparse_lstsq` takes.
         B: Dense tensor of shape ``(n,)`` or ``(n, k)``, with A's dtype and device.
-        solve: ``solve(A, B)`` gives the solution, of B's shape; of one column it may be a
-            vector, and the other way round.
-            By default that of :func:`sparse_lstsq`, to its tolerance, which must tell A from a
-            singular matrix: in float32, A's condition number must be some way below 1e6.
+        solve: ``solve(A, B)`` gives the solution, of B's shape; of one column it may be a vector,
+            and the other way round. By default that of :func:`sparse_lstsq`, to its tolerance,
+            which must tell A from a singular matrix: in float32, A's condition number must be some
+            way below 1e6.
         transpose_solve: ``transpose_solve(A, G)`` gives that for the transposed matrix; it gets A
             as it is. Of complex matrices it gets the conjugate.
         options: What ``solve`` and ``transpose_solve`` are called with by name.
@@ -308,9 +308,8 @@ def sparse_generic_solve(
     return _solution(
         A,
         B,
-        _solved if solve is None else solve,
-        _solved_transposed if transpose_solve is None else transpose_solve,
+        _function(solve, "solve", _solved, options),
+        _function(transpose_solve, "transpose_solve", _solved_transposed, options),
         ("solve", "transpose_solve"),
-        options=options,
         square=True,
     )

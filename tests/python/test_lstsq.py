@@ -762,6 +762,18 @@ def test_the_generic_solve_passes_options_on():
         spgrad.sparse_generic_solve(A, b, name="given")
 
 
+def test_a_function_may_be_any_object_that_is_called():
+    class Solver:
+        __hash__ = None
+
+        def __call__(self, A, b):
+            return torch.linalg.solve(A.to_dense(), b)
+
+    D, b = matrix(8, 8), right_side(8)
+    x = spgrad.sparse_generic_solve(D.to_sparse_csr(), b, Solver())
+    torch.testing.assert_close(x, torch.linalg.solve(D, b))
+
+
 @pytest.mark.parametrize("names", [("lstsq", "transpose_lstsq"), ("solve", "transpose_solve")])
 def test_what_is_no_function_is_refused(names):
     generic = getattr(spgrad, f"sparse_generic_{names[0]}")
