@@ -12,7 +12,7 @@ from benchmarks.kernels.cuda_sweep import compiler, variants
 @pytest.mark.skipif(not shutil.which("c++"), reason="needs a compiler")
 def test_structs_have_the_sizes_that_a_compiler_gives_them(tmp_path):
     structs = compiler.read_structs(compiler.sources({})["arguments.h"])
-    assert {"Status", "Product", "Find", "Sort", "Offsets"} <= set(structs)
+    assert {"Status", "Product", "Find", "Sort", "Offsets", "Mirror"} <= set(structs)
     source = tmp_path / "sizes.cpp"
     source.write_text('#include "arguments.h"\n' + compiler.size_checks(structs))
     command = ["c++", "-std=c++20", "-fsyntax-only", f"-I{compiler.KERNELS}", source]
@@ -35,10 +35,10 @@ def test_a_variant_compiles_and_has_grids(capsys, monkeypatch):
         compiler.open_nvrtc()
     except OSError:
         pytest.skip("needs NVRTC")
-    monkeypatch.setattr(sweep, "all_variants", lambda: [variants.Variant("sort")])
+    monkeypatch.setattr(sweep, "all_variants", lambda: [variants.Variant("mirror")])
     sweep.main(["--dry", "--size", "tiny"])
     printed = capsys.readouterr().out
     assert "not compiled" not in printed
     assert "1 variants for sm_90 compiled" in printed
-    assert "sort_count 2×1×256, sort_scan 8×1×1024, sort_move 1×1×256" in printed
+    assert "mirror 2×1×256, sort_count 2×1×256, sort_scan 8×1×1024, sort_move 1×1×256" in printed
     assert "sort_offsets 2×1×256" in printed

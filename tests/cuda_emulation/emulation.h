@@ -124,6 +124,10 @@ inline void set_bits(unsigned* p, unsigned bits) {
   __atomic_fetch_or(p, bits, __ATOMIC_RELAXED);
 }
 inline void set_flag(unsigned* p) { __atomic_store_n(p, 1u, __ATOMIC_RELAXED); }
+inline bool has_flag(const unsigned* p) {
+  emulation::give_way();
+  return __atomic_load_n(p, __ATOMIC_RELAXED) != 0;
+}
 inline unsigned long long raise_to(unsigned long long* p, unsigned long long value) {
   emulation::before_atomic(p);
   unsigned long long old = __atomic_load_n(p, __ATOMIC_RELAXED);

@@ -43,6 +43,7 @@ OF_EVERY_BACKEND = {
     "test_reduce",
     "test_sddmm",
     "test_softmax",
+    "test_symmetric",
     "test_training",
     "test_transforms",
 }

@@ -127,18 +127,26 @@ class Runner:
             first_rows=self._keep(8 * (tiles + 1)).data_ptr(),
         )  # fmt: skip
         launches = []
+        of_offsets = -(-(case.n + 1) // threads)
+        if self._variant.kind == "mirror":
+            sort.may_be_idle = 1
+            mirror = self._structs["Mirror"](
+                self._origin, tiles, offsets.data_ptr(), pairs.data_ptr(), sort.status
+            )
+            launches.append(Launch("mirror", (tiles + of_offsets, 1), threads, mirror))
         for number in range(passes):
             a = type(sort).from_buffer_copy(sort)
-            a.first, a.last, a.shift = number == 0, number == passes - 1, number * digit_bits
+            a.shift = number * digit_bits
             (a.keys, a.pairs), (a.sorted_keys, a.sorted_pairs) = source, target
             again = " again" if number else ""
-            of_offsets = 0 if number else -(-(case.n + 1) // threads)
-            launches.append(Launch("sort_count" + again, (tiles + of_offsets, 1), threads, a))
+            more = 0 if number else of_offsets
+            launches.append(Launch("sort_count" + again, (tiles + more, 1), threads, a))
             blocks = -(-digits // c["kScanDigits"])
             launches.append(Launch("sort_scan", (blocks, 1), c["kScanThreads"], a))
             launches.append(Launch("sort_move" + again, (tiles, 1), threads, a))
             target, source = source, target
         of_keys = self._structs["Offsets"](entries, keys, sorted_keys, offsets.data_ptr())
+        of_keys.status = sort.status if sort.may_be_idle else None
         keys_of_block = c["kKeysOfGap"] * threads // c["kWarp"]
         grid = (1 + entries // tile - (-keys // keys_of_block), 1)
         return [*launches, Launch("sort_offsets", grid, threads, of_keys)]

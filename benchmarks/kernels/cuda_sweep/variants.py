@@ -12,7 +12,7 @@ ROLES = {
     "transposed": (True, True, False),
 }
 """Of a product: whether it is over the columns of A, has sums, has a number for each entry."""
-KINDS = (*ROLES, "sort")
+KINDS = (*ROLES, "sort", "mirror")
 SCALARS = {
     "float32": "float",
     "float64": "double",
@@ -25,7 +25,10 @@ Shape = tuple[int, int, int, int]
 
 
 class Variant(NamedTuple):
-    """Kernels of one kind; of the sort, only the constants count."""
+    """Kernels of one kind; of sorts, only the constants count.
+
+    With "mirror" first, a sort has nothing to do if the matrix is symmetric.
+    """
 
     kind: str
     shape: Shape = (32, 1, 4, 4)
@@ -62,6 +65,8 @@ class Variant(NamedTuple):
         else:
             source = f"{SPACE}ByColumnOfCsr<int, int>"
             kernels = {"sort_scan": "sort_scan", "sort_offsets": "sort_offsets<int>"}
+            if self.kind == "mirror":
+                kernels["mirror"] = "mirror<int>"
             for step in ("sort_count", "sort_move"):
                 kernels[step] = f"{step}<{source}>"
                 kernels[step + " again"] = f"{step}<{SPACE}Moved<{source}>>"
@@ -117,4 +122,5 @@ def all_variants() -> list[Variant]:
         made.append(fewer._replace(constants=(("kWarps", 4),)))
         made += [usual._replace(piece_blocks=count) for count in (1, 4)]
     made += [Variant(kind, (32, 1, 4, n)) for kind in ("products", "transposed") for n in (3, 4)]
+    made += [Variant("mirror"), Variant("mirror", constants=(("kSortRounds", 4),))]
     return made + [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]

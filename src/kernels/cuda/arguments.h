@@ -36,10 +36,10 @@ struct Status {
   // of all items are counted through, and so are entries, of COO once for each dimension.
   UInt64 bad_offset;
   UInt64 bad_entry;
-  unsigned poisoned;  // whether no element of the result can be trusted
-  unsigned unsorted;  // whether entries of a COO structure are not in the order of rows
-  unsigned pieces;    // of long rows
-  unsigned records;   // of bad offsets and entries
+  unsigned poisoned;   // whether no element of the result can be trusted
+  unsigned must_sort;  // whether entries are neither in order nor those of a symmetric structure
+  unsigned pieces;     // of long rows
+  unsigned records;    // of bad offsets and entries
 };
 
 // A piece of a long row.
@@ -142,11 +142,9 @@ struct Product {
 // Stable radix sort of entries by row or by column, in passes over digits of the key.
 struct Sort {
   Origin origin;
-  Int64 entries;      // of all items
-  int first;          // whether this pass reads the structure
-  int last;           // whether this pass is the last one
-  int may_be_sorted;  // whether `unsorted` of the status tells if there is anything to do
-  int shift;          // of the digit
+  Int64 entries;    // of all items
+  int may_be_idle;  // whether `must_sort` of the status tells if there is anything to do
+  int shift;        // of the digit
   int digit_bits;
   unsigned tiles;
   // Of all passes but the first one.
@@ -154,6 +152,9 @@ struct Sort {
   const void* pairs;
   unsigned* sorted_keys;
   void* sorted_pairs;
+  // Of the last pass: entries that are found in order are put there.
+  unsigned* last_keys;
+  void* last_pairs;
   unsigned* counts;   // (tiles, digits)
   unsigned* totals;   // (digits)
   Int64* first_rows;  // of CSR, (tiles + 1): the row of the first entry of each tile, counted
@@ -166,7 +167,18 @@ struct Offsets {
   Int64 entries;
   Int64 keys_in_all;
   const unsigned* keys;
-  void* offsets;  // (keys_in_all + 1)
+  void* offsets;         // (keys_in_all + 1)
+  const Status* status;  // where given: nothing is to do unless it says that entries were sorted
+};
+
+// The entries by column of a CSR structure, where it is symmetric, of fewer than 2^31 rows and
+// entries.
+struct Mirror {
+  Origin origin;
+  unsigned tiles;
+  int* offsets;  // (rows + 1)
+  void* pairs;   // of int
+  Status* status;
 };
 
 // A look through all offsets and indices, for what no product looks at.

@@ -69,6 +69,10 @@ __device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {
 }
 __device__ __forceinline__ void set_bits(unsigned* p, unsigned bits) { atomicOr(p, bits); }
 __device__ __forceinline__ void set_flag(unsigned* p) { *static_cast<volatile unsigned*>(p) = 1; }
+// Others may set it meanwhile.
+__device__ __forceinline__ bool has_flag(const unsigned* p) {
+  return *static_cast<const volatile unsigned*>(p) != 0;
+}
 // Returns what was there before.
 __device__ __forceinline__ UInt64 raise_to(UInt64* p, UInt64 value) { return atomicMax(p, value); }
 // What this thread wrote before is seen by whoever sees what it writes afterwards: on the device,

@@ -2,4 +2,4 @@
 #pragma once
 #include "check.cuh"
 #include "product.cuh"
-#include "sort.cuh"
+#include "symmetric.cuh"

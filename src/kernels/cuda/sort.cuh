@@ -6,6 +6,10 @@
 // is not that of the one before tells, in sort_offsets, where its key begins. Without sums by
 // atomics on numbers, and without a wait for the host.
 //
+// Some entries need no sort: those of COO whose rows are in order, which the first sort_count finds
+// and puts in place, and those of a symmetric CSR structure (symmetric.cuh). Then what comes after
+// finds nothing to do.
+//
 // sort_move puts the entries of a tile in order in shared memory first. So neighbouring threads
 // write neighbouring places wherever a tile has several entries of a digit.
 //
@@ -58,6 +62,7 @@ __device__ __forceinline__ Int64 first_without(Int64 low, Int64 high, const Cond
 
 // Sources of entries. Each has
 //   find_rows(a), if kFindsRows: what blocks of sort_count behind those of the tiles do;
+//   key(a, k, bad) and pair(a, k), if kFindsOrder: those of entry k, which may be in order;
 //   keys(a, key), those of all rounds of this thread, which returns whether one of them is bad, and
 //   report(a, k), which tells it then;
 //   find(a, tile) and, after a barrier, mark(a, tile), which prepare for pairs;
@@ -69,6 +74,7 @@ __device__ __forceinline__ Int64 first_without(Int64 low, Int64 high, const Cond
 struct NotPrepared {
   struct Tile {};
   static constexpr bool kFindsRows = false;
+  static constexpr bool kFindsOrder = false;
   static __device__ __forceinline__ void find(const Sort&, Tile&) {}
   static __device__ __forceinline__ void mark(const Sort&, Tile&) {}
 };
@@ -77,9 +83,8 @@ struct NotPrepared {
 // result is worthless then.
 template <class Read, class Index>
 struct ByColumnOfCsr {
-  using Given = ByColumnOfCsr;
   using Pair = Vector<Index, 2>;
-  static constexpr bool kMayBeSorted = false;
+  static constexpr bool kFindsOrder = false;
 
   static __device__ __forceinline__ Int64 item_of(const Origin& s, Int64 k) {
     return s.items == 1 ? 0 : static_cast<unsigned>(k) / static_cast<unsigned>(s.entries);
@@ -279,9 +284,8 @@ struct ByColumnOfCsr {
 // Entry k of a COO structure, keyed by row or by column.
 template <class Index, bool by_row>
 struct OfCoo : NotPrepared {
-  using Given = OfCoo;
   using Pair = Vector<Index, 2>;
-  static constexpr bool kMayBeSorted = by_row;
+  static constexpr bool kFindsOrder = by_row;
 
   static __device__ __forceinline__ Int64 read(const Origin& s, Int64 k, int dimension) {
     return static_cast<const Int64*>(s.indices)[dimension * s.entries + k];
@@ -350,11 +354,9 @@ struct OfCoo : NotPrepared {
 };
 
 // Entry k as the pass before left it.
-template <class Given_>
+template <class Given>
 struct Moved : NotPrepared {
-  using Given = Given_;
   using Pair = typename Given::Pair;
-  static constexpr bool kMayBeSorted = false;
 
   static __device__ __forceinline__ bool keys(const Sort& a, unsigned (&key)[kSortRounds]) {
     read(kept_pointer(a.keys + tile_begin() + entry_of_round(0)), entries_of_tile(a), ~0u, key);
@@ -383,10 +385,9 @@ __device__ __forceinline__ unsigned digit_of(const Sort& a, unsigned key) {
   return key >> a.shift & ((1u << a.digit_bits) - 1);
 }
 
-// Whether this pass has nothing to do, as the entries were in order from the beginning. Known from
-// the first pass on, after its counts.
+// Whether there is nothing to do, as the entries need no sort.
 __device__ __forceinline__ bool is_idle(const Sort& a) {
-  return a.may_be_sorted && load_shared_by_blocks(&a.status->unsorted) == 0;
+  return a.may_be_idle && !has_flag(&a.status->must_sort);
 }
 
 // Grid: tiles and, in a pass whose source finds rows, what all offsets need.
@@ -394,10 +395,12 @@ template <class Source>
 __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort) a) {
   using Counts = unsigned[kDigits];
   SPGRAD_SHARED(Counts, counts);
+  if constexpr (!Source::kFindsOrder) {
+    if (is_idle(a)) return;
+  }
   if constexpr (Source::kFindsRows) {
     if (blockIdx.x >= a.tiles) return Source::find_rows(a);
   }
-  if (!a.first && is_idle(a)) return;
   const int count = entries_of_tile(a);
   unsigned key[kSortRounds];
   const bool bad = Source::keys(a, key);
@@ -409,7 +412,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort)
       if (entry < count) Source::report(a, tile_begin() + entry);
     }
   }
-  if constexpr (Source::kMayBeSorted) {
+  if constexpr (Source::kFindsOrder) {
     const int lane = static_cast<int>(threadIdx.x % kWarp);
     bool descends = false;
 #pragma unroll
@@ -420,7 +423,19 @@ __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort)
       if (lane == 0 && k > 0 && k < a.entries) before = Source::key(a, k - 1, unused);
       if (before > key[round]) descends = true;
     }
-    if (descends) set_flag(&a.status->unsorted);
+    if (descends) set_flag(&a.status->must_sort);
+    // As if all were in order, until it is known that they are not.
+    if (!has_flag(&a.status->must_sort)) {
+      const Int64 k = tile_begin() + entry_of_round(0);
+      typename Source::Pair pair[kSortRounds];
+      Source::pairs(a, {}, pair);
+#pragma unroll
+      for (int round = 0; round < kSortRounds; ++round) {
+        if (round * kWarp + entry_of_round(0) >= count) continue;
+        a.last_keys[k + round * kWarp] = key[round];
+        static_cast<typename Source::Pair*>(a.last_pairs)[k + round * kWarp] = pair[round];
+      }
+    }
   }
   sync_block();
 #pragma unroll
@@ -540,18 +555,7 @@ __global__ void __launch_bounds__(kSortThreads, kBlocksThatMove<Source>)
   const int count = entries_of_tile(a);
   constexpr int kDigitsAtOnce = 2 * kSortThreads;  // two neighbours, with one access, of a thread
   auto* const sorted_pairs = static_cast<Pair*>(a.sorted_pairs);
-  if constexpr (Source::Given::kMayBeSorted) {
-    if (is_idle(a)) {
-      if (!a.last) return;
-#pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < count; i += kSortThreads) {
-        bool unused = false;
-        a.sorted_keys[tile_begin() + i] = Source::Given::key(a, tile_begin() + i, unused);
-        sorted_pairs[tile_begin() + i] = Source::Given::pair(a, tile_begin() + i);
-      }
-      return;
-    }
-  }
+  if (is_idle(a)) return;
   auto& counts = buffer.finding.counts;
   auto& tile = buffer.finding.tile;
   unsigned key[kSortRounds];
@@ -673,6 +677,7 @@ __device__ __forceinline__ void fill_offsets(Index* offsets, unsigned begin, uns
 // Grid: 1 + entries / kTileEntries, and the gaps for each warp.
 template <class Index>
 __global__ void __launch_bounds__(kSortThreads) sort_offsets(SPGRAD_ARGUMENT(Offsets) a) {
+  if (a.status != nullptr && !has_flag(&a.status->must_sort)) return;
   auto* const offsets = static_cast<Index*>(a.offsets);
   const int warp = static_cast<int>(threadIdx.x / kWarp);
   const int lane = static_cast<int>(threadIdx.x % kWarp);

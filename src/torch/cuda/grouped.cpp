@@ -93,10 +93,24 @@ Origin origin_of(const PatternStructure&, std::vector<Tensor>&) {
   return origin;
 }
 
+// What all rows, columns and entries can be counted with, as patterns have it.
+at::ScalarType index_dtype(const Extent& extent) {
+  return std::max({extent.rows, extent.columns, extent.entries}) <=
+                 std::numeric_limits<int32_t>::max()
+             ? at::kInt
+             : at::kLong;
+}
+
+// That of the structure as the kernels read it.
+at::ScalarType index_dtype(const Origin& origin) { return origin.wide ? at::kLong : at::kInt; }
+
+// Whether entries may need no sort, and who finds out.
+enum class Order { never, by_first_count, by_mirror };
+
 // Sorts the entries of the structure by key, in [0, extent.items · extent.rows), where `extent` has
 // the keys as rows. `source` names what reads the structure's own keys and entries. Offsets of CSR
 // are checked meanwhile.
-GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_be_sorted,
+GroupedEntries sorted(const Extent& extent, const std::string& source, Order order,
                       at::ScalarType index, const Findings& findings, const Tensor& lent) {
   const c10::Device device = findings.device();
   const int64_t keys = extent.items * extent.rows;
@@ -111,6 +125,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
 
   const auto options = at::TensorOptions(index).device(device);
   const Tensor pairs = at::empty({extent.entries, 2}, options);
+  const Tensor offsets = at::empty({keys + 1}, options);
   // The passes write into one buffer and the other in turn, the last one into `pairs`.
   const int64_t moved = passes > 1 ? extent.entries : 0;
   Workspace workspace;
@@ -131,7 +146,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
   Sort sort = {};
   sort.origin = origin;
   sort.entries = extent.entries;
-  sort.may_be_sorted = may_be_sorted;
+  sort.may_be_idle = order != Order::never;
   sort.digit_bits = digit_bits;
   sort.tiles = tiles;
   sort.counts = workspace[counts];
@@ -145,10 +160,16 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
   const Int64 number_of_offsets = by_offsets ? origin.items * (origin.rows + 1) : 0;
   const auto blocks_for_offsets =
       static_cast<unsigned>(at::ceil_div(number_of_offsets, Int64{kSortThreads}));
+  if (order == Order::by_mirror) {
+    const Mirror mirror = {origin, tiles, offsets.mutable_data_ptr<int>(), pairs.mutable_data_ptr(),
+                           findings.status()};
+    launch(c10::str("spgrad::cuda::mirror<", name_of(index_dtype(origin)), ">"), device,
+           {tiles + blocks_for_offsets, 1, kSortThreads}, &mirror);
+  }
+  sort.last_keys = workspace[sorted_keys];
+  sort.last_pairs = pairs.mutable_data_ptr();
   for (int pass = 0; pass < passes; ++pass) {
     const bool into_pairs = (passes - pass) % 2 == 1;
-    sort.first = pass == 0;
-    sort.last = pass == passes - 1;
     sort.shift = pass * digit_bits;
     sort.keys = workspace[into_pairs ? other_keys : sorted_keys];
     sort.pairs = into_pairs ? workspace[other_pairs] : pairs.mutable_data_ptr();
@@ -156,15 +177,14 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
     sort.sorted_pairs = into_pairs ? pairs.mutable_data_ptr() : workspace[other_pairs];
     const std::string argument =
         pass == 0 ? c10::str("<", source, ">") : c10::str("<spgrad::cuda::Moved<", source, ">>");
-    run("sort_count", argument, tiles + (sort.first ? blocks_for_offsets : 0), kSortThreads);
+    run("sort_count", argument, tiles + (pass == 0 ? blocks_for_offsets : 0), kSortThreads);
     if (tiles == 0) break;
     run("sort_scan", "", at::ceil_div(digits, unsigned{kScanDigits}), kScanThreads);
     run("sort_move", argument, tiles, kSortThreads);
   }
 
-  const Tensor offsets = at::empty({keys + 1}, options);
-  const Offsets of_keys = {extent.entries, keys, workspace[sorted_keys],
-                           offsets.mutable_data_ptr()};
+  const Offsets of_keys = {extent.entries, keys, workspace[sorted_keys], offsets.mutable_data_ptr(),
+                           order == Order::by_mirror ? findings.status() : nullptr};
   constexpr int64_t kKeysOfBlock = int64_t{kKeysOfGap} * kSortThreads / kWarp;
   const auto blocks =
       static_cast<unsigned>(1 + extent.entries / kTileEntries + at::ceil_div(keys, kKeysOfBlock));
@@ -172,17 +192,6 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, bool may_
          {blocks, 1, kSortThreads}, &of_keys);
   return {view_of(extent, offsets, pairs), true, index, offsets, pairs};
 }
-
-// What all rows, columns and entries can be counted with, as patterns have it.
-at::ScalarType index_dtype(const Extent& extent) {
-  return std::max({extent.rows, extent.columns, extent.entries}) <=
-                 std::numeric_limits<int32_t>::max()
-             ? at::kInt
-             : at::kLong;
-}
-
-// That of the structure as the kernels read it.
-at::ScalarType index_dtype(const Origin& origin) { return origin.wide ? at::kLong : at::kInt; }
 
 void launch_check(const Findings& findings) {
   const Origin& origin = findings.origin();
@@ -219,7 +228,7 @@ Tensor Findings::poisoned() const {
 
 bool Findings::were_unsorted() const {
   const Tensor copy = status_.cpu();
-  return data<Status>(copy)->unsorted != 0;
+  return data<Status>(copy)->must_sort != 0;
 }
 
 GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings, const Tensor&) {
@@ -243,17 +252,21 @@ GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
                                const Tensor& lent) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
+  const bool may_be_symmetric = !s.batched() && extent.rows == extent.columns && index == at::kInt;
+  const bool is_large =
+      extent.entries >= int64_t{kTileEntries} * multiprocessors(findings.device());
   return sorted(extent.transposed(),
                 c10::str("spgrad::cuda::ByColumnOfCsr<", name_of(index_dtype(findings.origin())),
                          ", ", name_of(index), ">"),
-                /*may_be_sorted=*/false, index, findings, lent);
+                may_be_symmetric && is_large ? Order::by_mirror : Order::never, index, findings,
+                lent);
 }
 
 GroupedEntries group_by_row(const CooStructure& s, const Findings& findings, const Tensor& lent) {
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent, c10::str("spgrad::cuda::OfCoo<", name_of(index), ", true>"),
-                /*may_be_sorted=*/true, index, findings, lent);
+                Order::by_first_count, index, findings, lent);
 }
 
 GroupedEntries group_by_column(const CooStructure& s, const Findings& findings,
@@ -261,7 +274,7 @@ GroupedEntries group_by_column(const CooStructure& s, const Findings& findings,
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   return sorted(extent.transposed(), c10::str("spgrad::cuda::OfCoo<", name_of(index), ", false>"),
-                /*may_be_sorted=*/false, index, findings, lent);
+                Order::never, index, findings, lent);
 }
 
 namespace {

@@ -121,7 +121,8 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
       names.insert("spgrad::cuda::" + step + "<spgrad::cuda::Moved<spgrad::cuda::" + source + ">>");
     }
   }
-  names.insert({"spgrad::cuda::find_pieces<int>", "spgrad::cuda::find_pieces<long long>",
+  names.insert({"spgrad::cuda::mirror<int>", "spgrad::cuda::mirror<long long>",
+                "spgrad::cuda::find_pieces<int>", "spgrad::cuda::find_pieces<long long>",
                 "spgrad::cuda::sort_scan", "spgrad::cuda::sort_offsets<int>",
                 "spgrad::cuda::check_csr<int>", "spgrad::cuda::check_csr<long long>",
                 "spgrad::cuda::check_coo"});

@@ -372,8 +372,9 @@ INSTANTIATE_TEST_SUITE_P(, RealKernels,
                          testing::Values(Planted{"sums", nullptr}, Planted{"both", nullptr},
                                          Planted{"products", nullptr},
                                          Planted{"malformed", nullptr},
-                                         Planted{"sort_coo", nullptr},
-                                         Planted{"sort_csr", nullptr}),
+                                         Planted{"sort_coo", nullptr}, Planted{"sort_csr", nullptr},
+                                         Planted{"symmetric", nullptr},
+                                         Planted{"not_symmetric", nullptr}),
                          test_name);
 
 class RaceChecker : public testing::TestWithParam<Planted> {};

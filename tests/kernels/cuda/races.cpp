@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "products.h"
-#include "sort.cuh"
+#include "symmetric.cuh"
 
 namespace {
 
@@ -53,12 +53,11 @@ void sort(int form, const void* offsets, const void* indices) {
   a.origin.entries = a.entries = kEntries;
   a.origin.offsets = offsets;
   a.origin.indices = indices;
-  a.first = a.last = 1;
-  a.may_be_sorted = form == kCoo;
+  a.may_be_idle = form == kCoo;
   a.digit_bits = 3;
   a.tiles = 2;
-  a.sorted_keys = keys.data();
-  a.sorted_pairs = pairs.data();
+  a.sorted_keys = a.last_keys = keys.data();
+  a.sorted_pairs = a.last_pairs = pairs.data();
   a.counts = counts.data();
   a.totals = totals.data();
   Int64 first_rows[3];
@@ -72,7 +71,7 @@ void sort(int form, const void* offsets, const void* indices) {
   launch(1, 1, kScanThreads, 2, [&] { sort_scan(a); });
   launch(2, 1, kSortThreads, 3, [&] { sort_move<Source>(a); });
   std::vector<int> begins(9);
-  const Offsets of_keys = {kEntries, 8, keys.data(), begins.data()};
+  const Offsets of_keys = {kEntries, 8, keys.data(), begins.data(), nullptr};
   launch(3, 1, kSortThreads, 4, [&] { sort_offsets<int>(of_keys); });
 }
 void sort_coo() {
@@ -86,6 +85,33 @@ void sort_csr() {
   const int offsets[9] = {0, 5, 5, 700, 1100, 2000, kTileEntries, kTileEntries, kTileEntries + 40};
   sort<ByColumnOfCsr<int, int>>(kCsr, offsets, indices.data());
 }
+// All places of a matrix, or all but the last one.
+void symmetric(Int64 entries) {
+  constexpr Int64 kRows = 48;
+  std::vector<int> offsets(kRows + 1);
+  for (Int64 row = 0; row <= kRows; ++row) {
+    offsets[static_cast<size_t>(row)] = static_cast<int>(std::min(row * kRows, entries));
+  }
+  std::vector<int> indices(static_cast<size_t>(entries));
+  for (size_t k = 0; k < indices.size(); ++k) indices[k] = static_cast<int>(k % kRows);
+  Status status = {};
+  std::vector<int> begins(kRows + 1);
+  std::vector<Vector<int, 2>> pairs(static_cast<size_t>(entries));
+  Mirror a = {};
+  a.origin.form = kCsr;
+  a.origin.items = 1;
+  a.origin.rows = a.origin.columns = kRows;
+  a.origin.entries = entries;
+  a.origin.offsets = offsets.data();
+  a.origin.indices = indices.data();
+  a.tiles = 2;
+  a.offsets = begins.data();
+  a.pairs = pairs.data();
+  a.status = &status;
+  launch(3, 1, kSortThreads, 1, [&] { mirror<int>(a); });
+}
+void symmetric() { symmetric(48 * 48); }
+void not_symmetric() { symmetric(48 * 48 - 1); }
 
 }  // namespace
 
@@ -100,6 +126,8 @@ int main(int argc, char** argv) {
       {"malformed", malformed},
       {"sort_coo", sort_coo},
       {"sort_csr", sort_csr},
+      {"symmetric", symmetric},
+      {"not_symmetric", not_symmetric},
   };
   for (const auto& [name, run] : kernels) {
     if (argc != 2 || std::strcmp(argv[1], name) != 0) continue;
