@@ -550,12 +550,12 @@ __global__ void __launch_bounds__(kSortThreads, kBlocksThatMove<Source>)
   SPGRAD_SHARED(Digits, moved_by);
   using Warps = UInt64[kSortWarps];
   SPGRAD_SHARED(Warps, sums);
+  if (is_idle(a)) return;
   const int warp = static_cast<int>(threadIdx.x / kWarp);
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   const int count = entries_of_tile(a);
   constexpr int kDigitsAtOnce = 2 * kSortThreads;  // two neighbours, with one access, of a thread
   auto* const sorted_pairs = static_cast<Pair*>(a.sorted_pairs);
-  if (is_idle(a)) return;
   auto& counts = buffer.finding.counts;
   auto& tile = buffer.finding.tile;
   unsigned key[kSortRounds];
