@@ -21,7 +21,7 @@ SCALARS = {
     "complex64": SPACE + "Complex<float>",
     "complex128": SPACE + "Complex<double>",
 }
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, int, int, int] | tuple[()]
 
 
 class Variant(NamedTuple):
@@ -32,7 +32,7 @@ class Variant(NamedTuple):
 
     kind: str
     shape: Shape = (32, 1, 4, 4)
-    """Lanes, tiles, entries at once, thread blocks of a multiprocessor."""
+    """Lanes, tiles, entries at once, thread blocks of a multiprocessor; of few columns, nothing."""
     vector: int = 4
     dtype: str = "float32"
     p: int = 128
@@ -52,16 +52,19 @@ class Variant(NamedTuple):
 
     def columns(self) -> int:
         """Count the columns that a group of lanes does at a time."""
-        return self.vector * self.shape[0] * self.shape[1]
+        return self.vector * self.shape[0] * self.shape[1] if self.shape else self.p
 
     def expressions(self) -> dict[str, str]:
         """Give the kernels' names for NVRTC, by what they are called here."""
         if self.kind in ROLES:
             scalar = SCALARS[self.dtype]
-            numbers = (*ROLES[self.kind], self.vector, *self.shape)
-            rest = ", ".join(str(number).lower() for number in numbers)
-            shape = f"{SPACE}Shape<{scalar}, {scalar}, int, unsigned, {rest}>"
-            kernels = {"find_pieces": "find_pieces<int>", "multiply": f"multiply<{shape}>"}
+            shape = self.shape or (self.p // self.vector,)
+            numbers = (*ROLES[self.kind], self.vector, *shape)
+            rest = "int, unsigned, " + ", ".join(str(number).lower() for number in numbers)
+            multiply = f"multiply<{SPACE}Shape<{scalar}, {scalar}, {rest}>>"
+            if not self.shape:
+                multiply = f"multiply_narrow<{SPACE}Narrow<{scalar}, {rest}>>"
+            kernels = {"find_pieces": "find_pieces<int>", "multiply": multiply}
         else:
             source = f"{SPACE}ByColumnOfCsr<int, int>"
             kernels = {"sort_scan": "sort_scan", "sort_offsets": "sort_offsets<int>"}
@@ -86,7 +89,8 @@ SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] 
     ("float32", 64, 4): (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3),)),
     ("float32", 256, 4): WIDE,
     ("float32", 32, 4): (((8, 1, 4, 4), (8, 1, 2, 4), (4, 2, 2, 4)), ((8, 1, 4, 3),)),
-    ("float32", 1, 1): (((4, 1, 4, 4), (8, 1, 4, 4), (4, 1, 2, 4)), ((4, 1, 4, 3), (8, 1, 4, 3))),
+    ("float32", 1, 1): (((), (4, 1, 4, 4)), ((), (4, 1, 4, 3))),
+    ("float32", 3, 1): (((), (4, 1, 4, 4)), ((), (4, 1, 4, 3))),
     ("float16", 128, 8): HALF,
     ("bfloat16", 128, 8): HALF,
     ("float64", 128, 2): WIDE,
@@ -122,5 +126,10 @@ def all_variants() -> list[Variant]:
         made.append(fewer._replace(constants=(("kWarps", 4),)))
         made += [usual._replace(piece_blocks=count) for count in (1, 4)]
     made += [Variant(kind, (32, 1, 4, n)) for kind in ("products", "transposed") for n in (3, 4)]
+    for kind in ("forward", "backward"):
+        narrow = Variant(kind, (), 1, p=1)
+        for lanes in (4, 16):
+            of_lanes = narrow._replace(constants=(("kNarrowLanes", lanes),), rows=256 // lanes)
+            made.append(of_lanes)
     made += [Variant("mirror"), Variant("mirror", constants=(("kSortRounds", 4),))]
     return made + [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]

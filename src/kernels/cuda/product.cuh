@@ -23,22 +23,37 @@ struct Fetched {
   typename S::Scalar value;
 };
 
-// Entry k. Its value comes along where its place is known beforehand.
+// Where an entry is: its index, or index and position, and its value where it has no position.
 template <class S>
-__device__ __forceinline__ Fetched<S> fetch(const Product& a, Int64 k) {
-  using Index = typename S::Index;
+struct EntryPlace {
+  using Stored = Vector<typename S::Index, S::kMoved ? 2 : 1>;
+  const Stored* stored;
+  const typename S::Scalar* value;
+};
+template <class S>
+__device__ __forceinline__ EntryPlace<S> place_of_entry(const Product& a, Int64 k) {
+  using Stored = typename EntryPlace<S>::Stored;
+  return {static_cast<const Stored*>(a.a.indices) + k,
+          static_cast<const typename S::Scalar*>(a.values) + (S::kMoved || !S::kSums ? 0 : k)};
+}
+
+// The entry `further` entries behind a place. Its value comes along where its place is known
+// beforehand.
+template <class S>
+__device__ __forceinline__ Fetched<S> fetch(const EntryPlace<S>& place, int further = 0) {
   Fetched<S> result = {};
+  const auto stored = load_once(place.stored + further);
+  result.index = stored.of[0];
   if constexpr (S::kMoved) {
-    const auto pair = load_once(static_cast<const Vector<Index, 2>*>(a.a.indices) + k);
-    result.index = pair.of[0];
-    result.position = pair.of[1];
-  } else {
-    result.index = load_once(static_cast<const Index*>(a.a.indices) + k);
-    if constexpr (S::kSums) {
-      result.value = load_once(static_cast<const typename S::Scalar*>(a.values) + k);
-    }
+    result.position = stored.of[1];
+  } else if constexpr (S::kSums) {
+    result.value = load_once(place.value + further);
   }
   return result;
+}
+template <class S>
+__device__ __forceinline__ Fetched<S> fetch(const Product& a, Int64 k) {
+  return fetch<S>(place_of_entry<S>(a, k));
 }
 
 // The entry of this lane, where there is one.
@@ -61,6 +76,18 @@ __device__ __forceinline__ void fetch_value(const Product& a, Fetched<S>& entry)
       entry.value = load_once(static_cast<const typename S::Scalar*>(a.values) + entry.position);
     }
   }
+}
+
+// Whether index and position are in bounds.
+template <class S>
+__device__ __forceinline__ bool is_good(const Product& a, const Fetched<S>& entry) {
+  return has_position<S>(a, entry) && static_cast<Bound<S>>(entry.index) < bound_of<S>(a.a);
+}
+
+// Tells of entry k, which is bad.
+template <class S>
+__device__ __forceinline__ void report_entry(const Product& a, const Fetched<S>& entry, Int64 k) {
+  refuse(a.origin, a.status, false, static_cast<UInt64>(k), entry.index, 0);
 }
 
 // What a lane keeps of the entry that it has staged.
@@ -86,9 +113,7 @@ __device__ __forceinline__ Kept stage(const Product& a, WarpMemory<S>& memory, c
     staged.value =
         good ? conjugate_if(a.conjugated, widened(entry.value)) : NotANumber<Number>::get();
   }
-  if (there && !good && a.a.reports) {
-    refuse(a.origin, a.status, false, static_cast<UInt64>(k), entry.index, 0);
-  }
+  if (there && !good && a.a.reports) report_entry(a, entry, k);
   const Int64 position = S::kMoved ? static_cast<Int64>(entry.position) : k;
   return {there && has_place ? position : -1, good};
 }
@@ -328,7 +353,8 @@ __device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemor
       if (has_done) put_sums<S, pieces>(a, lane, first + number, row);
       if constexpr (pieces) {
         if (any_group<S>(has_done)) {
-          finish_piece(a, lane, has_done, static_cast<unsigned>(first) + number);
+          finish_piece<S>(a, lane.group, lane.first, has_done,
+                          static_cast<unsigned>(first) + number);
         }
       }
     }

@@ -107,23 +107,35 @@ __device__ __forceinline__ Int64 list_rows(const Product& a, List& list, Int64 f
   return length;
 }
 
+// How many pieces there are.
+__device__ __forceinline__ unsigned count_pieces(const Product& a) {
+  const unsigned pieces = load_shared_by_blocks(&a.status->pieces);
+  return pieces < a.most_pieces ? pieces : a.most_pieces;
+}
+
+struct EntriesOfPiece {
+  Int64 begin;
+  Int64 length;  // less than nothing where offsets have changed meanwhile
+};
+template <class Index>
+__device__ __forceinline__ EntriesOfPiece entries_of_piece(const Product& a, unsigned number) {
+  const Piece piece = a.pieces[number];
+  const Range range = read_row<Index>(a.a, piece.row, nullptr, nullptr);
+  const Int64 begin = range.begin + static_cast<Int64>(piece.number) * kLongRow;
+  return {begin, range.end - begin < kLongRow ? range.end - begin : kLongRow};
+}
+
 // Lists `count` pieces. Returns false if there are no pieces from the first one on.
 template <class Index>
 __device__ __forceinline__ bool list_pieces(const Product& a, List& list, unsigned first,
                                             unsigned count) {
-  unsigned pieces = load_shared_by_blocks(&a.status->pieces);
-  if (pieces > a.most_pieces) pieces = a.most_pieces;
+  const unsigned pieces = count_pieces(a);
   if (first >= pieces) return false;
-  Int64 begin = 0;
-  Int64 length = 0;
+  EntriesOfPiece mine = {0, 0};
   if (threadIdx.x < count && threadIdx.x < pieces - first) {
-    const Piece piece = a.pieces[first + threadIdx.x];
-    const Range range = read_row<Index>(a.a, piece.row, nullptr, nullptr);
-    begin = range.begin + static_cast<Int64>(piece.number) * kLongRow;
-    // Less than nothing where offsets have changed meanwhile.
-    length = range.end - begin < kLongRow ? range.end - begin : kLongRow;
+    mine = entries_of_piece<Index>(a, first + threadIdx.x);
   }
-  make_list(list, begin, length);
+  make_list(list, mine.begin, mine.length);
   return true;
 }
 
@@ -165,9 +177,9 @@ __device__ __forceinline__ void add_pieces(const Product& a, const Piece& piece,
 }
 
 // After the sums of a piece, of the groups that have done one: who does the last one of its row
-// adds them up. All lanes.
+// adds them up. All lanes; `lane` counts in the group.
 template <class S>
-__device__ __forceinline__ void finish_piece(const Product& a, const Lane<S>& lane, bool has_done,
+__device__ __forceinline__ void finish_piece(const Product& a, int group, int lane, bool has_done,
                                              unsigned number) {
   Piece piece = {};
   unsigned count = 0;
@@ -179,14 +191,14 @@ __device__ __forceinline__ void finish_piece(const Product& a, const Lane<S>& la
   fence_device();
   sync_warp();
   unsigned done = 0;
-  if (has_done && lane.first == 0) done = fetch_add(&a.pieces[piece.first].done, 1);
-  done = from_lane(done, lane.group * S::kLanes);
+  if (has_done && lane == 0) done = fetch_add(&a.pieces[piece.first].done, 1);
+  done = from_lane(done, group * S::kLanes);
   sync_warp();  // the other lanes, too, see what the first one has seen: exchanges order no memory
   const unsigned tiles = static_cast<unsigned>((a.p + S::kColumns - 1) / S::kColumns);
   if (!has_done || done != count * tiles - 1 || piece.first + count > a.most_pieces) return;
-  if (lane.first == 0) fetch_add(&a.pieces[piece.first].done, 0u - count * tiles);  // next head
+  if (lane == 0) fetch_add(&a.pieces[piece.first].done, 0u - count * tiles);  // next head
   fence_device();
-  for (int column = lane.first; column < a.p; column += S::kLanes) {
+  for (int column = lane; column < a.p; column += S::kLanes) {
     add_pieces<S>(a, piece, count, column);
   }
 }

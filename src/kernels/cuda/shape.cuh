@@ -75,7 +75,7 @@ struct Lane {
   int first;                 // vector; also the entry of a step that it stages
   int column;                // at which its first tile begins
   bool present[S::kTiles];   // whether the columns of a tile are there
-  Bound<S> bound;            // of indices: the columns of A, as far as indices reach
+  Bound<S> bound;            // of indices
   typename S::Place stride;  // of the rows of X, in vectors
   // Its columns in the first row of X; in place of an absent tile, columns that are there.
   const Loaded<S>* x[S::kTiles];
@@ -93,15 +93,21 @@ __device__ __forceinline__ bool all_groups(bool value) {
   return lanes_where(value) == kAllLanes;
 }
 
+// The columns of A, as far as indices reach.
+template <class S>
+__device__ __forceinline__ Bound<S> bound_of(const Grouped& a) {
+  constexpr Bound<S> kReach = static_cast<Bound<S>>(1) << (8 * sizeof(Bound<S>) - 1);
+  const auto columns = static_cast<UInt64>(a.columns);
+  return columns < kReach ? static_cast<Bound<S>>(columns) : kReach;
+}
+
 template <class S>
 __device__ __forceinline__ Lane<S> make_lane(const Grouped& a) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Lane<S> result;
   result.group = lane / S::kLanes;
   result.first = lane % S::kLanes;
-  constexpr Bound<S> kReach = static_cast<Bound<S>>(1) << (8 * sizeof(Bound<S>) - 1);
-  const auto columns = static_cast<UInt64>(a.columns);
-  result.bound = columns < kReach ? static_cast<Bound<S>>(columns) : kReach;
+  result.bound = bound_of<S>(a);
   return result;
 }
 

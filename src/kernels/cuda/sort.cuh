@@ -424,23 +424,27 @@ __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort)
       if (before > key[round]) descends = true;
     }
     if (descends) set_flag(&a.status->must_sort);
-    // As if all were in order, until it is known that they are not.
-    if (!has_flag(&a.status->must_sort)) {
-      const Int64 k = tile_begin() + entry_of_round(0);
-      typename Source::Pair pair[kSortRounds];
-      Source::pairs(a, {}, pair);
-#pragma unroll
-      for (int round = 0; round < kSortRounds; ++round) {
-        if (round * kWarp + entry_of_round(0) >= count) continue;
-        a.last_keys[k + round * kWarp] = key[round];
-        static_cast<typename Source::Pair*>(a.last_pairs)[k + round * kWarp] = pair[round];
-      }
-    }
   }
   sync_block();
 #pragma unroll
   for (int round = 0; round < kSortRounds; ++round) {
     if (round * kWarp + entry_of_round(0) < count) fetch_add(&counts[digit_of(a, key[round])], 1);
+  }
+  if constexpr (Source::kFindsOrder) {
+    // As if all were in order, until it is known that they are not.
+    if (!has_flag(&a.status->must_sort)) {
+      unsigned* const last_keys = a.last_keys + tile_begin() + entry_of_round(0);
+      auto* const last_pairs =
+          static_cast<typename Source::Pair*>(a.last_pairs) + tile_begin() + entry_of_round(0);
+      typename Source::Pair pair[kSortRounds];
+      Source::pairs(a, {}, pair);
+#pragma unroll
+      for (int round = 0; round < kSortRounds; ++round) {
+        if (round * kWarp + entry_of_round(0) >= count) continue;
+        last_keys[round * kWarp] = key[round];
+        last_pairs[round * kWarp] = pair[round];
+      }
+    }
   }
   sync_block();
   const unsigned digits = 1u << a.digit_bits;

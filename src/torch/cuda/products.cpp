@@ -174,7 +174,7 @@ void run_product(const Findings& findings, const GroupedEntries& a, const LongRo
   TORCH_CHECK_VALUE(column_tiles <= kMostColumnTiles, "columns of dense operands must be at most ",
                     kMostColumnTiles * shape.columns, " on ", c10::DeviceTypeName(kDeviceType),
                     ", but received ", p);
-  launch("spgrad::cuda::multiply<" + shape.name + ">", device,
+  launch(shape.kernel, device,
          {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, rows_of_block)),
           static_cast<unsigned>(column_tiles), kBlock},
          &product);

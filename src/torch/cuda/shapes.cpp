@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 #include <set>
 
 #include "../../kernels/cuda/arguments.h"
@@ -30,7 +31,29 @@ constexpr int64_t kMostRowsOfBlock = 128;
 constexpr int64_t kFewestRowsOfGroup = 8;
 constexpr int64_t kBlocksOfMultiprocessor = 8;
 
+// Rows of sums, in bytes, that a lane holds beside those of X.
+constexpr int64_t kWidestOfLane = 32;
+
 const char* flag(bool value) { return value ? "true" : "false"; }
+
+// What templates of all products begin with: dtypes of operands and of products, of indices, and
+// what the product is made of.
+std::string begin_of(const Wanted& wanted, const std::string& dtypes) {
+  return c10::str(dtypes, ", ", name_of(wanted.index), ", ",
+                  wanted.far ? "spgrad::cuda::UInt64" : "unsigned", ", ", flag(wanted.moved), ", ",
+                  flag(wanted.sums), ", ", flag(wanted.products), ", ", wanted.vector);
+}
+
+// That of few columns, if there are as few.
+std::optional<Shape> narrow_shape_for(const Wanted& wanted) {
+  const auto bytes =
+      wanted.p * static_cast<int64_t>(c10::elementSize(at::toOpMathType(wanted.dtype)));
+  if (wanted.p > kNarrowColumns || bytes > kWidestOfLane) return std::nullopt;
+  return Shape{
+      c10::str("spgrad::cuda::multiply_narrow<spgrad::cuda::Narrow<",
+               begin_of(wanted, name_of(wanted.dtype)), ", ", wanted.p / wanted.vector, ">>"),
+      wanted.p, 1, true, wanted.dtype};
+}
 
 }  // namespace
 
@@ -62,6 +85,7 @@ std::string name_of(at::ScalarType dtype) {
 }
 
 Shape shape_for(const Wanted& wanted) {
+  if (auto narrow = narrow_shape_for(wanted)) return *std::move(narrow);
   const at::ScalarType sum = at::toOpMathType(wanted.dtype);
   const auto registers_of = [&](at::ScalarType dtype) {
     return std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(dtype)) / 4);
@@ -76,15 +100,15 @@ Shape shape_for(const Wanted& wanted) {
   const int64_t columns = wanted.vector * lanes * tiles;
   // Products of columns that do not fit in one tile are added up in memory.
   const at::ScalarType out = wanted.products && wanted.p > columns ? sum : wanted.dtype;
-  return {c10::str("spgrad::cuda::Shape<", name_of(wanted.dtype), ", ", name_of(out), ", ",
-                   name_of(wanted.index), ", ", wanted.far ? "spgrad::cuda::UInt64" : "unsigned",
-                   ", ", flag(wanted.moved), ", ", flag(wanted.sums), ", ", flag(wanted.products),
-                   ", ", wanted.vector, ", ", lanes, ", ", tiles, ", ", at_once, ", ",
-                   wanted.sums && wanted.products ? kBlocksForBoth : kBlocks, ">"),
-          columns, kWarp / lanes, out};
+  return {c10::str("spgrad::cuda::multiply<spgrad::cuda::Shape<",
+                   begin_of(wanted, c10::str(name_of(wanted.dtype), ", ", name_of(out))), ", ",
+                   lanes, ", ", tiles, ", ", at_once, ", ",
+                   wanted.sums && wanted.products ? kBlocksForBoth : kBlocks, ">>"),
+          columns, kWarp / lanes, false, out};
 }
 
 int64_t rows_of_block_for(const Shape& shape, int64_t rows, int64_t multiprocessors) {
+  if (shape.narrow) return kBlock / kNarrowLanes;
   const int64_t most = std::min(kRowsOfGroup * shape.groups, kMostRowsOfBlock);
   const int64_t fewest = std::min(kFewestRowsOfGroup * shape.groups, most);
   return std::clamp(rows / (multiprocessors * kBlocksOfMultiprocessor), fewest, most);
@@ -105,10 +129,10 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
       for (const at::ScalarType index : {at::kInt, at::kLong}) {
         if (moved && index == at::kLong) continue;  // 2^31 entries or more
         for (int64_t vector = 1; vector <= widest_vector(dtype); vector *= 2) {
-          for (int64_t vectors = 1; vectors <= 128; vectors *= 2) {
-            const Shape shape =
-                shape_for({dtype, index, moved, sums, products, false, vector, vector * vectors});
-            names.insert("spgrad::cuda::multiply<" + shape.name + ">");
+          for (const int64_t vectors : {1, 2, 3, 4, 8, 16, 32, 64, 128}) {
+            const Wanted wanted = {dtype,    index, moved,  sums,
+                                   products, false, vector, vector * vectors};
+            names.insert(shape_for(wanted).kernel);
           }
         }
       }

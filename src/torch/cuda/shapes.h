@@ -21,11 +21,12 @@ struct Wanted {
   int64_t p;
 };
 
-// A kernel's shape: template arguments, and what the host must know of them.
+// The kernel that serves a product, and what the host must know of it.
 struct Shape {
-  std::string name;    // "spgrad::cuda::Shape<...>"
+  std::string kernel;  // "spgrad::cuda::multiply<spgrad::cuda::Shape<...>>"
   int64_t columns;     // that a group of lanes does at a time
-  int64_t groups;      // of a warp
+  int64_t groups;      // of a warp, each of which does a row; of narrow ones: a piece of one
+  bool narrow;         // whether lanes share the entries of a row, not its columns
   at::ScalarType out;  // dtype of products
 };
 Shape shape_for(const Wanted& wanted);

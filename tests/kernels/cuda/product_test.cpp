@@ -32,7 +32,15 @@ using Shapes = testing::Types<
     Shape<ComplexF, ComplexF, int, unsigned, true, true, true, 2, 16, 2, 2, 3>,
     Shape<ComplexF, ComplexF, Int64, unsigned, false, false, true, 1, 2, 1, 2, 3>,
     Shape<ComplexD, ComplexD, int, unsigned, true, true, true, 1, 32, 2, 2, 3>,
-    Shape<ComplexD, ComplexD, Int64, UInt64, true, false, true, 1, 8, 1, 4, 3>>;
+    Shape<ComplexD, ComplexD, Int64, UInt64, true, false, true, 1, 8, 1, 4, 3>,
+    // Scalar, Index, Place, moved, sums, products, vector, vectors
+    Narrow<float, int, unsigned, false, true, false, 1, 1>,
+    Narrow<float, int, unsigned, true, true, true, 1, 3>,
+    Narrow<double, Int64, UInt64, false, false, true, 2, 2>,
+    Narrow<Half, int, unsigned, true, true, true, 4, 1>,
+    Narrow<BFloat16, Int64, unsigned, true, true, false, 2, 1>,
+    Narrow<ComplexF, int, unsigned, true, false, true, 1, 4>,
+    Narrow<ComplexD, int, UInt64, true, true, true, 1, 2>>;
 
 constexpr Int64 kEnough = kLongRow * 2 + 1;
 const std::vector<Int64> kLengths = {0, 1, 31, 32, 33, 0, 2, 64, 100, 3};
@@ -43,6 +51,7 @@ const std::vector<Int64> kLongLengths = {0,  kLongRow - 1, 5, kLongRow, kLongRow
 template <class S>
 std::vector<int> sizes() {
   constexpr int v = S::kVector;
+  if constexpr (kIsNarrow<S>) return {S::kColumns};
   std::vector<int> result = {v};
   for (const int p : {S::kColumns - v, S::kColumns, S::kColumns + v, 2 * S::kColumns + v}) {
     // Products of 16-bit numbers in one tile alone are rounded once.
@@ -109,7 +118,7 @@ TYPED_TEST(ProductTest, BatchesAndStrides) {
   using S = TypeParam;
   constexpr Int64 v = S::kVector;
   const Layout layouts[] = {{v, v, false, false}, {0, 3 * v, false, true}, {v, 0, true, false}};
-  int p = S::kColumns > v ? static_cast<int>(S::kColumns - v) : static_cast<int>(v);
+  const auto p = static_cast<int>(kIsNarrow<S> ? S::kColumns : std::max<Int64>(S::kColumns - v, v));
   for (const bool together : {false, true}) {
     for (const Layout& layout : layouts) {
       const Problem problem =

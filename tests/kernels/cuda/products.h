@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "launch.h"
-#include "product.cuh"
+#include "narrow.cuh"
 
 namespace spgrad::cuda::test {
 
@@ -193,6 +193,9 @@ bool is_csr(const Problem& problem) {
   return !S::kMoved && (!problem.together || problem.items == 1);
 }
 
+template <class S>
+inline constexpr bool kIsNarrow = requires { S::kVectors; };
+
 // The kernels of a product, as the operators launch them.
 template <class S>
 Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks = 3,
@@ -261,8 +264,14 @@ Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blo
   const Find find = {a.a, a.origin, a.status, a.pieces, a.most_pieces};
   launch(up(all_rows, kBlock), 1, kBlock, seed, [&] { find_pieces<Index>(find); });
   a.rows_of_block = rows_of_block;
-  launch(a.piece_blocks + up(all_rows, rows_of_block), S::kProducts ? 1 : up(inputs.p, S::kColumns),
-         kBlock, seed + 1, [&] { multiply<S>(a); });
+  if constexpr (kIsNarrow<S>) {
+    a.rows_of_block = kBlock / kNarrowLanes;
+    launch(a.piece_blocks + up(all_rows, a.rows_of_block), 1, kBlock, seed + 1,
+           [&] { multiply_narrow<S>(a); });
+  } else {
+    launch(a.piece_blocks + up(all_rows, rows_of_block),
+           S::kProducts ? 1 : up(inputs.p, S::kColumns), kBlock, seed + 1, [&] { multiply<S>(a); });
+  }
   return result;
 }
 
