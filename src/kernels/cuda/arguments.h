@@ -17,7 +17,7 @@ inline constexpr int kBlock = kWarps * kWarp;
 
 // Of products of few columns: the most of them, and lanes that share the entries of a row of up to
 // kWarp.
-inline constexpr int kNarrowColumns = 4;
+inline constexpr int kNarrowColumns = 8;
 inline constexpr int kNarrowLanes = 8;
 
 // Of the sort: threads of a thread block, entries that it does, greatest number of bits of a digit.

@@ -23,8 +23,8 @@ struct Narrow {
   static constexpr int kVector = vector;
   static constexpr int kVectors = vectors;
   static constexpr int kColumns = vector * vectors;
-  // Entries of a lane whose rows of X are under way: of 64 bytes.
-  static constexpr int kBytes = kColumns * static_cast<int>(sizeof(Scalar));
+  // Entries of a lane whose rows of X are under way: 64 bytes of sums.
+  static constexpr int kBytes = kColumns * static_cast<int>(sizeof(Sum<Scalar>));
   static constexpr int kAtOnce = kBytes > 16 ? 2 : 4;
   static constexpr int kBlocks = 3;  // of threads, on a multiprocessor: bounds the registers
   // Of a piece.

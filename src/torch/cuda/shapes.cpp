@@ -31,7 +31,7 @@ constexpr int64_t kMostRowsOfBlock = 128;
 constexpr int64_t kFewestRowsOfGroup = 8;
 constexpr int64_t kBlocksOfMultiprocessor = 8;
 
-// Rows of sums, in bytes, that a lane holds beside those of X.
+// Bytes of a row of sums that a lane can hold beside rows of X.
 constexpr int64_t kWidestOfLane = 32;
 
 const char* flag(bool value) { return value ? "true" : "false"; }
@@ -129,7 +129,7 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
       for (const at::ScalarType index : {at::kInt, at::kLong}) {
         if (moved && index == at::kLong) continue;  // 2^31 entries or more
         for (int64_t vector = 1; vector <= widest_vector(dtype); vector *= 2) {
-          for (const int64_t vectors : {1, 2, 3, 4, 8, 16, 32, 64, 128}) {
+          for (const int64_t vectors : {1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128}) {
             const Wanted wanted = {dtype,    index, moved,  sums,
                                    products, false, vector, vector * vectors};
             names.insert(shape_for(wanted).kernel);

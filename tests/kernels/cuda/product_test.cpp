@@ -37,8 +37,9 @@ using Shapes = testing::Types<
     Narrow<float, int, unsigned, false, true, false, 1, 1>,
     Narrow<float, int, unsigned, true, true, true, 1, 3>,
     Narrow<double, Int64, UInt64, false, false, true, 2, 2>,
-    Narrow<Half, int, unsigned, true, true, true, 4, 1>,
-    Narrow<BFloat16, Int64, unsigned, true, true, false, 2, 1>,
+    Narrow<float, int, unsigned, true, true, false, 4, 2>,
+    Narrow<Half, int, unsigned, true, true, true, 8, 1>,
+    Narrow<BFloat16, Int64, unsigned, true, true, true, 1, 7>,
     Narrow<ComplexF, int, unsigned, true, false, true, 1, 4>,
     Narrow<ComplexD, int, UInt64, true, true, true, 1, 2>>;
 
