@@ -48,12 +48,14 @@ Tensor groups_of(const PatternStructure& s, bool /*by_row: the other ones are tr
   return s.batched() ? rows.add(indices.select(0, 0).mul(s.rows())) : rows;
 }
 
-// Whether the greatest of rows is that of the messages of ones, for which the CPU has a kernel. On
-// other devices that would be made of more operators than a scatter. In a build with the emulation
-// of CUDA, the CPU is such a device.
+// Whether the greatest of rows is that of the messages of ones, for which this device has a kernel.
+// Without one, that would be made of more operators than a scatter.
 template <class Structure>
 bool has_kernel_for_greatest(const Structure& s, const Tensor& values) {
-  return values.is_cpu() && cuda::kDeviceType != c10::DeviceType::CPU && can_compare(s);
+  const c10::Device device = values.device();
+  const bool has_kernels =
+      device.type() == cuda::kDeviceType ? !cuda::why_unavailable(device) : device.is_cpu();
+  return has_kernels && can_compare(s);
 }
 
 // The greatest of each row, or column, numbered through the items of a batch.

@@ -144,6 +144,14 @@ struct Product {
   void* partial_sums;      // p numbers for each piece
 };
 
+// The greatest or least a_k X_{index k} of each row and column; the product's sums are these.
+struct Extremum {
+  Product product;
+  int greatest;          // or least
+  int* winners;          // numbers in their rows, -1 where a row has no entries
+  int* partial_winners;  // p for each piece
+};
+
 // Stable radix sort of entries by row or by column, in passes over digits of the key.
 struct Sort {
   Origin origin;

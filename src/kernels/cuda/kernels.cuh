@@ -1,5 +1,5 @@
 // All kernels: what NVRTC is given to compile one of them.
 #pragma once
 #include "check.cuh"
-#include "narrow.cuh"
+#include "extremum.cuh"
 #include "symmetric.cuh"

@@ -73,32 +73,19 @@ struct Part {
   int length;
 };
 
-// Multiplies the entries of a part, of which the lane `first` of so many has each one that is
-// `lanes` behind the last, and adds up.
-template <class S, int lanes>
-__device__ __forceinline__ Columns<S> add_part(const Product& a, const Part& part, int first) {
-  using Number = Sum<typename S::Scalar>;
+// Calls use(number, entry, good, row of X) for the entries of a part that lane `first` of so many
+// has, each one `lanes` behind the last: `number` counts in the part. Bad ones have some row.
+template <class S, int lanes, class Use>
+__device__ __forceinline__ void for_each_entry(const Product& a, const Part& part, int first,
+                                               const Loaded<S>* rows, const Use& use) {
   using Place = typename S::Place;
-  Columns<S> sum = {};
-  int left = part.length - first;
-  if (left <= 0) return sum;
-  const Int64 item = item_of(a.a, part.row);
-  const Loaded<S>* const x = kept_pointer(item_begin<S>(a.gathered, item));
+  const Loaded<S>* const x = kept_pointer(rows);
   const auto stride = static_cast<Place>(a.gathered.row_stride / S::kVector);
-  Columns<S> own = {};
-  if constexpr (S::kProducts) {
-    const Int64 row = part.row - item * a.a.rows;
-    LoadedRow<S> loaded;
-    load_row<S>(item_begin<S>(a.own, item) + row * (a.own.row_stride / S::kVector), loaded);
-    own = widened_row<S>(loaded);
-#pragma unroll
-    for (Number& number : own.of) number = conjugate_if(a.conjugated, number);
-  }
-  Int64 k = part.begin + first;
-  EntryPlace<S> place = place_of_entry<S>(a, k);
+  EntryPlace<S> place = place_of_entry<S>(a, part.begin + first);
 #pragma unroll 1
-  while (left > 0) {
+  for (int number = first; number < part.length; number += S::kAtOnce * lanes) {
     place = {kept_pointer(place.stored), kept_pointer(place.value)};
+    const int left = part.length - number;
     Fetched<S> entry[S::kAtOnce];
     LoadedRow<S> loaded[S::kAtOnce];
     bool good[S::kAtOnce];
@@ -121,46 +108,26 @@ __device__ __forceinline__ Columns<S> add_part(const Product& a, const Part& par
     for (int i = 0; i < S::kAtOnce; ++i) {
       if (i * lanes >= left) continue;
       if (!good[i]) bad = true;
-      const Columns<S> number = widened_row<S>(loaded[i]);
-      const Number nan = NotANumber<Number>::get();
-      if constexpr (S::kSums) {
-        const Number value = good[i] ? conjugate_if(a.conjugated, widened(entry[i].value)) : nan;
-#pragma unroll
-        for (int c = 0; c < S::kColumns; ++c) multiply_add(sum.of[c], value, number.of[c]);
-      }
-      if constexpr (S::kProducts) {
-        Number product = {};
-#pragma unroll
-        for (int c = 0; c < S::kColumns; ++c) multiply_add(product, own.of[c], number.of[c]);
-        if (has_position<S>(a, entry[i])) {
-          static_cast<typename S::Out*>(a.products)[S::kMoved ? entry[i].position : k + i * lanes] =
-              Rounded<typename S::Out>::from(good[i] ? product : nan);
-        }
-      }
+      use(number + i * lanes, entry[i], good[i], widened_row<S>(loaded[i]));
     }
     if (bad && a.a.reports) {
 #pragma unroll
       for (int i = 0; i < S::kAtOnce; ++i) {
-        if (i * lanes < left && !good[i]) report_entry<S>(a, entry[i], k + i * lanes);
+        if (i * lanes >= left || good[i]) continue;
+        report_entry<S>(a, entry[i], part.begin + number + i * lanes);
       }
     }
-    constexpr int kStep = S::kAtOnce * lanes;
-    left -= kStep;
-    k += kStep;
-    place.stored += kStep;
-    if constexpr (!S::kMoved && S::kSums) place.value += kStep;
+    place.stored += S::kAtOnce * lanes;
+    if constexpr (!S::kMoved && S::kSums) place.value += S::kAtOnce * lanes;
   }
-  return sum;
 }
 
-// Adds the sums of so many neighbouring lanes up. All lanes.
-template <int lanes, class S>
-__device__ __forceinline__ void sum_over(Columns<S>& sum) {
-#pragma unroll
-  for (int mask = 1; mask < lanes; mask *= 2) {
-#pragma unroll
-    for (auto& number : sum.of) number = plus(number, number_from_lane_xor(number, mask));
-  }
+// The factor of an entry. What a bad one may have been is unknown.
+template <class S>
+__device__ __forceinline__ Sum<typename S::Scalar> factor_of(const Product& a,
+                                                             const Fetched<S>& entry, bool good) {
+  return good ? conjugate_if(a.conjugated, widened(entry.value))
+              : NotANumber<Sum<typename S::Scalar>>::get();
 }
 
 template <class S, class Number>
@@ -176,62 +143,125 @@ __device__ __forceinline__ void store_columns(Number* place, const Columns<S>& s
   }
 }
 
-// A warp does a piece after the other.
-template <class S>
-__device__ __forceinline__ void add_narrow_pieces(const Product& a) {
+// Does the rows of this block, or the pieces. `work` has
+//   add<lanes>(part, first), what lane `first` of so many makes of a part,
+//   put(part, result) for a row, and put_piece(number, result) for a piece, by one lane,
+//   finish_piece(lane, is_there, number), after that, by all lanes.
+template <class Index, class Work>
+__device__ __forceinline__ void do_parts(const Product& a, const Work& work) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const unsigned pieces = count_pieces(a);
-  const unsigned warps = a.piece_blocks * kWarps;
+  if (blockIdx.x < a.piece_blocks) {
+    // A warp does a piece after the other.
+    const unsigned pieces = count_pieces(a);
+    const unsigned warps = a.piece_blocks * kWarps;
 #pragma unroll 1
-  for (unsigned n = blockIdx.x * kWarps + threadIdx.x / kWarp; n < pieces; n += warps) {
-    const EntriesOfPiece entries = entries_of_piece<typename S::Index>(a, n);
-    const bool is_there = entries.length > 0;
-    Columns<S> sum = add_part<S, kWarp>(
-        a, {a.pieces[n].row, entries.begin, static_cast<int>(entries.length)}, lane);
-    if constexpr (S::kSums) {
-      sum_over<kWarp>(sum);
-      auto* const sums = static_cast<Sum<typename S::Scalar>*>(a.partial_sums);
-      if (lane == 0 && is_there) store_columns<S>(sums + static_cast<Int64>(n) * a.p, sum);
-      finish_piece<S>(a, 0, lane, is_there, n);
+    for (unsigned n = blockIdx.x * kWarps + threadIdx.x / kWarp; n < pieces; n += warps) {
+      const EntriesOfPiece entries = entries_of_piece<Index>(a, n);
+      const bool is_there = entries.length > 0;
+      const Part part = {a.pieces[n].row, entries.begin, static_cast<int>(entries.length)};
+      const auto result = work.template add<kWarp>(part, lane);
+      if (lane == 0 && is_there) work.put_piece(n, result);
+      work.finish_piece(lane, is_there, n);
     }
+    return;
+  }
+  const Int64 row =
+      (static_cast<Int64>(blockIdx.x - a.piece_blocks) * kBlock + threadIdx.x) / kNarrowLanes;
+  Range range = {0, 0, -1};
+  if (row < a.a.items * a.a.rows) range = read_row<Index>(a.a, row, nullptr, nullptr);
+  // Less than nothing where there is no row; long ones are done in pieces.
+  const Int64 entries = range.end - range.begin;
+  const int length = entries > kLongRow ? -1 : static_cast<int>(entries);
+  const bool is_short = length >= 0 && length <= kWarp;
+  const bool is_first = lane % kNarrowLanes == 0;
+  const Part own = {row, range.begin, is_short ? length : 0};
+  const auto result = work.template add<kNarrowLanes>(own, lane % kNarrowLanes);
+  if (is_short && is_first) work.put(own, result);
+  // The others of this warp, by all of its lanes.
+  unsigned longer = lanes_where(length > kWarp && is_first);
+#pragma unroll 1
+  for (; longer != 0; longer &= longer - 1) {
+    const int l = lowest_bit(longer);
+    const Part part = {from_lane(row, l), from_lane(range.begin, l), from_lane(length, l)};
+    const auto of_warp = work.template add<kWarp>(part, lane);
+    if (lane == 0) work.put(part, of_warp);
   }
 }
+
+// The work of products.
+template <class S>
+struct MultiplyParts {
+  using Scalar = typename S::Scalar;
+  using Number = Sum<Scalar>;
+  const Product& a;
+
+  template <int lanes>
+  __device__ __forceinline__ Columns<S> add(const Part& part, int first) const {
+    Columns<S> sum = {};
+    if (first < part.length) {
+      const Int64 item = item_of(a.a, part.row);
+      Columns<S> own = {};
+      if constexpr (S::kProducts) {
+        const Int64 row = part.row - item * a.a.rows;
+        LoadedRow<S> loaded;
+        load_row<S>(item_begin<S>(a.own, item) + row * (a.own.row_stride / S::kVector), loaded);
+        own = widened_row<S>(loaded);
+#pragma unroll
+        for (Number& number : own.of) number = conjugate_if(a.conjugated, number);
+      }
+      for_each_entry<S, lanes>(
+          a, part, first, item_begin<S>(a.gathered, item),
+          [&](int number, const Fetched<S>& entry, bool good, const Columns<S>& x) {
+            if constexpr (S::kSums) {
+              const Number factor = factor_of<S>(a, entry, good);
+#pragma unroll
+              for (int c = 0; c < S::kColumns; ++c) multiply_add(sum.of[c], factor, x.of[c]);
+            }
+            if constexpr (S::kProducts) put_product(part, own, number, entry, good, x);
+          });
+    }
+    if constexpr (S::kSums) {
+      // Over all lanes of the part.
+#pragma unroll
+      for (int mask = 1; mask < lanes; mask *= 2) {
+#pragma unroll
+        for (Number& number : sum.of) number = plus(number, number_from_lane_xor(number, mask));
+      }
+    }
+    return sum;
+  }
+
+  __device__ __forceinline__ void put_product(const Part& part, const Columns<S>& own, int number,
+                                              const Fetched<S>& entry, bool good,
+                                              const Columns<S>& x) const {
+    if (!has_position<S>(a, entry)) return;
+    Number product = {};
+#pragma unroll
+    for (int c = 0; c < S::kColumns; ++c) multiply_add(product, own.of[c], x.of[c]);
+    if (!good) product = NotANumber<Number>::get();
+    const Int64 place = S::kMoved ? static_cast<Int64>(entry.position) : part.begin + number;
+    static_cast<Scalar*>(a.products)[place] = Rounded<Scalar>::from(product);
+  }
+
+  __device__ __forceinline__ void put(const Part& part, const Columns<S>& sum) const {
+    if constexpr (S::kSums) store_columns<S>(static_cast<Scalar*>(a.sums) + part.row * a.p, sum);
+  }
+  __device__ __forceinline__ void put_piece(unsigned number, const Columns<S>& sum) const {
+    if constexpr (S::kSums) {
+      store_columns<S>(static_cast<Number*>(a.partial_sums) + static_cast<Int64>(number) * a.p,
+                       sum);
+    }
+  }
+  __device__ __forceinline__ void finish_piece(int lane, bool is_there, unsigned number) const {
+    if constexpr (S::kSums) finish_sums<S>(a, 0, lane, is_there, number);
+  }
+};
 
 // Grid: piece_blocks + rows · kNarrowLanes / kBlock, rounded up.
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply_narrow(SPGRAD_ARGUMENT(Product) a) {
   if (load_shared_by_blocks(&a.status->poisoned) != 0) return give_up<S>(a);
-  if (blockIdx.x < a.piece_blocks) return add_narrow_pieces<S>(a);
-  auto* const sums = static_cast<typename S::Scalar*>(a.sums);
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Int64 row =
-      (static_cast<Int64>(blockIdx.x - a.piece_blocks) * kBlock + threadIdx.x) / kNarrowLanes;
-  Range range = {0, 0, -1};
-  if (row < a.a.items * a.a.rows) {
-    range = read_row<typename S::Index>(a.a, row, nullptr, nullptr);
-  }
-  // Less than nothing where there is no row; long ones are done in pieces.
-  const Int64 entries = range.end - range.begin;
-  const int length = entries > kLongRow ? -1 : static_cast<int>(entries);
-  const bool is_short = length >= 0 && length <= kWarp;
-  Columns<S> sum =
-      add_part<S, kNarrowLanes>(a, {row, range.begin, is_short ? length : 0}, lane % kNarrowLanes);
-  if constexpr (S::kSums) {
-    sum_over<kNarrowLanes>(sum);
-    if (is_short && lane % kNarrowLanes == 0) store_columns<S>(sums + row * a.p, sum);
-  }
-  // The others of this warp, by all of its lanes.
-  unsigned longer = lanes_where(length > kWarp && lane % kNarrowLanes == 0);
-#pragma unroll 1
-  for (; longer != 0; longer &= longer - 1) {
-    const int l = lowest_bit(longer);
-    const Part part = {from_lane(row, l), from_lane(range.begin, l), from_lane(length, l)};
-    sum = add_part<S, kWarp>(a, part, lane);
-    if constexpr (S::kSums) {
-      sum_over<kWarp>(sum);
-      if (lane == 0) store_columns<S>(sums + part.row * a.p, sum);
-    }
-  }
+  do_parts<typename S::Index>(a, MultiplyParts<S>{a});
 }
 
 }  // namespace spgrad::cuda

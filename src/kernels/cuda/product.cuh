@@ -353,8 +353,8 @@ __device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemor
       if (has_done) put_sums<S, pieces>(a, lane, first + number, row);
       if constexpr (pieces) {
         if (any_group<S>(has_done)) {
-          finish_piece<S>(a, lane.group, lane.first, has_done,
-                          static_cast<unsigned>(first) + number);
+          finish_sums<S>(a, lane.group, lane.first, has_done,
+                         static_cast<unsigned>(first) + number);
         }
       }
     }

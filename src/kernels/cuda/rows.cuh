@@ -176,11 +176,11 @@ __device__ __forceinline__ void add_pieces(const Product& a, const Piece& piece,
   static_cast<Scalar*>(a.sums)[piece.row * a.p + column] = Rounded<Scalar>::from(total);
 }
 
-// After the sums of a piece, of the groups that have done one: who does the last one of its row
-// adds them up. All lanes; `lane` counts in the group.
-template <class S>
+// After the results of a piece, of the groups that have done one: who does the last one of its row
+// calls add(piece, count of pieces, column) for all columns. All lanes; `lane` counts in the group.
+template <class S, class Add>
 __device__ __forceinline__ void finish_piece(const Product& a, int group, int lane, bool has_done,
-                                             unsigned number) {
+                                             unsigned number, const Add& add) {
   Piece piece = {};
   unsigned count = 0;
   if (has_done) {
@@ -199,8 +199,18 @@ __device__ __forceinline__ void finish_piece(const Product& a, int group, int la
   if (lane == 0) fetch_add(&a.pieces[piece.first].done, 0u - count * tiles);  // next head
   fence_device();
   for (int column = lane; column < a.p; column += S::kLanes) {
-    add_pieces<S>(a, piece, count, column);
+    add(piece, count, column);
   }
+}
+
+// The same for sums.
+template <class S>
+__device__ __forceinline__ void finish_sums(const Product& a, int group, int lane, bool has_done,
+                                            unsigned number) {
+  finish_piece<S>(a, group, lane, has_done, number,
+                  [&](const Piece& piece, unsigned count, int column) {
+                    add_pieces<S>(a, piece, count, column);
+                  });
 }
 
 }  // namespace spgrad::cuda

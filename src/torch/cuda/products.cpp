@@ -81,18 +81,23 @@ struct Operands {
   Tensor values, out;    // of sums
   Tensor own, products;  // of products
   bool conjugated = false;
+  Tensor winners;  // where `out` gets extrema in place of sums
+  bool greatest = false;
 };
 
 // Long rows are done in pieces. These are found once for all heads.
 class LongRows {
  public:
-  // With room for the sums of pieces, of p numbers each, if there are sums.
-  LongRows(const Findings& findings, const GroupedEntries& a, int64_t p, const Tensor& sums)
+  // With room for what pieces add up to, of as many columns as there are, and for their winners.
+  LongRows(const Findings& findings, const GroupedEntries& a, const Operands& o)
       // Every piece but the last of a row has kLongRow entries, and a row that is cut has at least
       // two.
       : most_(std::min<int64_t>(a.view.entries / kLongRow * 2, std::numeric_limits<int>::max())),
         pieces_(memory_.reserve<Piece>(most_)),
-        partial_sums_(memory_.reserve<char>(sums.defined() ? most_ * p * bytes_of_sum(sums) : 0)) {
+        partial_sums_(memory_.reserve<char>(
+            o.out.defined() ? most_ * o.gathered.size(-1) * bytes_of_sum(o.out) : 0)),
+        partial_winners_(
+            memory_.reserve<int>(o.winners.defined() ? most_ * o.gathered.size(-1) : 0)) {
     memory_.allocate(findings.device());
     const Find find = {a.view, findings.origin(), findings.status(), memory_[pieces_],
                        static_cast<unsigned>(most_)};
@@ -103,6 +108,7 @@ class LongRows {
   }
 
   int64_t most() const { return most_; }
+  int* partial_winners() const { return memory_[partial_winners_]; }
   void give(Product& product) const {
     product.pieces = memory_[pieces_];
     product.most_pieces = static_cast<unsigned>(most_);
@@ -118,6 +124,7 @@ class LongRows {
   Workspace memory_;
   Workspace::Array<Piece> pieces_;
   Workspace::Array<char> partial_sums_;
+  Workspace::Array<int> partial_winners_;
 };
 
 // Runs the kernel of a product.
@@ -138,6 +145,7 @@ void run_product(const Findings& findings, const GroupedEntries& a, const LongRo
   wanted.products = products;
   wanted.vector = common_vector(p, {&o.gathered, &o.own, &o.out});
   wanted.p = p;
+  wanted.extremum = o.winners.defined();
   wanted.far = a.view.columns * (o.gathered.stride(-2) / wanted.vector) + p >
                std::numeric_limits<uint32_t>::max();
   const Shape shape = shape_for(wanted);
@@ -174,10 +182,15 @@ void run_product(const Findings& findings, const GroupedEntries& a, const LongRo
   TORCH_CHECK_VALUE(column_tiles <= kMostColumnTiles, "columns of dense operands must be at most ",
                     kMostColumnTiles * shape.columns, " on ", c10::DeviceTypeName(kDeviceType),
                     ", but received ", p);
-  launch(shape.kernel, device,
-         {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, rows_of_block)),
-          static_cast<unsigned>(column_tiles), kBlock},
-         &product);
+  const Grid grid = {static_cast<unsigned>(piece_blocks + at::ceil_div(rows, rows_of_block)),
+                     static_cast<unsigned>(column_tiles), kBlock};
+  if (wanted.extremum) {
+    const Extremum extremum = {product, o.greatest, o.winners.mutable_data_ptr<int>(),
+                               long_rows.partial_winners()};
+    launch(shape.kernel, device, grid, &extremum);
+  } else {
+    launch(shape.kernel, device, grid, &product);
+  }
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
 }
 
@@ -186,7 +199,7 @@ template <class Structure>
 void run_heads(const Structure& s, const Findings& findings, const GroupedEntries& a,
                const Operands& o, const Size& heads) {
   const int64_t number = count(heads);
-  const LongRows long_rows(findings, a, o.gathered.size(-1), o.out);
+  const LongRows long_rows(findings, a, o);
   for (int64_t head = 0; head < number; ++head) {
     const auto of_head = [&](const Tensor& all, int64_t dims) {
       return all.defined() && all.dim() > dims ? all.select(0, head) : all;
@@ -194,7 +207,8 @@ void run_heads(const Structure& s, const Findings& findings, const GroupedEntrie
     const int64_t dims = dense_dims(s);
     run_product(findings, a, long_rows,
                 {of_head(o.gathered, dims), of_head(o.values, values_dims(s)), of_head(o.out, dims),
-                 of_head(o.own, dims), of_head(o.products, values_dims(s)), o.conjugated});
+                 of_head(o.own, dims), of_head(o.products, values_dims(s)), o.conjugated,
+                 of_head(o.winners, dims), o.greatest});
   }
 }
 
@@ -383,8 +397,35 @@ struct Cuda {
   }
 };
 
-// What has no kernels raises what products before it met, too, as every call does.
-struct WithoutKernels {
+// The greatest or least messages. What has no kernels raises what products before it met, too, as
+// every call does.
+struct Others {
+  template <class Structure>
+  static std::tuple<Tensor, Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
+                                        const Tensor& values, const Tensor& B, bool greatest) {
+    check_mm_extremum(s, values, B);
+    const auto compute = [&](const Findings& findings) -> std::tuple<Tensor, Tensor> {
+      const Size size = product_size(s, values, B, s.rows());
+      const Tensor out = empty(size, B);
+      const Tensor winners = at::empty(C10_AS_INTARRAYREF_SLOW(size), B.options().dtype(at::kInt));
+      const Size heads = product_heads(s, values, B);
+      if (is_empty(Extent(s), B.size(-1), heads)) {
+        fill_empty(s, findings, {out});
+        winners.fill_(-1);
+        return {out, winners};
+      }
+      Operands o;
+      o.values = values_for_kernels(s, values, heads);
+      o.gathered = dense_for_kernels(s, B, heads);
+      o.out = with_heads(out, dense_dims(s), heads);
+      o.winners = with_heads(winners, dense_dims(s), heads);
+      o.greatest = greatest;
+      run_heads(s, findings, group_by_row(s, findings, out), o, heads);
+      return {out, winners};
+    };
+    return Cuda::with_device<MmExtremum>(s, compute, values, B, greatest);
+  }
+
   template <class Operation, class Structure, class... Operands>
   static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
                                         const Operands&... operands) {
@@ -399,8 +440,8 @@ struct WithoutKernels {
 void register_all(torch::Library& m) {
   register_products<Cuda>(m);
   register_into<Cuda>(m);
-  register_extrema<WithoutKernels>(m);
-  register_indices<WithoutKernels>(m);
+  register_extrema<Others>(m);
+  register_indices<Others>(m);
 }
 
 #ifdef SPGRAD_CUDA_EMULATION

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <optional>
 #include <set>
 
 #include "../../kernels/cuda/arguments.h"
@@ -44,15 +43,25 @@ std::string begin_of(const Wanted& wanted, const std::string& dtypes) {
                   flag(wanted.sums), ", ", flag(wanted.products), ", ", wanted.vector);
 }
 
-// That of few columns, if there are as few.
-std::optional<Shape> narrow_shape_for(const Wanted& wanted) {
-  const auto bytes =
-      wanted.p * static_cast<int64_t>(c10::elementSize(at::toOpMathType(wanted.dtype)));
-  if (wanted.p > kNarrowColumns || bytes > kWidestOfLane) return std::nullopt;
-  return Shape{
-      c10::str("spgrad::cuda::multiply_narrow<spgrad::cuda::Narrow<",
-               begin_of(wanted, name_of(wanted.dtype)), ", ", wanted.p / wanted.vector, ">>"),
-      wanted.p, 1, true, wanted.dtype};
+// A kernel whose lanes have so many columns.
+Shape narrow_shape(const std::string& kernel, const Wanted& wanted, int64_t columns) {
+  return {c10::str("spgrad::cuda::", kernel, "<spgrad::cuda::Narrow<",
+                   begin_of(wanted, name_of(wanted.dtype)), ", ", columns / wanted.vector, ">>"),
+          columns, 1, true, wanted.dtype};
+}
+
+bool fits_a_lane(const Wanted& wanted, int64_t columns) {
+  const auto bytes = static_cast<int64_t>(c10::elementSize(at::toOpMathType(wanted.dtype)));
+  return columns <= kNarrowColumns && columns * bytes <= kWidestOfLane;
+}
+
+// As many columns as divide them all.
+Shape extremum_shape_for(const Wanted& wanted) {
+  int64_t columns = wanted.vector;
+  for (int64_t more = columns; fits_a_lane(wanted, more); more += wanted.vector) {
+    if (wanted.p % more == 0) columns = more;
+  }
+  return narrow_shape("extremum", wanted, columns);
 }
 
 }  // namespace
@@ -85,7 +94,8 @@ std::string name_of(at::ScalarType dtype) {
 }
 
 Shape shape_for(const Wanted& wanted) {
-  if (auto narrow = narrow_shape_for(wanted)) return *std::move(narrow);
+  if (wanted.extremum) return extremum_shape_for(wanted);
+  if (fits_a_lane(wanted, wanted.p)) return narrow_shape("multiply_narrow", wanted, wanted.p);
   const at::ScalarType sum = at::toOpMathType(wanted.dtype);
   const auto registers_of = [&](at::ScalarType dtype) {
     return std::max<int64_t>(1, wanted.vector * static_cast<int64_t>(c10::elementSize(dtype)) / 4);
@@ -130,8 +140,9 @@ std::vector<std::string> all_kernels(const std::vector<at::ScalarType>& dtypes) 
         if (moved && index == at::kLong) continue;  // 2^31 entries or more
         for (int64_t vector = 1; vector <= widest_vector(dtype); vector *= 2) {
           for (const int64_t vectors : {1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128}) {
-            const Wanted wanted = {dtype,    index, moved,  sums,
-                                   products, false, vector, vector * vectors};
+            Wanted wanted = {dtype, index, moved, sums, products, false, vector, vector * vectors};
+            names.insert(shape_for(wanted).kernel);
+            wanted.extremum = sums && !products && !at::isComplexType(dtype);
             names.insert(shape_for(wanted).kernel);
           }
         }

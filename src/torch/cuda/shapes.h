@@ -19,14 +19,15 @@ struct Wanted {
   bool far;        // whether rows of the gathered operand are out of reach of 32 bits, in vectors
   int64_t vector;  // numbers that can be loaded at once, as memory is aligned
   int64_t p;
+  bool extremum = false;  // the greatest or least in place of sums
 };
 
 // The kernel that serves a product, and what the host must know of it.
 struct Shape {
   std::string kernel;  // "spgrad::cuda::multiply<spgrad::cuda::Shape<...>>"
   int64_t columns;     // that a group of lanes does at a time
-  int64_t groups;      // of a warp, each of which does a row; of narrow ones: a piece of one
-  bool narrow;         // whether lanes share the entries of a row, not its columns
+  int64_t groups;      // of a warp, each of which does a row
+  bool narrow;         // whether lanes share the entries of a row, not its columns: then of a piece
   at::ScalarType out;  // dtype of products
 };
 Shape shape_for(const Wanted& wanted);

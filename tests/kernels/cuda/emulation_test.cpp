@@ -370,8 +370,8 @@ class RealKernels : public testing::TestWithParam<Planted> {};
 TEST_P(RealKernels, HaveNoRaces) { expect_report(RACES, GetParam()); }
 INSTANTIATE_TEST_SUITE_P(, RealKernels,
                          testing::Values(Planted{"sums", nullptr}, Planted{"both", nullptr},
-                                         Planted{"products", nullptr},
-                                         Planted{"malformed", nullptr},
+                                         Planted{"products", nullptr}, Planted{"narrow", nullptr},
+                                         Planted{"extrema", nullptr}, Planted{"malformed", nullptr},
                                          Planted{"sort_coo", nullptr}, Planted{"sort_csr", nullptr},
                                          Planted{"symmetric", nullptr},
                                          Planted{"not_symmetric", nullptr}),

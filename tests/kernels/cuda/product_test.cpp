@@ -243,13 +243,15 @@ TYPED_TEST(ProductTest, WhatAnotherKernelTellsIsNotToldAgain) {
   using S = TypeParam;
   auto inputs = make_inputs<S>(make_problem(1, 12, 20, kLengths, true, S::kMoved, 10),
                                sizes<S>().front(), {}, 11);
-  inputs.problem.indices[5] = 20;
-  inputs.problem.offsets[4] = -5;
   inputs.reports = false;
-  const auto result = run_product(inputs, 1);
-  EXPECT_EQ(result.status.bad_entry, 0u);
-  EXPECT_EQ(result.status.bad_offset, 0u);
-  EXPECT_EQ(result.pending, 0u);
+  inputs.problem.indices[5] = 20;
+  for (const bool has_bad_offset : {false, true}) {
+    if (has_bad_offset) inputs.problem.offsets[4] = -5;
+    const auto result = run_product(inputs, 1);
+    EXPECT_EQ(result.status.bad_entry, 0u);
+    EXPECT_EQ(result.status.bad_offset, 0u);
+    EXPECT_EQ(result.pending, 0u);
+  }
 }
 
 // The first of the offsets that break a rule, which is what the CPU tells.

@@ -196,10 +196,15 @@ bool is_csr(const Problem& problem) {
 template <class S>
 inline constexpr bool kIsNarrow = requires { S::kVectors; };
 
-// The kernels of a product, as the operators launch them.
-template <class S>
-Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks = 3,
-                      unsigned rows_of_block = 32) {
+inline unsigned blocks_for(Int64 number, Int64 each) {
+  return static_cast<unsigned>((number + each - 1) / each);
+}
+
+// Prepares a product as the operators do, and finds the long rows; run(product, all rows) is to
+// launch what comes then.
+template <class S, class Run>
+Result<S> run_kernels(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks,
+                      const Run& run) {
   using Index = typename S::Index;
   const Problem& problem = inputs.problem;
   std::vector<Index> offsets(problem.offsets.begin(), problem.offsets.end());
@@ -260,19 +265,27 @@ Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blo
   a.most_pieces = static_cast<unsigned>(most_pieces);
   a.piece_blocks = most_pieces > 0 ? piece_blocks : 0;
 
-  const auto up = [](Int64 n, Int64 each) { return static_cast<unsigned>((n + each - 1) / each); };
   const Find find = {a.a, a.origin, a.status, a.pieces, a.most_pieces};
-  launch(up(all_rows, kBlock), 1, kBlock, seed, [&] { find_pieces<Index>(find); });
-  a.rows_of_block = rows_of_block;
-  if constexpr (kIsNarrow<S>) {
-    a.rows_of_block = kBlock / kNarrowLanes;
-    launch(a.piece_blocks + up(all_rows, a.rows_of_block), 1, kBlock, seed + 1,
-           [&] { multiply_narrow<S>(a); });
-  } else {
-    launch(a.piece_blocks + up(all_rows, rows_of_block),
-           S::kProducts ? 1 : up(inputs.p, S::kColumns), kBlock, seed + 1, [&] { multiply<S>(a); });
-  }
+  launch(blocks_for(all_rows, kBlock), 1, kBlock, seed, [&] { find_pieces<Index>(find); });
+  run(a, all_rows);
   return result;
+}
+
+// The kernels of a product.
+template <class S>
+Result<S> run_product(const Inputs<S>& inputs, uint64_t seed, unsigned piece_blocks = 3,
+                      unsigned rows_of_block = 32) {
+  return run_kernels(inputs, seed, piece_blocks, [&](Product& a, Int64 rows) {
+    if constexpr (kIsNarrow<S>) {
+      launch(a.piece_blocks + blocks_for(rows, kBlock / kNarrowLanes), 1, kBlock, seed + 1,
+             [&] { multiply_narrow<S>(a); });
+    } else {
+      a.rows_of_block = rows_of_block;
+      launch(a.piece_blocks + blocks_for(rows, rows_of_block),
+             S::kProducts ? 1 : blocks_for(inputs.p, S::kColumns), kBlock, seed + 1,
+             [&] { multiply<S>(a); });
+    }
+  });
 }
 
 // What a number should be, and by how much it may be off.

@@ -7,7 +7,7 @@
 #include <exception>
 #include <vector>
 
-#include "products.h"
+#include "extrema.h"
 #include "symmetric.cuh"
 
 namespace {
@@ -20,8 +20,17 @@ void product() {
   // A long row that two blocks share, and columns of two tiles.
   const Problem problem =
       make_problem(1, 9, 30, {7, 0, 33, kLongRow + 9, 1, 40}, true, S::kMoved, 1);
-  const auto inputs = make_inputs<S>(problem, static_cast<int>(S::kColumns + S::kVector), {}, 2);
+  const auto p = static_cast<int>(S::kColumns + (kIsNarrow<S> ? 0 : S::kVector));
+  const auto inputs = make_inputs<S>(problem, p, {}, 2);
   for (uint64_t seed = 0; seed < 2; ++seed) run_product(inputs, seed * 2, 2);
+}
+
+template <class S>
+void extrema() {
+  const Problem problem =
+      make_problem(1, 9, 30, {7, 0, 33, kLongRow + 9, 1, 40}, true, S::kMoved, 1);
+  const auto inputs = make_inputs<S>(problem, 2 * S::kColumns, {}, 2);
+  for (uint64_t seed = 0; seed < 2; ++seed) find_extrema(inputs, true, seed * 2, 2);
 }
 
 // Two bad entries and a bad offset: all blocks tell it, and the last one tells the host.
@@ -123,6 +132,8 @@ int main(int argc, char** argv) {
       {"sums", product<Shape<float, float, int, unsigned, false, true, false, 4, 2, 2, 2, 4>>},
       {"both", product<Shape<Half, float, int, unsigned, true, true, true, 8, 4, 1, 2, 3>>},
       {"products", product<Shape<double, double, int, unsigned, true, false, true, 1, 8, 2, 4, 3>>},
+      {"narrow", product<Narrow<float, int, unsigned, true, true, true, 1, 2>>},
+      {"extrema", extrema<Narrow<float, int, unsigned, false, true, false, 1, 1>>},
       {"malformed", malformed},
       {"sort_coo", sort_coo},
       {"sort_csr", sort_csr},
