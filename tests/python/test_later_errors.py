@@ -36,6 +36,7 @@ def csr_calls(crow, col, p=P):
     values, B, G = torch.ones(len(col)), torch.ones(M, p), torch.ones(len(crow) - 1, p)
     return {
         "mm": lambda: OPERATORS.csr_mm(crow, col, values, B),
+        "extremum": lambda: OPERATORS.csr_mm_extremum(crow, col, values, B, True)[0],
         "transposed": lambda: OPERATORS.csr_mm_transposed(crow, col, values, M, G),
         "sddmm": lambda: OPERATORS.csr_sddmm(crow, col, G, B),
         "backward": lambda: OPERATORS.csr_mm_backward(crow, col, values, B, G),
@@ -47,6 +48,7 @@ def coo_calls(indices, p=P):
     values, B, G = torch.ones(indices.shape[1]), torch.ones(M, p), torch.ones(N, p)
     return {
         "mm": lambda: OPERATORS.coo_mm(indices, values, (N, M), B),
+        "extremum": lambda: OPERATORS.coo_mm_extremum(indices, values, (N, M), B, True)[0],
         "transposed": lambda: OPERATORS.coo_mm_transposed(indices, values, (N, M), G),
         "sddmm": lambda: OPERATORS.coo_sddmm(indices, (N, M), G, B),
         "backward": lambda: OPERATORS.coo_mm_backward(indices, values, (N, M), B, G),
@@ -91,12 +93,12 @@ def rows_with_nan(result):
     return nan.any(1).nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize("product", ["mm", "transposed", "sddmm", "backward"])
+@pytest.mark.parametrize("product", ["mm", "extremum", "transposed", "sddmm", "backward"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_index_leaves_nan_and_the_error_comes_with_the_next_call(case, product):
     calls, message, rows, entries = CASES[case]
     results = calls(P)[product]()
-    if product == "mm":
+    if product in {"mm", "extremum"}:
         assert rows_with_nan(results) == rows
     elif product == "sddmm":
         assert rows_with_nan(results) == entries
@@ -141,6 +143,7 @@ def test_structures_are_checked_where_there_are_no_heads(crow):
     values, B, G = torch.ones(3), torch.ones(M, P), torch.ones(N, P)
     for call in (
         lambda: OPERATORS.csr_mm(crow, col, values.expand(0, 3), B),
+        lambda: OPERATORS.csr_mm_extremum(crow, col, values.expand(0, 3), B, False),
         lambda: OPERATORS.csr_mm_transposed(crow, col, values, M, G.expand(0, N, P)),
         lambda: OPERATORS.csr_sddmm(crow, col, G, B.expand(0, M, P)),
         lambda: OPERATORS.csr_mm_backward(crow, col, values, B, G.expand(0, N, P)),
