@@ -119,6 +119,7 @@ inline unsigned fetch_add(unsigned* p, unsigned value) {
   emulation::before_atomic(p);
   return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
 }
+inline unsigned fetch_next(unsigned* p) { return fetch_add(p, 1); }
 inline void set_bits(unsigned* p, unsigned bits) {
   emulation::before_atomic(p);
   __atomic_fetch_or(p, bits, __ATOMIC_RELAXED);
@@ -213,6 +214,12 @@ inline unsigned short half_of_float(float value) {
   number >>= cut;
   if (rest > tie || (rest == tie && number % 2 == 1)) ++number;
   return static_cast<unsigned short>(sign | number);
+}
+
+inline unsigned short bfloat16_of_float(float value) {
+  if (value != value) return 0x7fff;  // as the GPU has it
+  const unsigned bits = bits_of_float(value);
+  return static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 }  // namespace spgrad::cuda

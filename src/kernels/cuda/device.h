@@ -22,7 +22,7 @@ inline constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
 
-// All lanes of a warp take part in these.
+// All lanes of a warp take part in these. Lanes count modulo their number.
 template <class T>
 __device__ __forceinline__ T from_lane(T value, int lane) {
   return __shfl_sync(kAllLanes, value, lane);
@@ -67,6 +67,9 @@ __device__ __forceinline__ int lowest_bit(unsigned mask) {
 __device__ __forceinline__ unsigned fetch_add(unsigned* p, unsigned value) {
   return atomicAdd(p, value);
 }
+// Adds 1, up to 2^31 - 1. Of atomicAdd, compilers make a sum over the lanes first, which takes
+// longer.
+__device__ __forceinline__ unsigned fetch_next(unsigned* p) { return atomicInc(p, 0x7fffffffu); }
 __device__ __forceinline__ void set_bits(unsigned* p, unsigned bits) { atomicOr(p, bits); }
 __device__ __forceinline__ void set_flag(unsigned* p) { *static_cast<volatile unsigned*>(p) = 1; }
 // Others may set it meanwhile.
@@ -158,6 +161,17 @@ __device__ __forceinline__ unsigned short half_of_float(float value) {
 }
 __device__ __forceinline__ float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ unsigned bits_of_float(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ unsigned short bfloat16_of_float(float value) {
+  unsigned short bits;
+#if __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
+  const unsigned wide = bits_of_float(value);
+  const unsigned rounded = value != value ? 0x7fff0000u : wide + 0x7fffu + (wide >> 16 & 1u);
+  bits = static_cast<unsigned short>(rounded >> 16);
+#endif
+  return bits;
+}
 
 }  // namespace spgrad::cuda
 

@@ -51,11 +51,7 @@ struct Rounded<Half> {
 };
 template <>
 struct Rounded<BFloat16> {
-  static __device__ __forceinline__ BFloat16 from(float x) {
-    const unsigned bits = bits_of_float(x);
-    if (x != x) return {0x7fc0};
-    return {static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
-  }
+  static __device__ __forceinline__ BFloat16 from(float x) { return {bfloat16_of_float(x)}; }
 };
 
 template <class Real>

@@ -99,20 +99,19 @@ struct Kept {
 // Checks entry k, which this lane has fetched, and stages it for its group. One that is not there
 // is staged as nothing.
 template <class S>
-__device__ __forceinline__ Kept stage(const Product& a, WarpMemory<S>& memory, const Lane<S>& lane,
+__device__ __forceinline__ Kept stage(const Product& a, Shared<S>& shared, const Lane<S>& lane,
                                       const Fetched<S>& entry, Int64 k, bool there) {
-  using Place = typename S::Place;
-  const int me = static_cast<int>(threadIdx.x) % kWarp;
-  auto& staged = memory.batches[me / S::kAtOnce].entries[me % S::kAtOnce];
   const bool has_place = has_position(a, entry);
   const bool good = has_place && static_cast<Bound<S>>(entry.index) < lane.bound;
-  staged.place = there && good ? static_cast<Place>(entry.index) * lane.stride : 0;
+  StagedEntry<S> staged;
+  staged.place = good ? static_cast<typename S::Place>(entry.index) * lane.stride : 0;
   if constexpr (S::kSums) {
     // What a bad entry may have been is unknown, and so is all that it is added to.
     using Number = Sum<typename S::Scalar>;
-    staged.value =
-        good ? conjugate_if(a.conjugated, widened(entry.value)) : NotANumber<Number>::get();
+    const Number value = conjugate_if(a.conjugated, widened(entry.value));
+    staged.value = good ? value : NotANumber<Number>::get();
   }
+  shared.staged[threadIdx.x] = staged;
   if (there && !good && a.a.reports) report_entry(a, entry, k);
   const Int64 position = S::kMoved ? static_cast<Int64>(entry.position) : k;
   return {there && has_place ? position : -1, good};
@@ -156,9 +155,8 @@ struct Place {
 };
 
 template <bool pieces>
-__device__ __forceinline__ Place place_of(const Product& a, const List& list, const Step& step,
-                                          Int64 first) {
-  Int64 row = first + list.rows[step.row].number;
+__device__ __forceinline__ Place place_of(const Product& a, const Step& step, Int64 first) {
+  Int64 row = first + step.number;
   if constexpr (pieces) row = a.pieces[row].row;
   return {row, item_of(a.a, row)};
 }
@@ -194,25 +192,23 @@ __device__ __forceinline__ void store_sums(Number* place, const Lane<S>& lane,
 // After the last entry of a row, or of a piece, the sums of which are not rounded yet.
 template <class S, bool pieces>
 __device__ __forceinline__ void put_sums(const Product& a, const Lane<S>& lane, Int64 number,
-                                         Row<S>& row) {
+                                         const Sums<S> (&sum)[S::kTiles]) {
   using Scalar = typename S::Scalar;
   const Int64 place = number * a.p + lane.column;
   if constexpr (pieces) {
-    store_sums(static_cast<Sum<Scalar>*>(a.partial_sums) + place, lane, row.sum);
+    store_sums(static_cast<Sum<Scalar>*>(a.partial_sums) + place, lane, sum);
   } else {
-    store_sums(static_cast<Scalar*>(a.sums) + place, lane, row.sum);
+    store_sums(static_cast<Scalar*>(a.sums) + place, lane, sum);
   }
-#pragma unroll
-  for (int t = 0; t < S::kTiles; ++t) row.sum[t] = {};
 }
 
-// Adds the entries [e, e + kAtOnce) of those that are staged. All lanes.
+// Adds the entries [e, e + kAtOnce) of those that are staged, as far as there are any: those of
+// this group end at `end`. All lanes.
 template <class S, bool all_there>
-__device__ __forceinline__ void add_batch(WarpMemory<S>& memory, const Lane<S>& lane, int e,
-                                          int count, Row<S>& row) {
+__device__ __forceinline__ void add_batch(Shared<S>& shared, const Lane<S>& lane, int e, int end,
+                                          Row<S>& row) {
   using Number = Sum<typename S::Scalar>;
-  const int begin = lane.group * S::kLanes + e;
-  const Batch<S> batch = memory.batches[begin / S::kAtOnce];
+  const Batch<S> batch = *reinterpret_cast<const Batch<S>*>(shared.staged + e);
   Loaded<S> x[S::kAtOnce][S::kTiles];
 #pragma unroll
   for (int i = 0; i < S::kAtOnce; ++i) {
@@ -224,7 +220,7 @@ __device__ __forceinline__ void add_batch(WarpMemory<S>& memory, const Lane<S>& 
   Number product[S::kAtOnce];
 #pragma unroll
   for (int i = 0; i < S::kAtOnce; ++i) {
-    const bool there = all_there || e + i < count;
+    const bool there = all_there || e + i < end;
 #pragma unroll
     for (int t = 0; t < S::kTiles; ++t) {
       const Sums<S> wide = widened(x[i][t]);
@@ -246,35 +242,43 @@ __device__ __forceinline__ void add_batch(WarpMemory<S>& memory, const Lane<S>& 
   if constexpr (S::kProducts) {
     constexpr int kSame = S::kLanes / S::kAtOnce;  // lanes with the same number
     sum_over_lanes<S>(product, lane.first);
-    if (lane.first % kSame == 0) memory.products[begin + lane.first / kSame] = product[0];
+    if (lane.first % kSame == 0) shared.products[e + lane.first / kSame] = product[0];
   }
 }
 
-// Adds the entries that are staged, `count` of them.
+// Adds the entries that are staged: `count` of this group. Those of batches that all groups have in
+// full are not looked at one by one. All lanes.
 template <class S>
-__device__ __forceinline__ void add_staged(WarpMemory<S>& memory, const Lane<S>& lane, int count,
-                                           Row<S>& row) {
-#pragma unroll 1
-  for (int e = 0; e < S::kLanes; e += S::kAtOnce) {
-    if (!any_group<S>(e < count)) break;
-    if (all_groups<S>(e + S::kAtOnce <= count)) {
-      add_batch<S, true>(memory, lane, e, count, row);
+__device__ __forceinline__ void add_staged(Shared<S>& shared, const Lane<S>& lane, int count,
+                                           const Batches& batches, Row<S>& row) {
+  int e = lane.begin;
+  if constexpr (S::kLanes == S::kAtOnce) {  // one batch, of which some group has an entry
+    if (batches.full > 0) {
+      add_batch<S, true>(shared, lane, e, e + S::kAtOnce, row);
     } else {
-      add_batch<S, false>(memory, lane, e, count, row);
+      add_batch<S, false>(shared, lane, e, e + count, row);
     }
+    return;
+  }
+#pragma unroll 1
+  for (; e + S::kAtOnce <= lane.begin + batches.full; e += S::kAtOnce) {
+    add_batch<S, true>(shared, lane, e, e + S::kAtOnce, row);
+  }
+#pragma unroll 1
+  for (; e < lane.begin + batches.all; e += S::kAtOnce) {
+    add_batch<S, false>(shared, lane, e, lane.begin + count, row);
   }
 }
 
 // The product of the entry that this lane has staged goes to the place of its value.
 template <class S>
-__device__ __forceinline__ void put_product(const Product& a, const WarpMemory<S>& memory,
+__device__ __forceinline__ void put_product(const Product& a, const Shared<S>& shared,
                                             const Kept& kept, int first_column) {
   using Out = typename S::Out;
   using Number = Sum<typename S::Scalar>;
   if (kept.position < 0) return;
   Out* place = static_cast<Out*>(a.products) + kept.position;
-  const int me = static_cast<int>(threadIdx.x) % kWarp;
-  Number product = kept.good ? memory.products[me] : NotANumber<Number>::get();
+  Number product = kept.good ? shared.products[threadIdx.x] : NotANumber<Number>::get();
   // Of columns that were done before; then `Out` is the dtype of sums.
   if (first_column > 0) product = plus(widened(*place), product);
   *place = Rounded<Out>::from(product);
@@ -292,10 +296,20 @@ __device__ __forceinline__ void use_own(const Product& a, Row<S>& row) {
   }
 }
 
+// Gets ready for the sums of the row of a step, if there is one.
+template <class S, bool pieces>
+__device__ __forceinline__ void begin_row(const Product& a, const Step& step, Int64 first,
+                                          int first_column, Lane<S>& lane, Row<S>& row) {
+#pragma unroll
+  for (int t = 0; t < S::kTiles; ++t) row.sum[t] = {};
+  if (a.a.items == 1 || step.left == 0) return;
+  set_item<S>(a.gathered, lane, first_column, place_of<pieces>(a, step, first).item);
+}
+
 // Does the rows of the list, for the columns from the first one on. While entries are added, those
 // that come next are on their way. All threads.
 template <class S, bool pieces>
-__device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemory<S>& memory,
+__device__ __forceinline__ void add_rows(const Product& a, List& list, Shared<S>& shared,
                                          Lane<S>& lane, Int64 first, int first_column) {
   set_columns<S>(a.gathered, lane, first_column, a.p);
   const Step nothing = {};
@@ -311,23 +325,19 @@ __device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemor
     fetch_value(a, entry);
   }
   Row<S> row = {};
-  bool begins = true;
   if constexpr (S::kProducts) {
-    if (step.left > 0) load_own(a, lane, place_of<pieces>(a, list, step, first), row.next_own);
+    if (step.left > 0) load_own(a, lane, place_of<pieces>(a, step, first), row.next_own);
   }
+  begin_row<S, pieces>(a, step, first, first_column, lane, row);
+  bool begins = true;
 #pragma unroll 1
-  while (any_group<S>(step.left > 0)) {
+  for (;;) {
     const int count = step.left < S::kLanes ? step.left : S::kLanes;
+    const Batches batches = batches_of(lane, count);
+    if (batches.all == 0) break;
     const bool ends = step.left <= S::kLanes;
-    const unsigned number = list.rows[step.row].number;
-    if (begins && step.left > 0) {
-      if (a.a.items > 1) {
-        const Place place = place_of<pieces>(a, list, step, first);
-        set_item<S>(a.gathered, lane, first_column, place.item);
-      }
-      if constexpr (S::kProducts) use_own(a, row);
-    }
-    const Kept kept = stage<S>(a, memory, lane, entry, step.entry, lane.first < count);
+    const unsigned number = step.number;
+    const Kept staged = stage<S>(a, shared, lane, entry, step.entry, lane.first < count);
     if constexpr (S::kMoved) {
       const Step behind = step_behind(list, lane, next);
       entry = next_entry;
@@ -339,23 +349,25 @@ __device__ __forceinline__ void add_rows(const Product& a, List& list, WarpMemor
       step = step_behind(list, lane, step);
       entry = fetch<S>(a, step, lane);
     }
-    begins = ends;
     if constexpr (S::kProducts) {
-      if (begins && step.left > 0)
-        load_own(a, lane, place_of<pieces>(a, list, step, first), row.next_own);
+      if (begins) use_own(a, row);
+      begins = ends;
+      if (begins && step.left > 0) {
+        load_own(a, lane, place_of<pieces>(a, step, first), row.next_own);
+      }
     }
     sync_warp();
-    add_staged<S>(memory, lane, count, row);
+    add_staged<S>(shared, lane, count, batches, row);
     sync_warp();
-    if constexpr (S::kProducts) put_product<S>(a, memory, kept, first_column);
-    if constexpr (S::kSums) {
-      const bool has_done = ends && count > 0;
-      if (has_done) put_sums<S, pieces>(a, lane, first + number, row);
-      if constexpr (pieces) {
-        if (any_group<S>(has_done)) {
-          finish_sums<S>(a, lane.group, lane.first, has_done,
-                         static_cast<unsigned>(first) + number);
-        }
+    if constexpr (S::kProducts) put_product<S>(a, shared, staged, first_column);
+    const bool has_done = ends && count > 0;
+    if (has_done) {
+      if constexpr (S::kSums) put_sums<S, pieces>(a, lane, first + number, row.sum);
+      begin_row<S, pieces>(a, step, first, first_column, lane, row);
+    }
+    if constexpr (S::kSums && pieces) {
+      if (any_group<S>(has_done)) {
+        finish_sums<S>(a, lane.begin, lane.first, has_done, static_cast<unsigned>(first) + number);
       }
     }
   }
@@ -391,12 +403,12 @@ __device__ __forceinline__ void give_up(const Product& a) {
 // Does all columns of what is listed. Sums of different columns have nothing in common, so that
 // other thread blocks do them; products run over all columns.
 template <class S, bool pieces>
-__device__ __forceinline__ void add_columns(const Product& a, List& list, WarpMemory<S>& memory,
+__device__ __forceinline__ void add_columns(const Product& a, List& list, Shared<S>& shared,
                                             Lane<S>& lane, Int64 first, int first_column) {
   for (int column = first_column;;) {
     if (threadIdx.x == 0) list.taken = 0;
     sync_block();
-    add_rows<S, pieces>(a, list, memory, lane, first, column);
+    add_rows<S, pieces>(a, list, shared, lane, first, column);
     column += S::kColumns;
     if (!S::kProducts || column >= a.p) return;
     sync_block();
@@ -427,10 +439,8 @@ __device__ __forceinline__ void clear_rows(const Product& a, Int64 row, bool is_
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply(SPGRAD_ARGUMENT(Product) a) {
   using Index = typename S::Index;
-  using Memory = WarpMemory<S>[kWarps];
-  SPGRAD_SHARED(Memory, all_memory);
+  SPGRAD_SHARED(Shared<S>, shared);
   SPGRAD_SHARED(List, list);
-  WarpMemory<S>& memory = all_memory[threadIdx.x / kWarp];
   // Not looked at before offsets are read, too, for each wait is long for the rows of a block.
   const bool poisoned = load_shared_by_blocks(&a.status->poisoned) != 0;
   Lane<S> lane = make_lane<S>(a.a);
@@ -440,13 +450,13 @@ __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply(SPGRAD_ARGUMENT(P
     for (unsigned turn = blockIdx.x; !poisoned; turn += a.piece_blocks) {
       const unsigned first = turn * kPieces;
       if (!list_pieces<Index>(a, list, first, kPieces)) break;
-      add_columns<S, true>(a, list, memory, lane, first, first_column);
+      add_columns<S, true>(a, list, shared, lane, first, first_column);
     }
   } else {
     const Int64 first = static_cast<Int64>(blockIdx.x - a.piece_blocks) * a.rows_of_block;
     const Int64 length = list_rows<Index>(a, list, first);
     if (!poisoned) {
-      add_columns<S, false>(a, list, memory, lane, first, first_column);
+      add_columns<S, false>(a, list, shared, lane, first, first_column);
       if constexpr (S::kSums) clear_rows<S>(a, first + threadIdx.x, length == 0, first_column);
     }
   }

@@ -141,24 +141,24 @@ __device__ __forceinline__ bool list_pieces(const Product& a, List& list, unsign
 
 // As many entries of a row as a group has lanes.
 struct Step {
-  unsigned row;  // in the list
-  int left;      // entries of the row from here on; 0 where there is no row
-  Int64 entry;   // that of this lane
+  unsigned number;  // of the row, as listed
+  int left;         // entries of the row from here on; 0 where there is no row
+  Int64 entry;      // that of this lane
 };
 
 // The step behind this one: of the same row, or of the next one that no group has. All lanes.
 template <class S>
 __device__ __forceinline__ Step step_behind(List& list, const Lane<S>& lane, const Step& step) {
   const bool same = step.left > S::kLanes;
-  const Step rest = {step.row, step.left - S::kLanes, step.entry + S::kLanes};
+  const Step rest = {step.number, step.left - S::kLanes, step.entry + S::kLanes};
   if (!any_group<S>(!same)) return rest;
   unsigned row = 0;
-  if (!same && lane.first == 0) row = fetch_add(&list.taken, 1);
-  row = from_lane(row, lane.group * S::kLanes);
+  if (!same && lane.first == 0) row = fetch_next(&list.taken);
+  row = from_lane(row, lane.begin);
   if (same) return rest;
   if (row > kBlock) row = kBlock;
-  const Listed& listed = list.rows[row];
-  return {row, listed.length, listed.begin + lane.first};
+  const Listed listed = list.rows[row];
+  return {listed.number, listed.length, listed.begin + lane.first};
 }
 
 // Adds up the pieces of a row, in order, for one column.
@@ -177,9 +177,10 @@ __device__ __forceinline__ void add_pieces(const Product& a, const Piece& piece,
 }
 
 // After the results of a piece, of the groups that have done one: who does the last one of its row
-// calls add(piece, count of pieces, column) for all columns. All lanes; `lane` counts in the group.
+// calls add(piece, count of pieces, column) for all columns. All lanes; `lane` counts in the group,
+// which begins with lane `begin`.
 template <class S, class Add>
-__device__ __forceinline__ void finish_piece(const Product& a, int group, int lane, bool has_done,
+__device__ __forceinline__ void finish_piece(const Product& a, int begin, int lane, bool has_done,
                                              unsigned number, const Add& add) {
   Piece piece = {};
   unsigned count = 0;
@@ -192,7 +193,7 @@ __device__ __forceinline__ void finish_piece(const Product& a, int group, int la
   sync_warp();
   unsigned done = 0;
   if (has_done && lane == 0) done = fetch_add(&a.pieces[piece.first].done, 1);
-  done = from_lane(done, group * S::kLanes);
+  done = from_lane(done, begin);
   sync_warp();  // the other lanes, too, see what the first one has seen: exchanges order no memory
   const unsigned tiles = static_cast<unsigned>((a.p + S::kColumns - 1) / S::kColumns);
   if (!has_done || done != count * tiles - 1 || piece.first + count > a.most_pieces) return;
@@ -205,9 +206,9 @@ __device__ __forceinline__ void finish_piece(const Product& a, int group, int la
 
 // The same for sums.
 template <class S>
-__device__ __forceinline__ void finish_sums(const Product& a, int group, int lane, bool has_done,
+__device__ __forceinline__ void finish_sums(const Product& a, int begin, int lane, bool has_done,
                                             unsigned number) {
-  finish_piece<S>(a, group, lane, has_done, number,
+  finish_piece<S>(a, begin, lane, has_done, number,
                   [&](const Piece& piece, unsigned count, int column) {
                     add_pieces<S>(a, piece, count, column);
                   });

@@ -46,17 +46,22 @@ struct UnsignedOf<4> {
   using type = unsigned;
 };
 
+template <class S>
+using StagedEntry = Staged<typename S::Place, Sum<typename S::Scalar>, S::kSums>;
+
 // The entries of a group whose rows of X are loaded together, as few words of 16 bytes as can be.
 template <class S>
-struct alignas(16) Batch {
-  Staged<typename S::Place, Sum<typename S::Scalar>, S::kSums> entries[S::kAtOnce];
+inline constexpr int kBytesOfBatch = S::kAtOnce * sizeof(StagedEntry<S>);
+template <class S>
+struct alignas(kBytesOfBatch<S> < 16 ? kBytesOfBatch<S> : 16) Batch {
+  StagedEntry<S> entries[S::kAtOnce];
 };
 
-// What the lanes of a warp share: each lane has staged one entry of its group.
+// What the lanes of a warp share: each thread of the block has staged one entry of its group.
 template <class S>
-struct WarpMemory {
-  Batch<S> batches[kWarp / S::kAtOnce];
-  Sum<typename S::Scalar> products[S::kProducts ? kWarp : 1];
+struct Shared {
+  alignas(16) StagedEntry<S> staged[kBlock];
+  Sum<typename S::Scalar> products[S::kProducts ? kBlock : 1];
 };
 
 template <class S>
@@ -71,8 +76,8 @@ using Bound = typename UnsignedOf<sizeof(typename S::Index)>::type;
 // A lane in its group, and its columns.
 template <class S>
 struct Lane {
-  int group;
   int first;                 // vector; also the entry of a step that it stages
+  int begin;                 // of its group: the first of the threads, and of what they stage
   int column;                // at which its first tile begins
   bool present[S::kTiles];   // whether the columns of a tile are there
   Bound<S> bound;            // of indices
@@ -81,16 +86,35 @@ struct Lane {
   const Loaded<S>* x[S::kTiles];
 };
 
-// Whether any group has more to do, or all have. All lanes; those of a group agree.
+// Whether this is true of any group. All lanes; those of a group agree.
 template <class S>
 __device__ __forceinline__ bool any_group(bool value) {
   if constexpr (S::kGroups == 1) return value;
   return lanes_where(value) != 0;
 }
+
+// Of a step, as entries: the batches that all groups have in full, and those that any group has.
+struct Batches {
+  int full;
+  int all;
+};
+
+// `count` entries are of this group. All lanes.
 template <class S>
-__device__ __forceinline__ bool all_groups(bool value) {
-  if constexpr (S::kGroups == 1) return value;
-  return lanes_where(value) == kAllLanes;
+__device__ __forceinline__ Batches batches_of(const Lane<S>& lane, int count) {
+  if constexpr (S::kLanes == S::kAtOnce) {
+    const unsigned there = lanes_where(lane.first < count);
+    return {there == kAllLanes ? S::kLanes : 0, there != 0 ? S::kLanes : 0};
+  }
+  Batches result = {count, count};
+#pragma unroll
+  for (int mask = S::kLanes; mask < kWarp; mask *= 2) {
+    const int least = from_lane_xor(result.full, mask);
+    const int most = mask == S::kLanes ? least : from_lane_xor(result.all, mask);
+    if (least < result.full) result.full = least;
+    if (most > result.all) result.all = most;
+  }
+  return result;
 }
 
 // The columns of A, as far as indices reach.
@@ -103,10 +127,9 @@ __device__ __forceinline__ Bound<S> bound_of(const Grouped& a) {
 
 template <class S>
 __device__ __forceinline__ Lane<S> make_lane(const Grouped& a) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Lane<S> result;
-  result.group = lane / S::kLanes;
-  result.first = lane % S::kLanes;
+  result.first = static_cast<int>(threadIdx.x % S::kLanes);
+  result.begin = static_cast<int>(threadIdx.x / S::kLanes * S::kLanes);
   result.bound = bound_of<S>(a);
   return result;
 }

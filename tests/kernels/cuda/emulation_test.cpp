@@ -264,15 +264,20 @@ TEST(Emulation, LanesExchangeNumbers) {
 TEST(Emulation, AtomicOperations) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     unsigned count = 5;
+    unsigned next = 7;
     UInt64 greatest = 3;
     std::set<unsigned> before;
+    std::set<unsigned> taken;
     launch(4, 1, 100, seed, [&] {
       before.insert(fetch_add(&count, 2));
+      taken.insert(fetch_next(&next));
       raise_to(&greatest, UInt64{1} << (40 + blockIdx.x) | threadIdx.x);
       raise_to(&greatest, 2);
     });
     EXPECT_EQ(count, 805u);
     EXPECT_EQ(before.size(), 400u);
+    EXPECT_EQ(next, 407u);
+    EXPECT_EQ(taken.size(), 400u);
     EXPECT_EQ(greatest, UInt64{1} << 43 | 99);
   }
 }
@@ -327,6 +332,22 @@ TEST(Emulation, HalfPrecision) {
   EXPECT_EQ(half_of_float(3e38f), 0x7c00);
   EXPECT_EQ(half_of_float(-std::numeric_limits<float>::infinity()), 0xfc00);
   EXPECT_EQ(half_of_float(-1e-30f), 0x8000);
+}
+
+TEST(Emulation, BFloat16) {
+  for (unsigned bits = 0; bits < 65536; ++bits) {
+    const float value = float_of_bits(bits << 16);
+    if (std::isnan(value)) {
+      ASSERT_EQ(bfloat16_of_float(value), 0x7fff);
+      continue;
+    }
+    ASSERT_EQ(bfloat16_of_float(value), bits);
+    if (std::isinf(value)) continue;
+    // Halfway to the next one, to even; a little more and a little less, to the nearest.
+    ASSERT_EQ(bfloat16_of_float(float_of_bits(bits << 16 | 0x8000)), bits + bits % 2);
+    ASSERT_EQ(bfloat16_of_float(float_of_bits(bits << 16 | 0x7fff)), bits);
+    ASSERT_EQ(bfloat16_of_float(float_of_bits(bits << 16 | 0x8001)), bits + 1);
+  }
 }
 
 #ifdef PLANTED_BUGS_THREAD
