@@ -78,12 +78,16 @@ class Variant(NamedTuple):
 
 # By dtype, p and vector: shapes of the forward product and of both gradients. The first of each is
 # what shapes.cpp chooses. Gradients of half numbers do all columns at once, as then products have
-# the dtype of the operands.
-HALF = (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3), (16, 1, 2, 3)))
+# the dtype of the operands. With half the lanes, other thread blocks do the other columns, and the
+# first cache holds rows of X for twice as many rows of A.
+HALF = (
+    ((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4), (8, 1, 4, 4)),
+    ((16, 1, 4, 3), (16, 1, 2, 3)),
+)
 WIDE = (((32, 2, 2, 4), (32, 1, 4, 4), (32, 2, 2, 3)), ((32, 2, 2, 3), (32, 1, 4, 3)))
 SHAPES: dict[tuple[str, int, int], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {
     ("float32", 128, 4): (
-        ((32, 1, 4, 4), (16, 2, 2, 4), (32, 1, 2, 4), (32, 1, 4, 3)),
+        ((32, 1, 4, 4), (16, 2, 2, 4), (32, 1, 2, 4), (32, 1, 4, 3), (16, 1, 4, 4)),
         ((32, 1, 4, 3), (16, 2, 2, 3), (32, 1, 2, 4), (32, 1, 4, 4)),
     ),
     ("float32", 64, 4): (((16, 1, 4, 4), (16, 1, 2, 4), (8, 2, 2, 4)), ((16, 1, 4, 3),)),
