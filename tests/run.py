@@ -59,10 +59,16 @@ def lint() -> Counts:
     return Counts(passed=len(commands) - len(failures), failures=failures)
 
 
+def built(preset: str, *targets: str) -> bool:
+    """Build targets of a preset, or all."""
+    configure = ("cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}")
+    chosen = ("--target", *targets) if targets else ()
+    return run(*configure) and run("cmake", "--build", "--preset", preset, *chosen)
+
+
 def ctest(preset: str) -> Counts:
     """Build a preset, and run its C++ tests."""
-    configure = ("cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}")
-    if not (run(*configure) and run("cmake", "--build", "--preset", preset)):
+    if not built(preset):
         return Counts(failures=[f"{preset}: build"])
     build, report = ROOT / "build" / preset, REPORTS / f"{preset}.xml"
     report.unlink(missing_ok=True)
@@ -130,15 +136,17 @@ def composite() -> Counts:
 
 
 def cuda_emulation(name: str, *tests: str) -> Counts:
-    """Build spgrad with CUDA kernels that serve CPU tensors, and run tests of the products."""
-    folder = ROOT / "build" / "cuda-emulation"
-    install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation")
-    place = ("--upgrade", "--target", str(folder / "site"), "-C", f"build-dir={folder / 'build'}")
-    # Without most kernels for the CPU, which no product uses in this build.
-    options = ("-C", "cmake.define.SPGRAD_CUDA_EMULATION=ON")
-    options += ("-C", "cmake.define.SPGRAD_INSTRUCTION_SETS=")
-    if not run(*install, *place, *options, "."):
+    """Run tests of the products with CUDA kernels that serve CPU tensors."""
+    if not built("release", "spgrad_on_emulation"):
         return Counts(failures=[f"{name}: build"])
+    # The package that is installed, with another library.
+    (installed,) = map(Path, inputs.installed_libraries())
+    package, folder = installed.parents[2], ROOT / "build" / "cuda-emulation"
+    copy = folder / "site" / package.name
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(package, copy)
+    for library in (ROOT / "build" / "release" / "tests" / "cuda_emulation").glob("*.so"):
+        shutil.copy(library, copy / installed.relative_to(package).parent)
     settings = (f"PYTHONPATH={folder / 'site'}", f"SPGRAD_CACHE={folder / 'cache'}")
     arguments = ("--backend=cuda-emulation", *IN_FEW_PROCESSES)
     return pytest(name, *arguments, *tests, settings=settings)

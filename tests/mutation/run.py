@@ -89,8 +89,8 @@ def loader(name: str) -> tuple[Stage, ...]:
 
 
 # Of src/torch/cuda, what can be tested in this build, which has no device and no emulation: the
-# rest runs in builds with SPGRAD_CUDA_EMULATION only. The tests of src/kernels/cuda include its
-# files, so that no object file of the library shows a mutant.
+# rest runs in spgrad_on_emulation only. The tests of src/kernels/cuda include its files, so that no
+# object file of the library shows a mutant.
 STAGES = {
     "src/kernels/cpu/backward.h": (COMPLEX, FLOAT),
     "src/kernels/cpu/by_rows.cpp": (Stage(("/spgrad_kernels.dir/by_rows.cpp.o",), KERNEL_TESTS),),

@@ -337,7 +337,6 @@ TEST_F(CudaCompile, RefusesToPrecompileForUnknownArchitectures) {
               ThrowsMessage<c10::ValueError>(AllOf(HasSubstr("sm_90"), HasSubstr("'sm_1'"))));
 }
 
-#ifndef SPGRAD_CUDA_EMULATION
 TEST(CudaDevice, SaysWhyItCannotBeUsed) {
   if (driver().missing.empty()) GTEST_SKIP() << "there is a driver";
   const c10::Device device(kDeviceType, 0);
@@ -346,7 +345,6 @@ TEST(CudaDevice, SaysWhyItCannotBeUsed) {
               ThrowsMessage<c10::Error>(HasSubstr("no CUDA driver: ")));
   EXPECT_NO_THROW(launch(kExpression, device, {0, 1, 32}, nullptr));
 }
-#endif
 
 }  // namespace
 }  // namespace spgrad::cuda
