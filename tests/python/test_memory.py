@@ -102,7 +102,7 @@ def status(field):
         if line.startswith(field):
             return int(line.split()[1]) * 1024
 
-n, m, nnz = 40_000, 20_000, 6_000_000
+n, m, nnz = 13_000, 6_500, 1_950_000
 torch.manual_seed(0)
 rows, columns = torch.randint(n, (nnz,)).sort().values, torch.randint(m, (nnz,)).int()
 offsets = torch.searchsorted(rows, torch.arange(n + 1)).int()
