@@ -95,6 +95,7 @@ TEST(Reference, KnowsNumbersOf16Bits) {
 }
 
 TYPED_TEST(Number16Test, ReadsEveryNumberInARowOfTheDenseOperand) {
+  const std::vector<float> expected = this->all_numbers();
   for (const int64_t p : kWidths) {
     const int64_t rows = (kPatterns + p - 1) / p;
     const Matrix diagonal(1, rows, count_up(rows));
@@ -109,8 +110,9 @@ TYPED_TEST(Number16Test, ReadsEveryNumberInARowOfTheDenseOperand) {
                   Status::done);
       }
       for (size_t i = 0; i < sums.size(); ++i) {
-        ASSERT_TRUE(is(sums[i], Number<TypeParam>::part(numbers[i], 0)))
-            << "p = " << p << ", " << i;
+        const float number = expected[i % expected.size()];
+        if (sums[i] == number) continue;
+        ASSERT_TRUE(is(sums[i], number)) << "p = " << p << ", " << i;  // NaN, or wrong
       }
     });
   }
