@@ -22,9 +22,9 @@ class Determinism : public Seeded {
   void TearDown() override { at::set_num_threads(threads_); }
 
   // Sorted coordinates with one long row and one long column.
-  static at::Tensor coordinates_with_hubs(const Sizes& sizes) {
-    const at::Tensor row = at::randint(sizes.n, {kEntries}, at::kLong);
-    const at::Tensor column = at::randint(sizes.m, {kEntries}, at::kLong);
+  static at::Tensor coordinates_with_hubs(const Sizes& sizes, int64_t entries = kEntries) {
+    const at::Tensor row = at::randint(sizes.n, {entries}, at::kLong);
+    const at::Tensor column = at::randint(sizes.m, {entries}, at::kLong);
     row.slice(0, 0, kLong).fill_(5);
     column.slice(0, kLong, 2 * kLong).fill_(3);
     const auto [sorted, order] = row.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
@@ -102,19 +102,19 @@ TEST_F(Determinism, HoldsForBatches) {
   expect_same_bits(coo(at::cat(items, 1), values.flatten(), sizes.A()), sizes);
 }
 
-// Calls from several threads at once, on matrices that are as large as above: each call would share
-// its work out to threads of its own.
+// Calls from several threads at once, each of which would share its work out to threads of its own.
 class DeterminismOfCallers : public Determinism {
  protected:
   static constexpr int kThreads = 4;
-  static constexpr int kCalls = 8;  // two for each thread
+  static constexpr int64_t kOfCall = 150000;  // entries: enough for 5 ranges of a sort
+  static constexpr int kCalls = 8;            // two for each thread
 
   void SetUp() override {
     Determinism::SetUp();
-    const at::Tensor indices = coordinates_with_hubs(sizes_);
-    const at::Tensor values = at::randn({kEntries}) / 100;
+    const at::Tensor indices = coordinates_with_hubs(sizes_, kOfCall);
+    const at::Tensor values = at::randn({kOfCall}) / 100;
     const auto [crow, col] = compress(indices, sizes_, at::kInt);
-    const at::Tensor order = at::randperm(kEntries, at::kLong);
+    const at::Tensor order = at::randperm(kOfCall, at::kLong);
     matrices_ = {csr(crow, col, values, sizes_.A()), coo(indices, values, sizes_.A()),
                  coo(indices.index_select(1, order), values, sizes_.A())};
     B_ = at::randn(sizes_.B());
