@@ -60,6 +60,7 @@ LONGEST = (
     "test_processes_of_ranks",
     "test_comparison",
     "test_training",
+    "test_lstsq",
     "test_pattern",
     "test_precision",
     "test_hostile",
