@@ -127,7 +127,7 @@ OF_COMPOSITE = files_of(
 QUICK = files_of("product", "gradients", "layouts_and_strides", "errors", "malformed", "operators")
 
 # Each test that needs kernels which others did not have compiles them.
-QUICK_OF_CUDA = files_of("later_errors", "product", "pattern_buffer")
+QUICK_OF_CUDA = files_of("later_errors", "product", "pattern_buffer", "symmetric")
 
 
 def composite() -> Counts:
@@ -135,21 +135,39 @@ def composite() -> Counts:
     return pytest("composite", "--backend=composite", *IN_FEW_PROCESSES, *OF_COMPOSITE)
 
 
-def cuda_emulation(name: str, *tests: str) -> Counts:
-    """Run tests of the products with CUDA kernels that serve CPU tensors."""
+EMULATED = ROOT / "build" / "cuda-emulation"
+
+
+def on_emulation(name: str, *tests: str) -> Counts:
+    """Run tests with a package in which CUDA kernels serve CPU tensors."""
+    settings = (f"PYTHONPATH={EMULATED / 'site'}", f"SPGRAD_CACHE={EMULATED / 'cache'}")
+    return pytest(name, "--backend=cuda-emulation", *IN_FEW_PROCESSES, *tests, settings=settings)
+
+
+def cuda_quick() -> Counts:
+    """Run some tests with the installed package, whose library is replaced by one of the tests."""
     if not built("release", "spgrad_on_emulation"):
-        return Counts(failures=[f"{name}: build"])
-    # The package that is installed, with another library.
+        return Counts(failures=["cuda-quick: build"])
     (installed,) = map(Path, inputs.installed_libraries())
-    package, folder = installed.parents[2], ROOT / "build" / "cuda-emulation"
-    copy = folder / "site" / package.name
+    package = installed.parents[2]
+    copy = EMULATED / "site" / package.name
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(package, copy)
     for library in (ROOT / "build" / "release" / "tests" / "cuda_emulation").glob("*.so"):
         shutil.copy(library, copy / installed.relative_to(package).parent)
-    settings = (f"PYTHONPATH={folder / 'site'}", f"SPGRAD_CACHE={folder / 'cache'}")
-    arguments = ("--backend=cuda-emulation", *IN_FEW_PROCESSES)
-    return pytest(name, *arguments, *tests, settings=settings)
+    return on_emulation("cuda-quick", *QUICK_OF_CUDA)
+
+
+def cuda_emulation() -> Counts:
+    """Run all tests of the products with the package as others build it."""
+    install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation")
+    place = ("--upgrade", "--target", str(EMULATED / "site"), "-C", f"build-dir={EMULATED}/build")
+    # Without most kernels for the CPU, which no product uses in this build.
+    options = ("-C", "cmake.define.SPGRAD_CUDA_EMULATION=ON")
+    options += ("-C", "cmake.define.SPGRAD_INSTRUCTION_SETS=")
+    if not run(*install, *place, *options, "."):
+        return Counts(failures=["cuda-emulation: build"])
+    return on_emulation("cuda-emulation")
 
 
 def docs() -> Counts:
@@ -182,10 +200,7 @@ STEPS = {
     "aarch64": (lambda: aarch64("aarch64-quick"), CPP_SOURCES),
     "python": (lambda: pytest("python", "-m", "not timed", *IN_FEW_PROCESSES), (".",)),
     "composite": (composite, PYTHON_SOURCES),
-    "cuda-quick": (
-        lambda: cuda_emulation("cuda-quick", *QUICK_OF_CUDA),
-        (*CPP_SOURCES, *PYTHON_SOURCES),
-    ),
+    "cuda-quick": (cuda_quick, (*CPP_SOURCES, *PYTHON_SOURCES)),
     "docs": (docs, (".",)),
     "speed": (lambda: pytest("speed", "-m", "timed", *files_of("speed", "nn")), PYTHON_SOURCES),
 }
@@ -195,7 +210,7 @@ LONG = {
     "ubsan": (lambda: ctest("ubsan"), CPP_SOURCES),
     "aarch64-full": (lambda: aarch64("aarch64"), CPP_SOURCES),
     "long": (lambda: pytest("long", "-m", "long"), PYTHON_SOURCES),
-    "cuda-emulation": (lambda: cuda_emulation("cuda-emulation"), (".",)),
+    "cuda-emulation": (cuda_emulation, (".",)),
 }
 # While one works: the steps that are quick, and the Python tests that matter.
 CHECK = {

@@ -3,7 +3,7 @@
 kernels         the kernels of the CPU
 composite       what devices without kernels get, on CPU tensors
 cuda            the kernels of CUDA
-cuda-emulation  the same on CPU tensors, with the library spgrad_on_emulation
+cuda-emulation  the same on CPU tensors, in a build with SPGRAD_CUDA_EMULATION
 """
 
 import warnings
