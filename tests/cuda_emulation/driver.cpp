@@ -65,6 +65,25 @@ constexpr int kDevices = 1;
 struct Function {
   void (*entry)(const void*);
 };
+
+// Of a launch: the attribute that is known, and the configuration.
+constexpr int kProgrammaticStreamSerialization = 6;
+struct LaunchAttribute {
+  int id;
+  int unused;
+  union {
+    char all[64];
+    int allowed;
+  };
+};
+struct Configuration {
+  unsigned blocks_x, blocks_y, blocks_z;
+  unsigned threads_x, threads_y, threads_z;
+  unsigned shared_bytes;
+  void* stream;
+  const LaunchAttribute* attributes;
+  unsigned number_of_attributes;
+};
 struct Module {
   void* library;
   std::map<std::string, Function> functions;
@@ -235,19 +254,27 @@ SPGRAD_EXPORT Result cuModuleGetFunction(void** result, void* module, const char
   return kSuccess;
 }
 
-SPGRAD_EXPORT Result cuLaunchKernel(void* function, unsigned blocks_x, unsigned blocks_y,
-                                    unsigned blocks_z, unsigned threads_x, unsigned threads_y,
-                                    unsigned threads_z, unsigned shared_bytes, void* /*stream*/,
-                                    void** arguments, void** extra) {
+SPGRAD_EXPORT Result cuLaunchKernelEx(const Configuration* configuration, void* function,
+                                      void** arguments, void** extra) {
   if (const Result refusal = refused(__func__)) return refusal;
   if (!function) return kInvalidHandle;
-  if (blocks_x == 0 || blocks_x > 2147483647 || blocks_y == 0 || blocks_y > 65535 ||
-      blocks_z != 1 || threads_x == 0 || threads_x > 1024 || threads_y != 1 || threads_z != 1 ||
-      shared_bytes != 0 || !arguments || extra) {
+  if (!configuration) return kInvalidValue;
+  const Configuration& c = *configuration;
+  if (c.blocks_x == 0 || c.blocks_x > 2147483647 || c.blocks_y == 0 || c.blocks_y > 65535 ||
+      c.blocks_z != 1 || c.threads_x == 0 || c.threads_x > 1024 || c.threads_y != 1 ||
+      c.threads_z != 1 || c.shared_bytes != 0 || c.number_of_attributes > 1 || !arguments ||
+      extra) {
     return kInvalidValue;
   }
-  const emulation::Launch launch = {blocks_x, blocks_y, threads_x,
-                                    same_seed ? seed.load() : seed.fetch_add(1)};
+  // What may begin before the kernel before it has ended must not be captured, and has to wait.
+  bool waits = false;
+  if (c.number_of_attributes == 1) {
+    const LaunchAttribute& attribute = *c.attributes;
+    if (attribute.id != kProgrammaticStreamSerialization || capturing) return kInvalidValue;
+    waits = attribute.allowed != 0;
+  }
+  const emulation::Launch launch = {c.blocks_x, c.blocks_y, c.threads_x,
+                                    same_seed ? seed.load() : seed.fetch_add(1), waits};
   const char* error;
   try {
     error = emulation::run(launch, static_cast<Function*>(function)->entry, arguments[0]);
@@ -262,6 +289,14 @@ SPGRAD_EXPORT Result cuLaunchKernel(void* function, unsigned blocks_x, unsigned 
   return kSuccess;
 }
 
+SPGRAD_EXPORT Result cuMemAlloc_v2(void** result, size_t bytes) {
+  if (const Result refusal = refused(__func__)) return refusal;
+  if (bytes == 0) return kInvalidValue;
+  *result = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (!*result) return kOutOfMemory;
+  std::memset(*result, 0xff, bytes);  // the driver promises nothing
+  return kSuccess;
+}
 SPGRAD_EXPORT Result cuMemsetD8Async(void* p, unsigned char value, size_t count, void* /*stream*/) {
   if (const Result refusal = refused(__func__)) return refusal;
   std::memset(p, value, count);

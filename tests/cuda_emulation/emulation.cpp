@@ -183,6 +183,7 @@ struct Fiber {
   Barrier* waits = nullptr;
   unsigned generation = 0;
   bool done = false;
+  bool has_waited = false;                            // for the kernels before
   TSAN(void* tsan = nullptr; char* fence = nullptr;)  // the last fence
   ASAN(void* asan = nullptr;)
   bool can_run() const { return !done && (!waits || waits->generation != generation); }
@@ -216,6 +217,7 @@ unsigned current;                          // thread of it
 void* scheduler;
 void (*kernel_of_launch)(const void*);
 const void* argument_of_launch;
+bool waits_of_launch;
 Random random_of_launch;
 unsigned until_way_is_given;
 std::string error;
@@ -299,6 +301,9 @@ unsigned exchange_with_warp(uint64_t mine) {
 [[noreturn]] void run_fiber() {
   ASAN(__sanitizer_finish_switch_fiber(nullptr, &asan_stack, &asan_size);)
   kernel_of_launch(argument_of_launch);
+  if (waits_of_launch && !block->fibers[current].has_waited) {
+    fail("a thread has not waited for the kernels before");
+  }
   TSAN(__tsan_release(&finished);)
   Block& b = *block;
   b.fibers[current].done = true;
@@ -472,6 +477,7 @@ const char* run(const Launch& launch, void (*kernel)(const void*), const void* a
   }
   kernel_of_launch = kernel;
   argument_of_launch = argument;
+  waits_of_launch = launch.waits;
   random_of_launch = {launch.seed};
   until_way_is_given = 1 + random_of_launch.below(16);
   threadIdx = {0, 0, 0};
@@ -501,6 +507,8 @@ void* shared_memory(const char* variable, unsigned long bytes, unsigned long ali
   b.variable[b.variables++] = {variable, memory};
   return memory;
 }
+
+void wait_for_kernels_before() { block->fibers[current].has_waited = true; }
 
 void sync_block() { wait(block->barrier, true, Kind::barrier); }
 

@@ -41,6 +41,7 @@ struct Launch {
   unsigned blocks_y = 1;
   unsigned threads = 1;
   unsigned long long seed = 0;
+  bool waits = false;  // whether each thread must wait for the kernels before: none runs, though
 };
 
 // Runs kernel(argument) for each thread of each block, and says what threads did wrong: nullptr if
@@ -51,6 +52,8 @@ EMULATION_API const char* run(const Launch& launch, void (*kernel)(const void*),
 // Of the block that runs: filled with 0xff, which is NaN, before its threads start.
 EMULATION_API void* shared_memory(const char* variable, unsigned long bytes,
                                   unsigned long alignment);
+
+EMULATION_API void wait_for_kernels_before();
 
 EMULATION_API void sync_block();
 EMULATION_API void sync_warp();
@@ -91,8 +94,11 @@ using emulation::lanes_with;
 using emulation::sync_block;
 using emulation::sync_warp;
 using emulation::threadIdx;
+using emulation::wait_for_kernels_before;
 
 inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+inline void let_next_kernel_begin() {}
 
 template <class T>
 T from_lane(T value, int lane) {

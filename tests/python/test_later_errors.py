@@ -1,6 +1,7 @@
 """Errors of kernels that nobody waits for: NaN in the result, and the error with the next call."""
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -84,6 +85,16 @@ CASES = {
 def good_product():
     """Multiply what is good."""
     return spgrad.csr_mm(CROW, COL, torch.ones(3), torch.ones(M, P))[:, 0].tolist()
+
+
+def emulated_driver(backend):
+    """Give the driver of the emulation, which counts its calls."""
+    if backend != "cuda-emulation":
+        pytest.skip("needs the driver of the emulation")
+    (file,) = _library.library_path().parent.glob("libspgrad_cuda_emulation.*")
+    driver = ctypes.CDLL(file)
+    driver.emulation_calls.restype = ctypes.c_ulonglong
+    return driver
 
 
 def rows_with_nan(result):
@@ -188,11 +199,7 @@ def test_entries_of_a_pattern_may_begin_anywhere():
 
 
 def test_the_host_waits_for_the_kernel_before_it_reads_what_that_found(backend):
-    if backend != "cuda-emulation":
-        pytest.skip("the driver of the emulation counts its calls")
-    (file,) = _library.library_path().parent.glob("libspgrad_cuda_emulation.*")
-    calls = ctypes.CDLL(file).emulation_calls
-    calls.restype = ctypes.c_ulonglong
+    calls = emulated_driver(backend).emulation_calls
     good_product()
     before = calls(b"cuStreamSynchronize")
     csr_calls(CROW, changed(COL, 1, 9))["mm"]()
@@ -200,3 +207,50 @@ def test_the_host_waits_for_the_kernel_before_it_reads_what_that_found(backend):
     with pytest.raises(RuntimeError):
         good_product()
     assert calls(b"cuStreamSynchronize") == before + 1
+
+
+# More than those whose memory is cleared at once.
+MANY = 70
+
+
+def test_a_product_knows_nothing_of_what_others_have_found():
+    bad_offset = csr_calls(changed(CROW, 1, 7), COL)["mm"]
+    unsorted = coo_calls(torch.stack([ROWS.flip(0), COL.flip(0)]))["mm"]
+    for _ in range(MANY):
+        assert bad_offset().isnan().all()
+        with pytest.raises(RuntimeError, match="must not decrease"):
+            spgrad.cuda.check()
+        assert good_product() == [2, 0, 1]
+        assert unsorted()[:, 0].tolist() == [2, 0, 1]
+
+
+def test_products_of_several_threads_know_nothing_of_each_other():
+    count = 3000  # of a row that is done in pieces, which are counted
+    crow, col = torch.tensor([0, count]), torch.zeros(count, dtype=torch.int64)
+    values, B = torch.ones(count), torch.ones(1, P)
+
+    def multiply(_):
+        return [OPERATORS.csr_mm(crow, col, values, B)[0].tolist() for _ in range(MANY)]
+
+    with ThreadPoolExecutor(3) as pool:
+        for results in pool.map(multiply, range(3)):
+            assert results == [[count] * P] * MANY
+    spgrad.cuda.check()
+
+
+def test_memory_is_cleared_for_many_products_at_once_but_in_a_graph_for_each(backend):
+    driver = emulated_driver(backend)
+
+    def cleared():
+        before = driver.emulation_calls(b"cuMemsetD8Async")
+        for _ in range(MANY):
+            assert good_product() == [2, 0, 1]
+        return driver.emulation_calls(b"cuMemsetD8Async") - before
+
+    assert 1 <= cleared() <= 2
+    driver.emulation_capture(True)
+    try:
+        assert cleared() == MANY
+    finally:
+        driver.emulation_capture(False)
+    assert 1 <= cleared() <= 2

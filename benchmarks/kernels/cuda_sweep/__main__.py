@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.kernels.cuda_sweep.compiler import Built, compile_variant
-from benchmarks.kernels.cuda_sweep.launches import Case, Runner
+from benchmarks.kernels.cuda_sweep.launches import STATUSES, Case, Runner
 from benchmarks.kernels.cuda_sweep.variants import KINDS, Variant, all_variants
 from benchmarks.operator.check import Checker
 from benchmarks.operator.device import Cuda
@@ -50,6 +50,8 @@ class Loaded:
         count = torch.cuda.get_device_properties(0).multi_processor_count
         self._case, self._runner = case, Runner(built.variant, case, count)
         self._turns = itertools.cycle(self._runner.launches)
+        self._statuses, self._early = itertools.cycle(range(STATUSES)), built.variant.early
+        self._mirrors = built.variant.kind == "mirror"
         self._lib, module = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
         self._check(self._lib.cuModuleLoadData(ctypes.byref(module), built.code))
         self._functions = {name: ctypes.c_void_p() for name in built.kernels}
@@ -65,17 +67,23 @@ class Loaded:
 
     def __call__(self, events: list[torch.cuda.Event] | None = None) -> Any:
         """Launch everything for the next operands, with an event before and after each kernel."""
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        status = self._runner.status
-        address, size = ctypes.c_void_p(status.data_ptr()), ctypes.c_size_t(status.nbytes)
-        self._check(self._lib.cuMemsetD8Async(address, 0, size, stream))
+        stream = torch.cuda.current_stream().cuda_stream
+        statuses, turn = self._runner.statuses, next(self._statuses)
+        address, size = ctypes.c_void_p(statuses.data_ptr()), ctypes.c_size_t(statuses.nbytes)
+        if turn == 0:
+            self._check(self._lib.cuMemsetD8Async(address, 0, size, ctypes.c_void_p(stream)))
+        status = statuses.data_ptr() + turn * statuses.nbytes // STATUSES
         if events:
             events[0].record()
-        for number, (kernel, (x, y), threads, argument) in enumerate(next(self._turns)):
-            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(argument))
-            sizes = (x, y, 1, threads, 1, 1, 0)
-            function = self._functions[kernel]
-            self._check(self._lib.cuLaunchKernel(function, *sizes, stream, pointers, None))
+        for number, launch in enumerate(next(self._turns)):
+            of_mirror = ["of_mirror"] if self._mirrors else []
+            for name in ("status", *of_mirror):
+                if hasattr(launch.argument, name):
+                    setattr(launch.argument, name, status)
+            configuration = ctypes.byref(launch.configuration(stream, early=self._early))
+            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(launch.argument))
+            function = self._functions[launch.kernel]
+            self._check(self._lib.cuLaunchKernelEx(configuration, function, pointers, None))
             if events:
                 events[number + 1].record()
 

@@ -18,6 +18,29 @@ SETS = 3
 """Of operands and results, in turn, so that none of them is left in the caches."""
 
 
+STATUSES = 64
+"""That are cleared at once, as in status.cpp."""
+
+
+class Attribute(ctypes.Structure):
+    """CUlaunchAttribute: whether a kernel may be launched before the one before it has ended."""
+
+    _fields_ = (("id", ctypes.c_int), ("unused", ctypes.c_int), ("value", ctypes.c_int * 16))
+
+
+class Configuration(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared_bytes", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(Attribute)),
+        ("number_of_attributes", ctypes.c_uint),
+    )
+
+
 class Launch(NamedTuple):
     """A kernel with all that it is given."""
 
@@ -25,6 +48,13 @@ class Launch(NamedTuple):
     grid: tuple[int, int]
     threads: int
     argument: Any
+
+    def configuration(self, stream: int, *, early: bool) -> Configuration:
+        """Say how the driver is to launch it."""
+        attribute = Attribute(6, 0, (1,))  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        return Configuration(
+            (*self.grid, 1), (self.threads, 1, 1), 0, stream, ctypes.pointer(attribute), early
+        )
 
 
 class Case:
@@ -54,7 +84,7 @@ class Runner:
         self._structs, self._constants = read_structs(texts["arguments.h"]), constants_of(texts)
         self._kept: list[Tensor] = []
         records = self._structs["Record"] * self._constants["kRecordsOfProduct"]
-        self.status = self._keep(ctypes.sizeof(self._structs["Status"]))
+        self.statuses = self._keep(STATUSES * ctypes.sizeof(self._structs["Status"]))
         self.pending = self._keep(8)
         self._origin = self._structs["Origin"](
             items=1, rows=case.n, columns=case.m, entries=len(case.col), serial=1,
@@ -81,7 +111,7 @@ class Runner:
         of_sums = max(4, case.problem.values.itemsize)
         a = self._structs["Product"](
             p=v.p, conjugated=moved, most_pieces=most, origin=self._origin, rows_of_block=v.rows,
-            values=case.problem.values.data_ptr(), status=self.status.data_ptr(),
+            values=case.problem.values.data_ptr(),
             pieces=self._keep(most * ctypes.sizeof(self._structs["Piece"])).data_ptr(),
             partial_sums=self._keep(most * v.p * of_sums).data_ptr(),
             piece_blocks=min(-(-most // c["kWarps"]), self._multiprocessors * v.piece_blocks),
@@ -123,7 +153,7 @@ class Runner:
         sort = self._structs["Sort"](
             origin=self._origin, entries=entries, digit_bits=digit_bits, tiles=tiles,
             counts=self._keep(4 * digits * tiles).data_ptr(),
-            totals=self._keep(4 * digits).data_ptr(), status=self.status.data_ptr(),
+            totals=self._keep(4 * digits).data_ptr(),
             first_rows=self._keep(8 * (tiles + 1)).data_ptr(),
         )  # fmt: skip
         launches = []
@@ -131,7 +161,7 @@ class Runner:
         if self._variant.kind == "mirror":
             sort.may_be_idle = 1
             mirror = self._structs["Mirror"](
-                self._origin, tiles, offsets.data_ptr(), pairs.data_ptr(), sort.status
+                self._origin, tiles, offsets.data_ptr(), pairs.data_ptr()
             )
             launches.append(Launch("mirror", (tiles + of_offsets, 1), threads, mirror))
         for number in range(passes):
@@ -146,7 +176,6 @@ class Runner:
             launches.append(Launch("sort_move" + again, (tiles, 1), threads, a))
             target, source = source, target
         of_keys = self._structs["Offsets"](entries, keys, sorted_keys, offsets.data_ptr())
-        of_keys.status = sort.status if sort.may_be_idle else None
         keys_of_block = c["kKeysOfGap"] * threads // c["kWarp"]
         grid = (1 + entries // tile - (-keys // keys_of_block), 1)
         return [*launches, Launch("sort_offsets", grid, threads, of_keys)]

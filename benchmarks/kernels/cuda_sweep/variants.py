@@ -42,13 +42,16 @@ class Variant(NamedTuple):
     """For each multiprocessor; 2 in products.cpp."""
     constants: tuple[tuple[str, int], ...] = ()
     """What takes the place of constants in the headers."""
+    early: bool = True
+    """Whether kernels are launched before the one before them has ended."""
 
     def __str__(self) -> str:
         """Name all that differs in a table."""
         shape = ""
         if self.kind in ROLES:
             shape = f" shape {self.shape} rows {self.rows} pieces {self.piece_blocks}"
-        return f"{self.kind}{shape}{''.join(f' {name}={value}' for name, value in self.constants)}"
+        constants = "".join(f" {name}={value}" for name, value in self.constants)
+        return f"{self.kind}{shape}{constants}{'' if self.early else ' not early'}"
 
     def columns(self) -> int:
         """Count the columns that a group of lanes does at a time."""
@@ -130,6 +133,7 @@ def all_variants() -> list[Variant]:
         fewer = usual._replace(shape=(32, 1, 4, 2 * blocks), rows=16)
         made.append(fewer._replace(constants=(("kWarps", 4),)))
         made += [usual._replace(piece_blocks=count) for count in (1, 4)]
+        made.append(usual._replace(early=False))
     made += [Variant(kind, (32, 1, 4, n)) for kind in ("products", "transposed") for n in (3, 4)]
     for kind in ("forward", "backward"):
         narrow = Variant(kind, (), 1, p=1)
@@ -137,4 +141,5 @@ def all_variants() -> list[Variant]:
             of_lanes = narrow._replace(constants=(("kNarrowLanes", lanes),), rows=256 // lanes)
             made.append(of_lanes)
     made += [Variant("mirror"), Variant("mirror", constants=(("kSortRounds", 4),))]
-    return made + [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]
+    made += [Variant("sort", constants=tuple(constants.items())) for constants in SORTS]
+    return [*made, Variant("sort", early=False)]

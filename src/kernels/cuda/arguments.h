@@ -180,8 +180,8 @@ struct Offsets {
   Int64 entries;
   Int64 keys_in_all;
   const unsigned* keys;
-  void* offsets;         // (keys_in_all + 1)
-  const Status* status;  // where given: nothing is to do unless it says that entries were sorted
+  void* offsets;            // (keys_in_all + 1)
+  const Status* of_mirror;  // where given: nothing is to do unless it says that entries were sorted
 };
 
 // The entries by column of a CSR structure, where it is symmetric, of fewer than 2^31 rows and

@@ -8,6 +8,7 @@ namespace spgrad::cuda {
 // Any grid.
 template <class Index>
 __global__ void __launch_bounds__(kSortThreads) check_csr(SPGRAD_ARGUMENT(Check) a) {
+  wait_for_kernels_before();
   const Origin& s = a.origin;
   const Int64 threads = static_cast<Int64>(gridDim.x) * kSortThreads;
   const Int64 me = static_cast<Int64>(blockIdx.x) * kSortThreads + threadIdx.x;
@@ -25,6 +26,7 @@ __global__ void __launch_bounds__(kSortThreads) check_csr(SPGRAD_ARGUMENT(Check)
 
 // Any grid.
 __global__ void __launch_bounds__(kSortThreads) check_coo(SPGRAD_ARGUMENT(Check) a) {
+  wait_for_kernels_before();
   const Origin& s = a.origin;
   const Int64 threads = static_cast<Int64>(gridDim.x) * kSortThreads;
   const Int64 me = static_cast<Int64>(blockIdx.x) * kSortThreads + threadIdx.x;

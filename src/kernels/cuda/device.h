@@ -19,6 +19,25 @@ namespace spgrad::cuda {
 
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
+// A kernel may be launched while the one before it on its stream still runs, from sm_90 on. All its
+// threads begin with this, whether or not they have anything to do: what is behind it happens when
+// all that was launched before has ended, since the kernel before has begun so, too.
+__device__ __forceinline__ void wait_for_kernels_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Now the next kernel on the stream may be launched, as soon as all blocks of this one say so or
+// have ended: all have begun then, so that none of them waits for a place that the next one takes.
+// Behind the wait, so that no more than two kernels are under way, and all before them have ended.
+// Not in a kernel that may be the last one of a call: whose kernel comes next is unknown then, and
+// what it does before it waits.
+__device__ __forceinline__ void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
 

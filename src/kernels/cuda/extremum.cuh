@@ -127,6 +127,7 @@ struct ExtremumParts {
 // Grid: (piece_blocks + rows · kNarrowLanes / kBlock, rounded up; tiles of columns).
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) extremum(SPGRAD_ARGUMENT(Extremum) a) {
+  wait_for_kernels_before();
   const Product& p = a.product;
   if (load_shared_by_blocks(&p.status->poisoned) != 0) {
     const Int64 threads = static_cast<Int64>(gridDim.x) * gridDim.y * kBlock;

@@ -260,6 +260,7 @@ struct MultiplyParts {
 // Grid: piece_blocks + rows · kNarrowLanes / kBlock, rounded up.
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply_narrow(SPGRAD_ARGUMENT(Product) a) {
+  wait_for_kernels_before();
   if (load_shared_by_blocks(&a.status->poisoned) != 0) return give_up<S>(a);
   do_parts<typename S::Index>(a, MultiplyParts<S>{a});
 }

@@ -438,6 +438,7 @@ __device__ __forceinline__ void clear_rows(const Product& a, Int64 row, bool is_
 // Grid: (piece_blocks + rows / rows_of_block, tiles of columns).
 template <class S>
 __global__ void __launch_bounds__(kBlock, S::kBlocks) multiply(SPGRAD_ARGUMENT(Product) a) {
+  wait_for_kernels_before();
   using Index = typename S::Index;
   SPGRAD_SHARED(Shared<S>, shared);
   SPGRAD_SHARED(List, list);

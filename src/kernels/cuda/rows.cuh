@@ -34,6 +34,8 @@ __device__ __forceinline__ unsigned pieces_of(Int64 length) {
 // Lists the pieces of long rows, and checks all offsets. Grid: rows.
 template <class Index>
 __global__ void __launch_bounds__(kBlock) find_pieces(SPGRAD_ARGUMENT(Find) a) {
+  wait_for_kernels_before();
+  let_next_kernel_begin();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const Int64 row = static_cast<Int64>(blockIdx.x) * kBlock + threadIdx.x;
   Int64 length = 0;

@@ -393,6 +393,8 @@ __device__ __forceinline__ bool is_idle(const Sort& a) {
 // Grid: tiles and, in a pass whose source finds rows, what all offsets need.
 template <class Source>
 __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort) a) {
+  wait_for_kernels_before();
+  let_next_kernel_begin();
   using Counts = unsigned[kDigits];
   SPGRAD_SHARED(Counts, counts);
   if constexpr (!Source::kFindsOrder) {
@@ -457,6 +459,8 @@ __global__ void __launch_bounds__(kSortThreads) sort_count(SPGRAD_ARGUMENT(Sort)
 // neighbouring digits of the same tile, then those of the next tiles. Grid: digits / kScanDigits,
 // rounded up.
 __global__ void __launch_bounds__(kScanThreads) sort_scan(SPGRAD_ARGUMENT(Sort) a) {
+  wait_for_kernels_before();
+  let_next_kernel_begin();
   constexpr int kParts = kScanThreads / kScanDigits;
   constexpr int kAtOnce = 8;  // tiles of a thread
   static_assert(kScanDigits * kWarp <= kScanThreads, "a warp for each digit");
@@ -535,6 +539,8 @@ inline constexpr int kBlocksThatMove =
 template <class Source>
 __global__ void __launch_bounds__(kSortThreads, kBlocksThatMove<Source>)
     sort_move(SPGRAD_ARGUMENT(Sort) a) {
+  wait_for_kernels_before();
+  let_next_kernel_begin();
   using Pair = typename Source::Pair;
   struct Finding {
     // In the entries of each warp: how many there are of each digit, then where they begin in the
@@ -681,7 +687,9 @@ __device__ __forceinline__ void fill_offsets(Index* offsets, unsigned begin, uns
 // Grid: 1 + entries / kTileEntries, and the gaps for each warp.
 template <class Index>
 __global__ void __launch_bounds__(kSortThreads) sort_offsets(SPGRAD_ARGUMENT(Offsets) a) {
-  if (a.status != nullptr && !has_flag(&a.status->must_sort)) return;
+  wait_for_kernels_before();
+  let_next_kernel_begin();
+  if (a.of_mirror != nullptr && !has_flag(&a.of_mirror->must_sort)) return;
   auto* const offsets = static_cast<Index*>(a.offsets);
   const int warp = static_cast<int>(threadIdx.x / kWarp);
   const int lane = static_cast<int>(threadIdx.x % kWarp);

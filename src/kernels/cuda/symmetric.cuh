@@ -99,6 +99,8 @@ __device__ __forceinline__ bool is_good_offset(const Square<Read>& s, unsigned k
 // Grid: tiles, and what all offsets need.
 template <class Read>
 __global__ void __launch_bounds__(kSortThreads) mirror(SPGRAD_ARGUMENT(Mirror) a) {
+  wait_for_kernels_before();
+  let_next_kernel_begin();
   const Square<Read> s = {
       static_cast<const Read*>(a.origin.offsets), static_cast<const Read*>(a.origin.indices),
       static_cast<unsigned>(a.origin.rows), static_cast<unsigned>(a.origin.entries)};

@@ -2,10 +2,10 @@
 
 #include <ATen/ceil_div.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <bit>
-#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -21,17 +21,6 @@ namespace spgrad::cuda {
 namespace {
 
 using at::Tensor;
-
-// Memory of the device for numbers of the kernels' own.
-template <class Number>
-Tensor empty(int64_t count, c10::Device device) {
-  return at::empty({count * static_cast<int64_t>(sizeof(Number))},
-                   at::TensorOptions(at::kByte).device(device));
-}
-template <class Number>
-Number* data(const Tensor& tensor) {
-  return static_cast<Number*>(tensor.mutable_data_ptr());
-}
 
 // Kernels number rows and columns through all items of a batch, and entries, with 32 bits.
 constexpr Int64 kMost = std::numeric_limits<uint32_t>::max();
@@ -207,29 +196,25 @@ void launch_check(const Findings& findings) {
   launch("spgrad::cuda::" + kernel, device, {blocks, 1, kSortThreads}, &check);
 }
 
+// On the device: (1).
+Tensor is_set(unsigned* flag, c10::Device device) {
+  const auto options = at::TensorOptions(at::kInt).device(device);
+  return at::for_blob(flag, {1}).options(options).target_device(device).make_tensor().ne(0);
+}
+
 }  // namespace
 
 template <class Structure>
 Findings::Findings(const Structure& structure)
-    : origin_(origin_of(structure, kept_)), status_(empty<Status>(1, structure.device())) {
-  clear(status(), sizeof(Status), device());
+    : origin_(origin_of(structure, kept_)), device_(structure.device()), status_(device_) {
   prepare_records(device(), origin_);
 }
 template Findings::Findings(const CsrStructure&);
 template Findings::Findings(const CooStructure&);
 template Findings::Findings(const PatternStructure&);
 
-Status* Findings::status() const { return data<Status>(status_); }
-
-Tensor Findings::poisoned() const {
-  constexpr int64_t begin = offsetof(Status, poisoned);
-  return status_.slice(0, begin, begin + int64_t{sizeof(Status::poisoned)}).view(at::kInt).ne(0);
-}
-
-bool Findings::were_unsorted() const {
-  const Tensor copy = status_.cpu();
-  return data<Status>(copy)->must_sort != 0;
-}
+Tensor Findings::poisoned() const { return is_set(&status()->poisoned, device()); }
+bool Findings::were_unsorted() const { return is_set(&status()->must_sort, device()).item<bool>(); }
 
 GroupedEntries group_by_row(const CsrStructure& s, const Findings& findings, const Tensor&) {
   const Origin& origin = findings.origin();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../../kernels/cuda/arguments.h"
+#include "cuda/status.h"
 #include "extent.h"
 #include "malformed.h"
 #include "structure.h"
@@ -24,8 +25,8 @@ class Findings {
   explicit Findings(const Structure& structure);
 
   const Origin& origin() const { return origin_; }
-  Status* status() const;
-  c10::Device device() const { return status_.device(); }
+  Status* status() const { return status_.get(); }
+  c10::Device device() const { return device_; }
   // Whether something was found that leaves no number of the result, on the device: (1).
   at::Tensor poisoned() const;
   // Waits: whether entries of COO had to be sorted by row.
@@ -34,7 +35,8 @@ class Findings {
  private:
   std::vector<at::Tensor> kept_;  // the memory that `origin_` points into
   Origin origin_;
-  at::Tensor status_;
+  c10::Device device_;
+  ZeroStatus status_;
 };
 
 // The memory of the tensors is in use until the stream is through with the product; PyTorch's

@@ -42,6 +42,7 @@ struct Device {
   DriverDevice handle = 0;
   std::string architecture;
   int multiprocessors = 0;
+  bool launches_early = false;  // whether a kernel may be launched before the one before it ends
   std::optional<std::string> unavailable;
 
   std::mutex mutex;  // of the table; held for a look into it alone
@@ -59,8 +60,10 @@ std::optional<std::string> find_device(int index, Device& device) {
     return value;
   };
   device.multiprocessors = attribute(kMultiprocessorCount);
-  device.architecture = "sm_" + std::to_string(attribute(kComputeCapabilityMajor)) +
-                        std::to_string(attribute(kComputeCapabilityMinor));
+  const int major = attribute(kComputeCapabilityMajor);
+  device.architecture =
+      "sm_" + std::to_string(major) + std::to_string(attribute(kComputeCapabilityMinor));
+  device.launches_early = major >= 9;
 
   if (!nvrtc().missing.empty()) return "no NVRTC: " + nvrtc().missing;
   const std::vector<std::string>& supported = supported_architectures();
@@ -109,9 +112,18 @@ DriverStream stream_of(c10::Device device) {
   static_cast<void>(device);
   return nullptr;
 #else
-  const c10::impl::VirtualGuardImpl guard(device.type());
-  return static_cast<DriverStream>(guard.getStream(device).native_handle());
+  return static_cast<DriverStream>(current_stream(device).native_handle());
 #endif
+}
+
+// Whether the stream is captured.
+bool captures(DriverStream stream) {
+  int status = 0;
+  const ResultCode result = driver().functions.cuStreamIsCapturing(stream, &status);
+  // The default stream, while another is captured, which is what this says, is not itself.
+  if (result == kCaptureImplicit) return false;
+  check(result, "cuStreamIsCapturing");
+  return status == kActive;
 }
 
 // While any thread captures a stream, the driver refuses what might wait for the device. Loading
@@ -175,10 +187,16 @@ void launch(const std::string& expression, c10::Device device, const Grid& grid,
       kernel.function.store(function, std::memory_order_release);
     }
   }
+  const DriverStream stream = stream_of(device);
+  // Not into a graph: older drivers do not take it there, and others who ask for the edges of a
+  // graph may not know of such ones.
+  LaunchAttribute early = {kProgrammaticStreamSerialization, 1, {}};
+  const unsigned attributes = found.launches_early && !captures(stream) ? 1 : 0;
+  const LaunchConfiguration configuration = {
+      {grid.x, grid.y, 1}, {grid.threads, 1, 1}, 0, stream, &early, attributes};
   void* pointers[] = {const_cast<void*>(arguments)};
-  check(driver().functions.cuLaunchKernel(function, grid.x, grid.y, 1, grid.threads, 1, 1, 0,
-                                          stream_of(device), pointers, nullptr),
-        "cuLaunchKernel", ", for ", expression);
+  check(driver().functions.cuLaunchKernelEx(&configuration, function, pointers, nullptr),
+        "cuLaunchKernelEx", ", for ", expression);
 }
 
 void clear(void* p, size_t bytes, c10::Device device) {
@@ -187,6 +205,15 @@ void clear(void* p, size_t bytes, c10::Device device) {
   check(driver().functions.cuMemsetD8Async(reinterpret_cast<DevicePointer>(p), 0, bytes,
                                            stream_of(device)),
         "cuMemsetD8Async");
+}
+
+void* allocate(size_t bytes, c10::Device device) {
+  ensure_context(find_available(device));
+  const RelaxedCapture relaxed;
+  DevicePointer p = 0;
+  const ResultCode status = driver().functions.cuMemAlloc_v2(&p, bytes);
+  if (status) check(status, "cuMemAlloc", hint(device));
+  return reinterpret_cast<void*>(p);
 }
 
 void* allocate_mapped(size_t bytes, c10::Device device, void** device_pointer) {
@@ -209,14 +236,13 @@ void synchronize(c10::Device device) {
   check(driver().functions.cuStreamSynchronize(stream_of(device)), "cuStreamSynchronize");
 }
 
+c10::Stream current_stream(c10::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
 bool is_capturing(c10::Device device) {
   ensure_context(find_available(device));
-  int status = 0;
-  const ResultCode result = driver().functions.cuStreamIsCapturing(stream_of(device), &status);
-  // The default stream, while another is captured, which is what this says, is not itself.
-  if (result == kCaptureImplicit) return false;
-  check(result, "cuStreamIsCapturing");
-  return status == kActive;
+  return captures(stream_of(device));
 }
 
 int multiprocessors(c10::Device device) { return find_available(device).multiprocessors; }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <c10/core/Device.h>
+#include <c10/core/Stream.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -28,18 +29,25 @@ struct Grid {
 
 // Launches the kernel of this name expression, such as "spgrad::cuda::fill<float>", on its one
 // argument, a struct that is copied. At its first use on a device, it is compiled or read from the
-// disk, and loaded: also while the stream is captured, where the driver allows that.
+// disk, and loaded: also while the stream is captured, where the driver allows that. From compute
+// capability 9 on, it may be launched while the kernel before it still runs, for which it waits
+// (wait_for_kernels_before in device.h).
 void launch(const std::string& expression, c10::Device device, const Grid& grid,
             const void* arguments);
 
 // Sets bytes of the device's memory to zero.
 void clear(void* p, size_t bytes, c10::Device device);
 
+// Memory of the device, kept for the process.
+void* allocate(size_t bytes, c10::Device device);
+
 // Memory of the host that the device reads and writes, too, zero at first; kept for the process.
 void* allocate_mapped(size_t bytes, c10::Device device, void** device_pointer);
 
 // Waits for what was launched on the stream.
 void synchronize(c10::Device device);
+
+c10::Stream current_stream(c10::Device device);
 
 // Is the stream recorded into a CUDA graph?
 bool is_capturing(c10::Device device);

@@ -31,26 +31,47 @@ inline constexpr unsigned kPortable = 1, kDeviceMap = 2;
 inline constexpr int kRelaxed = 2;
 inline constexpr int kActive = 1;
 
+// CUlaunchAttribute, with the one value that is used: whether the kernel may be launched before the
+// one before it on the stream has ended (CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION).
+inline constexpr int kProgrammaticStreamSerialization = 6;
+struct LaunchAttribute {
+  int id;
+  alignas(8) int value;
+  char unused[60];
+};
+static_assert(sizeof(LaunchAttribute) == 72 && offsetof(LaunchAttribute, value) == 8);
+
+// CUlaunchConfig
+struct LaunchConfiguration {
+  unsigned grid[3];   // thread blocks
+  unsigned block[3];  // threads
+  unsigned shared_bytes;
+  DriverStream stream;
+  LaunchAttribute* attributes;
+  unsigned number_of_attributes;
+};
+static_assert(sizeof(LaunchConfiguration) == 56 && offsetof(LaunchConfiguration, stream) == 32 &&
+              offsetof(LaunchConfiguration, number_of_attributes) == 48);
+
 // Every function that is used: X(name, arguments). A name that CUDA's header replaces by one with a
 // version, such as _v2, has it here.
-#define SPGRAD_DRIVER_FUNCTIONS(X)                                                                \
-  X(cuInit, (unsigned flags))                                                                     \
-  X(cuGetErrorString, (ResultCode, const char** text))                                            \
-  X(cuDeviceGet, (DriverDevice*, int index))                                                      \
-  X(cuDeviceGetAttribute, (int* value, int attribute, DriverDevice))                              \
-  X(cuDevicePrimaryCtxRetain, (Context*, DriverDevice))                                           \
-  X(cuCtxGetCurrent, (Context*))                                                                  \
-  X(cuCtxSetCurrent, (Context))                                                                   \
-  X(cuModuleLoadData, (Module*, const void* cubin))                                               \
-  X(cuModuleGetFunction, (Function*, Module, const char* name))                                   \
-  X(cuLaunchKernel, (Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,                 \
-                     unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes, \
-                     DriverStream, void** arguments, void** extra))                               \
-  X(cuMemsetD8Async, (DevicePointer, unsigned char value, size_t bytes, DriverStream))            \
-  X(cuMemHostAlloc, (void** p, size_t bytes, unsigned flags))                                     \
-  X(cuMemHostGetDevicePointer_v2, (DevicePointer*, void* p, unsigned flags))                      \
-  X(cuStreamSynchronize, (DriverStream))                                                          \
-  X(cuStreamIsCapturing, (DriverStream, int* status))                                             \
+#define SPGRAD_DRIVER_FUNCTIONS(X)                                                            \
+  X(cuInit, (unsigned flags))                                                                 \
+  X(cuGetErrorString, (ResultCode, const char** text))                                        \
+  X(cuDeviceGet, (DriverDevice*, int index))                                                  \
+  X(cuDeviceGetAttribute, (int* value, int attribute, DriverDevice))                          \
+  X(cuDevicePrimaryCtxRetain, (Context*, DriverDevice))                                       \
+  X(cuCtxGetCurrent, (Context*))                                                              \
+  X(cuCtxSetCurrent, (Context))                                                               \
+  X(cuModuleLoadData, (Module*, const void* cubin))                                           \
+  X(cuModuleGetFunction, (Function*, Module, const char* name))                               \
+  X(cuLaunchKernelEx, (const LaunchConfiguration*, Function, void** arguments, void** extra)) \
+  X(cuMemAlloc_v2, (DevicePointer*, size_t bytes))                                            \
+  X(cuMemsetD8Async, (DevicePointer, unsigned char value, size_t bytes, DriverStream))        \
+  X(cuMemHostAlloc, (void** p, size_t bytes, unsigned flags))                                 \
+  X(cuMemHostGetDevicePointer_v2, (DevicePointer*, void* p, unsigned flags))                  \
+  X(cuStreamSynchronize, (DriverStream))                                                      \
+  X(cuStreamIsCapturing, (DriverStream, int* status))                                         \
   X(cuThreadExchangeStreamCaptureMode, (int* mode))
 
 #define SPGRAD_NVRTC_FUNCTIONS(X)                                                     \

@@ -39,6 +39,10 @@ __global__ void __launch_bounds__(64) count(SPGRAD_ARGUMENT(Arguments) a) {
   sync_block();
   if (threadIdx.x == 0) a.out[blockIdx.x] = sum;
 }
+__global__ void waits(SPGRAD_ARGUMENT(Arguments) a) {
+  if (a.times == 0 || threadIdx.x < a.times) wait_for_kernels_before();
+  if (threadIdx.x == 0) a.out[blockIdx.x] = 1;
+}
 __global__ void hangs(Arguments) {
   if (threadIdx.x % 2 == 0) sync_block();
   sync_warp();
@@ -50,6 +54,23 @@ struct Arguments {
   unsigned times;
 };
 
+// The layouts are those of cuda.h.
+struct Attribute {
+  int id;
+  int unused;
+  int value[16];
+};
+struct Configuration {
+  unsigned blocks[3];
+  unsigned threads[3];
+  unsigned shared_bytes;
+  void* stream;
+  Attribute* attributes;
+  unsigned number_of_attributes;
+};
+constexpr int kProgrammaticStreamSerialization = 6;
+
+constexpr int kInvalidValue = 1;
 constexpr int kNotInitialized = 3;
 constexpr int kOutOfMemory = 2;
 constexpr int kInvalidImage = 200;
@@ -116,12 +137,14 @@ class DriverTest : public testing::Test {
                                                  name_.c_str());
   }
 
-  int launch(void* function, unsigned blocks, unsigned threads, Arguments arguments) {
+  int launch(void* function, unsigned blocks, unsigned threads, Arguments arguments,
+             std::vector<Attribute> attributes = {}) {
     void* pointers[] = {&arguments};
-    using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                       void*, void**, void**);
-    return call<Launch>("cuLaunchKernel", function, blocks, 1u, 1u, threads, 1u, 1u, 0u, nullptr,
-                        pointers, nullptr);
+    const Configuration configuration = {
+        {blocks, 1, 1}, {threads, 1, 1},   0,
+        nullptr,        attributes.data(), static_cast<unsigned>(attributes.size())};
+    return call<int(const Configuration*, void*, void**, void**)>(
+        "cuLaunchKernelEx", &configuration, function, pointers, nullptr);
   }
 
   int synchronize() { return call<int(void*)>("cuStreamSynchronize", nullptr); }
@@ -153,9 +176,9 @@ TEST_F(DriverTest, FromSourceToALaunch) {
   std::vector<unsigned> out(3);
   EXPECT_EQ(launch(function, 3, 64, {out.data(), 2}), 0);
   EXPECT_THAT(out, testing::Each(128u));
-  EXPECT_EQ(launch(function, 0, 64, {out.data(), 2}), 1);
-  EXPECT_EQ(launch(function, 1, 2000, {out.data(), 2}), 1);
-  EXPECT_EQ((call<unsigned long long(const char*)>("emulation_calls", "cuLaunchKernel")), 3u);
+  EXPECT_EQ(launch(function, 0, 64, {out.data(), 2}), kInvalidValue);
+  EXPECT_EQ(launch(function, 1, 2000, {out.data(), 2}), kInvalidValue);
+  EXPECT_EQ((call<unsigned long long(const char*)>("emulation_calls", "cuLaunchKernelEx")), 3u);
   name_ = "another";
   EXPECT_EQ(load(function), kNotFound);
 }
@@ -174,6 +197,30 @@ TEST_F(DriverTest, WhatAKernelDoesWrongStays) {
   EXPECT_THAT(text, HasSubstr("threads wait for each other in vain"));
   call<void()>("emulation_reset");
   EXPECT_EQ(synchronize(), 0);
+}
+
+TEST_F(DriverTest, AKernelThatIsLaunchedEarlyWaitsInAllThreads) {
+  ASSERT_TRUE(library_);
+  set_context();
+  ASSERT_EQ(compile(kSource, "spgrad::cuda::waits"), 0) << log_;
+  void* function = nullptr;
+  ASSERT_EQ(load(function), 0);
+  const Attribute early = {kProgrammaticStreamSerialization, 0, {1}};
+  std::vector<unsigned> out(3);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 0}, {early}), 0);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 63}), 0);
+  EXPECT_EQ(synchronize(), 0);
+  EXPECT_THAT(out, testing::Each(1u));
+  call<void(bool)>("emulation_capture", true);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 0}, {early}), kInvalidValue);
+  call<void(bool)>("emulation_capture", false);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 0}, {early, early}), kInvalidValue);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 0}, {{1, 0, {1}}}), kInvalidValue);
+  EXPECT_EQ(launch(function, 3, 64, {out.data(), 63}, {early}), 0);
+  EXPECT_EQ(synchronize(), kLaunchFailed);
+  const char* text = nullptr;
+  EXPECT_EQ((call<int(int, const char**)>("cuGetErrorString", kLaunchFailed, &text)), 0);
+  EXPECT_THAT(text, HasSubstr("a thread has not waited for the kernels before"));
 }
 
 TEST_F(DriverTest, ErrorsOfCompilation) {

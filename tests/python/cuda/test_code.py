@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import math
 import multiprocessing
 import re
@@ -98,27 +99,72 @@ def build_one(name):
 
 
 def build_all(names, architecture):
-    """Compile kernels in several processes, and give registers and spilled bytes by name."""
+    """Compile kernels in several processes, and give the files."""
     batches = [(names[first : first + 8], architecture) for first in range(0, len(names), 8)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(mp_context=context) as pool:
-        return {
-            name: (registers, spilled)
-            for built in pool.map(build, *zip(*batches, strict=True))
-            for name, (_, registers, spilled) in built.kernels.items()
-        }
+        return list(pool.map(build, *zip(*batches, strict=True)))
 
 
-def loops_over_entries(code, at_once, folder):
-    """List the parts of the code without a jump that load so many rows."""
+@functools.cache
+def build_others():
+    """Compile all kernels but the products, once."""
+    return build_all(torch.ops.spgrad._cuda_kernels([]), "sm_90")
+
+
+@functools.cache
+def build_narrow():
+    """Compile kernels of few columns, once: of each dtype and role those that keep most."""
+    names = []
+    for dtype, role in itertools.product(DTYPES, (TRANSPOSED, BOTH)):
+        of_role = f"int, unsigned, {role}, "
+        found = [
+            n for n in torch.ops.spgrad._cuda_kernels([dtype]) if of_role in n and "Narrow" in n
+        ]
+        names += sorted(found, key=lambda n: math.prod(map(int, n[-6:-2].split(", "))))[-2:]
+    return build_all(sorted(set(names)), "sm_90")
+
+
+def resources(files):
+    """Give registers and spilled bytes of all kernels of these files, by name."""
+    return {name: numbers for built in files for name, (_, *numbers) in built.kernels.items()}
+
+
+def disassemble(code, folder):
+    """Give the lines of the machine code, each with its instruction if it has one."""
     file = folder / "kernel.cubin"
     file.write_bytes(code)
     text = subprocess.run(
         [disassembler(), "-c", file], check=True, capture_output=True, text=True
     ).stdout
-    parts, part = [], []
     for line in text.splitlines():
-        instruction = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line)
+        yield line, re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line)
+
+
+def instructions_by_name(built, folder):
+    """Give the instructions of each kernel of a file, in their order."""
+    found, part = {}, []
+    for line, instruction in disassemble(built.code, folder):
+        if section := re.match(r"\.text\.(\S+):", line):
+            part = found[section[1]] = []
+        elif instruction:
+            part.append(instruction[1].strip())
+    return {name: found[symbol] for name, (symbol, *_) in built.kernels.items()}
+
+
+def begins_with_wait(instructions):
+    """Tell if nothing of the memory comes before the wait, on no way through the kernel."""
+    if "ACQBULK" not in instructions:
+        return False
+    before = itertools.takewhile(lambda i: i != "ACQBULK", instructions)
+    other = re.compile(r"(@\S+ )?(LDG?|STG?|LDL|STL|ATOMG?|REDG?|BRA|BRX|JMP|CALL|RET|EXIT)\b")
+    return not any(other.match(i) for i in before)
+
+
+def loops_over_entries(code, at_once, folder):
+    """List the parts of the code without a jump that load so many rows."""
+    parts, part = [], []
+    for line, instruction in disassemble(code, folder):
         if instruction and not instruction[1].startswith("NOP"):
             part.append(instruction[1])
         if re.match(r"\.L", line) or (instruction and "BRA" in instruction[1]):
@@ -152,13 +198,9 @@ def test_rows_are_loaded_by_16_bytes_and_added_in_few_instructions(dtype, tmp_pa
 
 @needs_nvrtc
 def test_what_keeps_few_numbers_spills_nothing():
-    names = [name for name in torch.ops.spgrad._cuda_kernels([]) if re.search("sort|mirror", name)]
-    assert len(names) > 12
-    for dtype in DTYPES:  # those of few columns, the widest of which need most
-        narrow = [n for n in torch.ops.spgrad._cuda_kernels([dtype]) if BOTH in n and "Narrow" in n]
-        names += sorted(narrow, key=lambda name: math.prod(map(int, name[-6:-2].split(", "))))[-2:]
-    assert len(names) > 12 + 2 * len(DTYPES)
-    found = build_all(names, "sm_90")
+    found = resources([*build_others(), *build_narrow()])
+    found = {name: of for name, of in found.items() if re.search("sort|mirror|Narrow", name)}
+    assert len(found) > 30
     assert {name for name, (_, spilled) in found.items() if spilled} == set()
 
 
@@ -180,16 +222,35 @@ def test_the_oldest_architecture_compiles():
         pytest.skip("this NVRTC does not compile for it")
     names = [kernel_for(dtype, role) for dtype, role in PAIRS]
     names += [name for name in torch.ops.spgrad._cuda_kernels([]) if "int, int" in name]
-    assert all(registers > 0 for registers, _ in build_all(names, architecture).values())
+    found = resources(build_all(names, architecture))
+    assert all(registers > 0 for registers, _ in found.values())
+
+
+@needs_nvrtc
+@pytest.mark.skipif(not disassembler(), reason="needs nvdisasm")
+def test_kernels_wait_for_those_before_them_before_all_else(tmp_path):
+    code = {}
+    products = [build_one(kernel_for(*pair)) for pair in SPILLED]
+    for built in [*products, *build_others(), *build_narrow()]:
+        code |= instructions_by_name(built, tmp_path)
+    assert len(code) > len(SPILLED) + len(torch.ops.spgrad._cuda_kernels([])) + 10
+    assert [name for name, part in code.items() if not begins_with_wait(part)] == []
+    # Whose kernel comes behind these is known: it waits, too.
+    followed = {name for name in code if re.search("::(sort_|mirror|find_pieces)", name)}
+    assert {name for name, part in code.items() if "PREEXIT" in part} == followed
 
 
 @pytest.mark.long
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
-def test_all_kernels_compile(architecture):
+def test_all_kernels_compile(architecture, tmp_path):
     if architecture not in spgrad.cuda.info().architectures:
         pytest.skip("this NVRTC does not compile for it")
     names = torch.ops.spgrad._cuda_kernels(list(DTYPES))
-    found = build_all(names, architecture)
+    files = build_all(names, architecture)
+    found = resources(files)
     assert found.keys() == set(names)
     assert all(0 < registers <= 168 for registers, _ in found.values())
+    if architecture in {"sm_90", "sm_100", "sm_120"} and disassembler():
+        for built in files:
+            assert all(map(begins_with_wait, instructions_by_name(built, tmp_path).values()))
