@@ -88,7 +88,7 @@ def steps(output: Path, scale: float, processes: int, device: str) -> list[Step]
     tests = (python, *PYTEST, "-n", str(processes))
     few_threads = (("OMP_NUM_THREADS", "2"),)  # of each process
     return [
-        *([Step("precompile", 40 * scale, compiled, 2)] if device == "cuda" else []),
+        *([Step("precompile", 60 * scale, compiled, 2)] if device == "cuda" else []),
         Step("sanity", 45 * scale, sanity, 20),
         Step("ranks", 20 * scale + 15, (*ranks, "--seconds", f"{20 * scale}"), 24),
         Step("bench", bench_seconds + 30, (*bench, "--output", str(output / "bench.json")), 400),

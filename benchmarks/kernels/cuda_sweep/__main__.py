@@ -51,7 +51,7 @@ class Loaded:
         self._case, self._runner = case, Runner(built.variant, case, count)
         self._turns = itertools.cycle(self._runner.launches)
         self._statuses, self._early = itertools.cycle(range(STATUSES)), built.variant.early
-        self._mirrors = built.variant.kind == "mirror"
+        self._told = ("status", "of_mirror") if built.variant.kind == "mirror" else ("status",)
         self._lib, module = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
         self._check(self._lib.cuModuleLoadData(ctypes.byref(module), built.code))
         self._functions = {name: ctypes.c_void_p() for name in built.kernels}
@@ -76,11 +76,11 @@ class Loaded:
         if events:
             events[0].record()
         for number, launch in enumerate(next(self._turns)):
-            of_mirror = ["of_mirror"] if self._mirrors else []
-            for name in ("status", *of_mirror):
+            for name in self._told:
                 if hasattr(launch.argument, name):
                     setattr(launch.argument, name, status)
-            configuration = ctypes.byref(launch.configuration(stream, early=self._early))
+            early = self._early and number > 0  # behind one of ours
+            configuration = ctypes.byref(launch.configuration(stream, early=early))
             pointers = (ctypes.c_void_p * 1)(ctypes.addressof(launch.argument))
             function = self._functions[launch.kernel]
             self._check(self._lib.cuLaunchKernelEx(configuration, function, pointers, None))

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 SETS = 3
 """Of operands and results, in turn, so that none of them is left in the caches."""
-
-
 STATUSES = 64
 """That are cleared at once, as in status.cpp."""
 

@@ -30,8 +30,9 @@ __device__ __forceinline__ void wait_for_kernels_before() {
 // Now the next kernel on the stream may be launched, as soon as all blocks of this one say so or
 // have ended: all have begun then, so that none of them waits for a place that the next one takes.
 // Behind the wait, so that no more than two kernels are under way, and all before them have ended.
-// Not in a kernel that may be the last one of a call: whose kernel comes next is unknown then, and
-// what it does before it waits.
+// Not in a kernel that is the last one of a product: whose kernel comes next is unknown then, and
+// what it does before it waits. (Where a pattern is made, or a call ends by an error, somebody
+// else's may come; it begins when this one has ended, unless it was made to begin earlier.)
 __device__ __forceinline__ void let_next_kernel_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");

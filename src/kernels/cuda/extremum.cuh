@@ -1,7 +1,8 @@
 // The greatest or least message of each row and column, and which entry of the row it is of: of
 // equal ones the first, and of those that are no numbers.
 //
-// Lanes share the entries of a row, as in narrow products; more columns are done in tiles of a few.
+// Lanes share the entries of a row, as in narrow products; more columns are done in tiles of a few,
+// of which the last one may be narrower.
 #pragma once
 #include "narrow.cuh"
 
@@ -61,12 +62,17 @@ __device__ __forceinline__ void take_pieces(const Extremum& a, const Piece& piec
   a.winners[place] = number;
 }
 
-// The work of extrema, for the columns from the first one on.
+// The work of extrema, for the columns from the first one on, as far as they are there.
 template <class S>
 struct ExtremumParts {
   using Number = Sum<typename S::Scalar>;
   const Extremum& a;
   int first_column;
+
+  __device__ __forceinline__ int last_vector() const {
+    const int columns = a.product.p - first_column;
+    return (columns < S::kColumns ? columns : S::kColumns) / S::kVector - 1;
+  }
 
   template <int lanes>
   __device__ __forceinline__ Best<S> add(const Part& part, int first) const {
@@ -79,7 +85,7 @@ struct ExtremumParts {
           item_begin<S>(a.product.gathered, item_of(a.product.a, part.row)) +
           first_column / S::kVector;
       for_each_entry<S, lanes>(
-          a.product, part, first, rows,
+          a.product, part, first, rows, last_vector(),
           [&](int number, const Fetched<S>& entry, bool good, const Columns<S>& x) {
             const Number factor = factor_of<S>(a.product, entry, good);
 #pragma unroll
@@ -100,18 +106,21 @@ struct ExtremumParts {
 
   __device__ __forceinline__ void put(const Part& part, const Best<S>& best) const {
     const Int64 place = part.row * a.product.p + first_column;
-    store_columns<S>(static_cast<typename S::Scalar*>(a.product.sums) + place, best.message);
+    store_columns<S>(static_cast<typename S::Scalar*>(a.product.sums) + place, last_vector(),
+                     best.message);
     put_numbers(a.winners + place, best, 0);
   }
   __device__ __forceinline__ void put_piece(unsigned number, const Best<S>& best) const {
     const Int64 place = static_cast<Int64>(number) * a.product.p + first_column;
-    store_columns<S>(static_cast<Number*>(a.product.partial_sums) + place, best.message);
+    store_columns<S>(static_cast<Number*>(a.product.partial_sums) + place, last_vector(),
+                     best.message);
     put_numbers(a.partial_winners + place, best,
                 static_cast<int>(a.product.pieces[number].number * kLongRow));
   }
   __device__ __forceinline__ void put_numbers(int* place, const Best<S>& best, int before) const {
 #pragma unroll
     for (int c = 0; c < S::kColumns; ++c) {
+      if (c / S::kVector > last_vector()) continue;
       place[c] = best.number[c] < 0 ? -1 : before + best.number[c];
     }
   }

@@ -26,10 +26,8 @@ struct Narrow {
   // Entries of a lane whose rows of X are under way: 64 bytes of sums.
   static constexpr int kBytes = kColumns * static_cast<int>(sizeof(Sum<Scalar>));
   static constexpr int kAtOnce = kBytes > 16 ? 2 : 4;
-  static constexpr int kBlocks = 3;  // of threads, on a multiprocessor: bounds the registers
-  // Of a piece.
-  static constexpr int kLanes = kWarp;
-  static constexpr int kGroups = 1;
+  static constexpr int kBlocks = 3;     // of threads, on a multiprocessor: bounds the registers
+  static constexpr int kLanes = kWarp;  // of a piece
 };
 
 // A row of a dense operand, or of sums.
@@ -41,10 +39,11 @@ struct Columns {
 template <class S>
 using LoadedRow = Loaded<S>[S::kVectors];
 
+// In place of vectors behind the last one, that one.
 template <class S>
-__device__ __forceinline__ void load_row(const Loaded<S>* x, LoadedRow<S>& row) {
+__device__ __forceinline__ void load_row(const Loaded<S>* x, int last, LoadedRow<S>& row) {
 #pragma unroll
-  for (int v = 0; v < S::kVectors; ++v) row[v] = load_read_only(x + v);
+  for (int v = 0; v < S::kVectors; ++v) row[v] = load_read_only(x + (v < last ? v : last));
 }
 
 template <class S>
@@ -74,10 +73,11 @@ struct Part {
 };
 
 // Calls use(number, entry, good, row of X) for the entries of a part that lane `first` of so many
-// has, each one `lanes` behind the last: `number` counts in the part. Bad ones have some row.
+// has, each one `lanes` behind the last: `number` counts in the part. Bad ones have some row. Of a
+// row, the vectors up to the last one are there.
 template <class S, int lanes, class Use>
 __device__ __forceinline__ void for_each_entry(const Product& a, const Part& part, int first,
-                                               const Loaded<S>* rows, const Use& use) {
+                                               const Loaded<S>* rows, int last, const Use& use) {
   using Place = typename S::Place;
   const Loaded<S>* const x = kept_pointer(rows);
   const auto stride = static_cast<Place>(a.gathered.row_stride / S::kVector);
@@ -102,7 +102,7 @@ __device__ __forceinline__ void for_each_entry(const Product& a, const Part& par
 #pragma unroll
     for (int i = 0; i < S::kAtOnce; ++i) {
       good[i] = is_good<S>(a, entry[i]);
-      load_row<S>(x + (good[i] ? static_cast<Place>(entry[i].index) * stride : 0), loaded[i]);
+      load_row<S>(x + (good[i] ? static_cast<Place>(entry[i].index) * stride : 0), last, loaded[i]);
     }
 #pragma unroll
     for (int i = 0; i < S::kAtOnce; ++i) {
@@ -130,10 +130,12 @@ __device__ __forceinline__ Sum<typename S::Scalar> factor_of(const Product& a,
               : NotANumber<Sum<typename S::Scalar>>::get();
 }
 
+// The vectors up to the last one.
 template <class S, class Number>
-__device__ __forceinline__ void store_columns(Number* place, const Columns<S>& sum) {
+__device__ __forceinline__ void store_columns(Number* place, int last, const Columns<S>& sum) {
 #pragma unroll
   for (int v = 0; v < S::kVectors; ++v) {
+    if (v > last) continue;
     Vector<Number, S::kVector> rounded;
 #pragma unroll
     for (int i = 0; i < S::kVector; ++i) {
@@ -158,7 +160,8 @@ __device__ __forceinline__ void do_parts(const Product& a, const Work& work) {
     for (unsigned n = blockIdx.x * kWarps + threadIdx.x / kWarp; n < pieces; n += warps) {
       const EntriesOfPiece entries = entries_of_piece<Index>(a, n);
       const bool is_there = entries.length > 0;
-      const Part part = {a.pieces[n].row, entries.begin, static_cast<int>(entries.length)};
+      const Part part = {a.pieces[n].row, entries.begin,
+                         is_there ? static_cast<int>(entries.length) : 0};
       const auto result = work.template add<kWarp>(part, lane);
       if (lane == 0 && is_there) work.put_piece(n, result);
       work.finish_piece(lane, is_there, n);
@@ -193,6 +196,7 @@ template <class S>
 struct MultiplyParts {
   using Scalar = typename S::Scalar;
   using Number = Sum<Scalar>;
+  static constexpr int kLast = S::kVectors - 1;
   const Product& a;
 
   template <int lanes>
@@ -204,13 +208,14 @@ struct MultiplyParts {
       if constexpr (S::kProducts) {
         const Int64 row = part.row - item * a.a.rows;
         LoadedRow<S> loaded;
-        load_row<S>(item_begin<S>(a.own, item) + row * (a.own.row_stride / S::kVector), loaded);
+        load_row<S>(item_begin<S>(a.own, item) + row * (a.own.row_stride / S::kVector), kLast,
+                    loaded);
         own = widened_row<S>(loaded);
 #pragma unroll
         for (Number& number : own.of) number = conjugate_if(a.conjugated, number);
       }
       for_each_entry<S, lanes>(
-          a, part, first, item_begin<S>(a.gathered, item),
+          a, part, first, item_begin<S>(a.gathered, item), kLast,
           [&](int number, const Fetched<S>& entry, bool good, const Columns<S>& x) {
             if constexpr (S::kSums) {
               const Number factor = factor_of<S>(a, entry, good);
@@ -244,12 +249,14 @@ struct MultiplyParts {
   }
 
   __device__ __forceinline__ void put(const Part& part, const Columns<S>& sum) const {
-    if constexpr (S::kSums) store_columns<S>(static_cast<Scalar*>(a.sums) + part.row * a.p, sum);
+    if constexpr (S::kSums) {
+      store_columns<S>(static_cast<Scalar*>(a.sums) + part.row * a.p, kLast, sum);
+    }
   }
   __device__ __forceinline__ void put_piece(unsigned number, const Columns<S>& sum) const {
     if constexpr (S::kSums) {
       store_columns<S>(static_cast<Number*>(a.partial_sums) + static_cast<Int64>(number) * a.p,
-                       sum);
+                       kLast, sum);
     }
   }
   __device__ __forceinline__ void finish_piece(int lane, bool is_there, unsigned number) const {

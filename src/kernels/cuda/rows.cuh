@@ -194,7 +194,11 @@ __device__ __forceinline__ void finish_piece(const Product& a, int begin, int la
   fence_device();
   sync_warp();
   unsigned done = 0;
-  if (has_done && lane == 0) done = fetch_add(&a.pieces[piece.first].done, 1);
+  if (has_done && lane == 0) {
+    fence_device();  // of what the other lanes wrote, which this one knows by now
+    done = fetch_add(&a.pieces[piece.first].done, 1);
+    fence_device();
+  }
   done = from_lane(done, begin);
   sync_warp();  // the other lanes, too, see what the first one has seen: exchanges order no memory
   const unsigned tiles = static_cast<unsigned>((a.p + S::kColumns - 1) / S::kColumns);

@@ -104,6 +104,8 @@ __global__ void __launch_bounds__(kSortThreads) mirror(SPGRAD_ARGUMENT(Mirror) a
   const Square<Read> s = {
       static_cast<const Read*>(a.origin.offsets), static_cast<const Read*>(a.origin.indices),
       static_cast<unsigned>(a.origin.rows), static_cast<unsigned>(a.origin.entries)};
+  // Lanes may see different things.
+  if (lanes_where(has_flag(&a.status->must_sort)) != 0) return;
   if (blockIdx.x >= a.tiles) {
     const unsigned k = (blockIdx.x - a.tiles) * kSortThreads + threadIdx.x;
     if (k > s.rows) return;
@@ -111,8 +113,6 @@ __global__ void __launch_bounds__(kSortThreads) mirror(SPGRAD_ARGUMENT(Mirror) a
     a.offsets[k] = static_cast<int>(s.offsets[k]);
     return;
   }
-  // Lanes may see different things.
-  if (lanes_where(has_flag(&a.status->must_sort)) != 0) return;
   const auto first = static_cast<unsigned>(tile_begin()) + static_cast<unsigned>(entry_of_round(0));
   const unsigned first_of_warp = first - threadIdx.x % kWarp;
   auto row = static_cast<unsigned>(first_without(0, s.rows - 1, [&](Int64 r) {

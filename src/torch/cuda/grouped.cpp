@@ -144,7 +144,7 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, Order ord
   sort.status = findings.status();
   const auto run = [&](const char* kernel, const std::string& argument, unsigned blocks,
                        unsigned threads) {
-    launch(c10::str("spgrad::cuda::", kernel, argument), device, {blocks, 1, threads}, &sort);
+    findings.launch(c10::str("spgrad::cuda::", kernel, argument), {blocks, 1, threads}, &sort);
   };
   const Int64 number_of_offsets = by_offsets ? origin.items * (origin.rows + 1) : 0;
   const auto blocks_for_offsets =
@@ -152,8 +152,8 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, Order ord
   if (order == Order::by_mirror) {
     const Mirror mirror = {origin, tiles, offsets.mutable_data_ptr<int>(), pairs.mutable_data_ptr(),
                            findings.status()};
-    launch(c10::str("spgrad::cuda::mirror<", name_of(index_dtype(origin)), ">"), device,
-           {tiles + blocks_for_offsets, 1, kSortThreads}, &mirror);
+    findings.launch(c10::str("spgrad::cuda::mirror<", name_of(index_dtype(origin)), ">"),
+                    {tiles + blocks_for_offsets, 1, kSortThreads}, &mirror);
   }
   sort.last_keys = workspace[sorted_keys];
   sort.last_pairs = pairs.mutable_data_ptr();
@@ -177,8 +177,8 @@ GroupedEntries sorted(const Extent& extent, const std::string& source, Order ord
   constexpr int64_t kKeysOfBlock = int64_t{kKeysOfGap} * kSortThreads / kWarp;
   const auto blocks =
       static_cast<unsigned>(1 + extent.entries / kTileEntries + at::ceil_div(keys, kKeysOfBlock));
-  launch(c10::str("spgrad::cuda::sort_offsets<", name_of(index), ">"), device,
-         {blocks, 1, kSortThreads}, &of_keys);
+  findings.launch(c10::str("spgrad::cuda::sort_offsets<", name_of(index), ">"),
+                  {blocks, 1, kSortThreads}, &of_keys);
   return {view_of(extent, offsets, pairs), true, index, offsets, pairs};
 }
 
@@ -193,7 +193,7 @@ void launch_check(const Findings& findings) {
   const std::string kernel = origin.form == kCoo
                                  ? std::string("check_coo")
                                  : c10::str("check_csr<", origin.wide ? "long long" : "int", ">");
-  launch("spgrad::cuda::" + kernel, device, {blocks, 1, kSortThreads}, &check);
+  findings.launch("spgrad::cuda::" + kernel, {blocks, 1, kSortThreads}, &check);
 }
 
 // On the device: (1).
@@ -212,6 +212,12 @@ Findings::Findings(const Structure& structure)
 template Findings::Findings(const CsrStructure&);
 template Findings::Findings(const CooStructure&);
 template Findings::Findings(const PatternStructure&);
+
+void Findings::launch(const std::string& expression, const Grid& grid,
+                      const void* arguments) const {
+  cuda::launch(expression, device(), grid, arguments, /*behind_ours=*/has_launched_);
+  if (grid.x > 0 && grid.y > 0) has_launched_ = true;
+}
 
 Tensor Findings::poisoned() const { return is_set(&status()->poisoned, device()); }
 bool Findings::were_unsorted() const { return is_set(&status()->must_sort, device()).item<bool>(); }
@@ -238,6 +244,8 @@ GroupedEntries group_by_column(const CsrStructure& s, const Findings& findings,
   const Extent extent(s);
   const at::ScalarType index = index_dtype(extent);
   const bool may_be_symmetric = !s.batched() && extent.rows == extent.columns && index == at::kInt;
+  // With a tile for each multiprocessor, a kernel of the sort takes as long as another one to
+  // begin.
   const bool is_large =
       extent.entries >= int64_t{kTileEntries} * multiprocessors(findings.device());
   return sorted(extent.transposed(),

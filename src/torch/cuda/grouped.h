@@ -1,16 +1,18 @@
 // A sparse operand on the device as the kernels want it: its entries grouped by row or by column.
 //
 //                 by row                by column
-//     CSR         as it is              sorted
+//     CSR         as it is              sorted, unless symmetric
 //     COO         sorted, if need be    sorted
 //     pattern     as it is              as it is
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
 #include <vector>
 
 #include "../../kernels/cuda/arguments.h"
+#include "cuda/kernels.h"
 #include "cuda/status.h"
 #include "extent.h"
 #include "malformed.h"
@@ -27,6 +29,8 @@ class Findings {
   const Origin& origin() const { return origin_; }
   Status* status() const { return status_.get(); }
   c10::Device device() const { return device_; }
+  // Launches a kernel of the product.
+  void launch(const std::string& expression, const Grid& grid, const void* arguments) const;
   // Whether something was found that leaves no number of the result, on the device: (1).
   at::Tensor poisoned() const;
   // Waits: whether entries of COO had to be sorted by row.
@@ -37,6 +41,7 @@ class Findings {
   Origin origin_;
   c10::Device device_;
   ZeroStatus status_;
+  mutable bool has_launched_ = false;
 };
 
 // The memory of the tensors is in use until the stream is through with the product; PyTorch's

@@ -173,7 +173,7 @@ Kernel& find_kernel(const std::string& expression, Device& found) {
 }  // namespace
 
 void launch(const std::string& expression, c10::Device device, const Grid& grid,
-            const void* arguments) {
+            const void* arguments, bool behind_ours) {
   if (grid.x == 0 || grid.y == 0) return;
   Device& found = find_available(device);
   Kernel& kernel = find_kernel(expression, found);
@@ -191,7 +191,8 @@ void launch(const std::string& expression, c10::Device device, const Grid& grid,
   // Not into a graph: older drivers do not take it there, and others who ask for the edges of a
   // graph may not know of such ones.
   LaunchAttribute early = {kProgrammaticStreamSerialization, 1, {}};
-  const unsigned attributes = found.launches_early && !captures(stream) ? 1 : 0;
+  const bool is_early = behind_ours && found.launches_early && !captures(stream);
+  const unsigned attributes = is_early ? 1 : 0;
   const LaunchConfiguration configuration = {
       {grid.x, grid.y, 1}, {grid.threads, 1, 1}, 0, stream, &early, attributes};
   void* pointers[] = {const_cast<void*>(arguments)};
@@ -212,6 +213,7 @@ void* allocate(size_t bytes, c10::Device device) {
   const RelaxedCapture relaxed;
   DevicePointer p = 0;
   const ResultCode status = driver().functions.cuMemAlloc_v2(&p, bytes);
+  if (status == kOutOfMemory) return nullptr;
   if (status) check(status, "cuMemAlloc", hint(device));
   return reinterpret_cast<void*>(p);
 }

@@ -30,15 +30,15 @@ struct Grid {
 // Launches the kernel of this name expression, such as "spgrad::cuda::fill<float>", on its one
 // argument, a struct that is copied. At its first use on a device, it is compiled or read from the
 // disk, and loaded: also while the stream is captured, where the driver allows that. From compute
-// capability 9 on, it may be launched while the kernel before it still runs, for which it waits
-// (wait_for_kernels_before in device.h).
+// capability 9 on, one behind a kernel of ours may be launched while that still runs, for which it
+// waits (wait_for_kernels_before in device.h). Of others' kernels it is unknown whether they do.
 void launch(const std::string& expression, c10::Device device, const Grid& grid,
-            const void* arguments);
+            const void* arguments, bool behind_ours);
 
 // Sets bytes of the device's memory to zero.
 void clear(void* p, size_t bytes, c10::Device device);
 
-// Memory of the device, kept for the process.
+// Memory of the device, kept for the process; nullptr where there is none left.
 void* allocate(size_t bytes, c10::Device device);
 
 // Memory of the host that the device reads and writes, too, zero at first; kept for the process.

@@ -101,10 +101,9 @@ class LongRows {
     memory_.allocate(findings.device());
     const Find find = {a.view, findings.origin(), findings.status(), memory_[pieces_],
                        static_cast<unsigned>(most_)};
-    launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">", findings.device(),
-           {static_cast<unsigned>(at::ceil_div<int64_t>(a.view.items * a.view.rows, kBlock)), 1,
-            kBlock},
-           &find);
+    const int64_t blocks = at::ceil_div<int64_t>(a.view.items * a.view.rows, kBlock);
+    findings.launch("spgrad::cuda::find_pieces<" + name_of(a.index) + ">",
+                    {static_cast<unsigned>(blocks), 1, kBlock}, &find);
   }
 
   int64_t most() const { return most_; }
@@ -187,9 +186,9 @@ void run_product(const Findings& findings, const GroupedEntries& a, const LongRo
   if (wanted.extremum) {
     const Extremum extremum = {product, o.greatest, o.winners.mutable_data_ptr<int>(),
                                long_rows.partial_winners()};
-    launch(shape.kernel, device, grid, &extremum);
+    findings.launch(shape.kernel, grid, &extremum);
   } else {
-    launch(shape.kernel, device, grid, &product);
+    findings.launch(shape.kernel, grid, &product);
   }
   if (products && !numbers.is_same(o.products)) o.products.copy_(numbers);
 }
@@ -308,7 +307,7 @@ struct Cuda {
     return with_device<Mm>(s, compute, values, B);
   }
 
-  // Sums are added in the order of the entries, whatever the sizes of the whole matrix are.
+  // In which order sums are added follows from the row alone, whatever the whole matrix is.
   static void run(MmInto, c10::DispatchKeySet, const PatternStructure& s, const Tensor& values,
                   const Tensor& B, at::IntArrayRef whole, int64_t first_column,
                   const std::optional<Tensor>& column_numbers, at::IntArrayRef runs,
@@ -397,9 +396,30 @@ struct Cuda {
   }
 };
 
-// The greatest or least messages. What has no kernels raises what products before it met, too, as
-// every call does.
-struct Others {
+// What has no kernels raises what products before it met, too, as every call does.
+struct WithoutKernels {
+  template <class Operation, class Structure, class... Operands>
+  static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
+                                        const Operands&... operands) {
+    const c10::Device device = s.device();
+    const c10::DeviceGuard guard(device);
+    if (device.type() == kDeviceType && !why_unavailable(device)) {
+      // The composite waits where it checks a structure, and would tell again what a product with
+      // the same one has just met.
+      if (std::is_same_v<Structure, PatternStructure> || is_capturing(device)) {
+        raise_reported(device);
+      } else {
+        check(device);
+      }
+    }
+    return composite<Operation>(s, operands...);
+  }
+};
+
+// Of the products of winners, there are none.
+struct Extrema : WithoutKernels {
+  using WithoutKernels::run;
+
   template <class Structure>
   static std::tuple<Tensor, Tensor> run(MmExtremum, c10::DispatchKeySet, const Structure& s,
                                         const Tensor& values, const Tensor& B, bool greatest) {
@@ -425,23 +445,13 @@ struct Others {
     };
     return Cuda::with_device<MmExtremum>(s, compute, values, B, greatest);
   }
-
-  template <class Operation, class Structure, class... Operands>
-  static typename Operation::Result run(Operation, c10::DispatchKeySet, const Structure& s,
-                                        const Operands&... operands) {
-    const c10::DeviceGuard guard(s.device());
-    if (s.device().type() == kDeviceType && !why_unavailable(s.device())) {
-      raise_reported(s.device());
-    }
-    return composite<Operation>(s, operands...);
-  }
 };
 
 void register_all(torch::Library& m) {
   register_products<Cuda>(m);
   register_into<Cuda>(m);
-  register_extrema<Others>(m);
-  register_indices<Others>(m);
+  register_extrema<Extrema>(m);
+  register_indices<WithoutKernels>(m);
 }
 
 #ifdef SPGRAD_CUDA_EMULATION

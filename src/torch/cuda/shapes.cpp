@@ -55,11 +55,10 @@ bool fits_a_lane(const Wanted& wanted, int64_t columns) {
   return columns <= kNarrowColumns && columns * bytes <= kWidestOfLane;
 }
 
-// As many columns as divide them all.
 Shape extremum_shape_for(const Wanted& wanted) {
   int64_t columns = wanted.vector;
-  for (int64_t more = columns; fits_a_lane(wanted, more); more += wanted.vector) {
-    if (wanted.p % more == 0) columns = more;
+  while (columns < wanted.p && fits_a_lane(wanted, columns + wanted.vector)) {
+    columns += wanted.vector;
   }
   return narrow_shape("extremum", wanted, columns);
 }

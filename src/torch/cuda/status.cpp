@@ -24,36 +24,38 @@ Idle& idle() {
   return idle;
 }
 
+// None where there is no memory for them.
 Statuses take(const c10::Stream& stream) {
-  {
-    const std::lock_guard lock(idle().mutex);
-    std::vector<Statuses>& of_stream = idle().of_stream[stream];
-    if (!of_stream.empty()) {
-      const Statuses last = of_stream.back();
-      of_stream.pop_back();
-      return last;
-    }
+  const std::lock_guard lock(idle().mutex);
+  std::vector<Statuses>& of_stream = idle().of_stream[stream];
+  if (of_stream.empty()) {
+    auto* const first = static_cast<Status*>(allocate(kStatuses * sizeof(Status), stream.device()));
+    if (first == nullptr) return {};
+    of_stream.push_back({first, kStatuses});
   }
-  return {static_cast<Status*>(allocate(kStatuses * sizeof(Status), stream.device())), kStatuses};
+  Statuses& last = of_stream.back();
+  if (last.taken == kStatuses) {
+    // After the kernels of all products that had one, which are before this on the stream.
+    clear(last.first, kStatuses * sizeof(Status), stream.device());
+    last.taken = 0;
+  }
+  const Statuses taken = last;
+  of_stream.pop_back();
+  return taken;
 }
 
 }  // namespace
 
 ZeroStatus::ZeroStatus(c10::Device device) : stream_(current_stream(device)) {
-  if (is_capturing(device)) {
-    // Cleared whenever the graph is played.
-    of_graph_ = at::empty({sizeof(Status)}, at::TensorOptions(at::kByte).device(device));
-    status_ = static_cast<Status*>(of_graph_.mutable_data_ptr());
-    clear(status_, sizeof(Status), device);
+  if (!is_capturing(device)) statuses_ = take(stream_);
+  if (statuses_.first != nullptr) {
+    status_ = statuses_.first + statuses_.taken++;
     return;
   }
-  statuses_ = take(stream_);
-  if (statuses_.taken == kStatuses) {
-    // After the kernels of all products that had one, which are before this on the stream.
-    clear(statuses_.first, kStatuses * sizeof(Status), device);
-    statuses_.taken = 0;
-  }
-  status_ = statuses_.first + statuses_.taken++;
+  // Of a graph, cleared whenever it is played; else of the memory that PyTorch has kept.
+  own_ = at::empty({sizeof(Status)}, at::TensorOptions(at::kByte).device(device));
+  status_ = static_cast<Status*>(own_.mutable_data_ptr());
+  clear(status_, sizeof(Status), device);
 }
 
 ZeroStatus::~ZeroStatus() {

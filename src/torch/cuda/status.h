@@ -33,7 +33,7 @@ class ZeroStatus {
  private:
   c10::Stream stream_;
   Statuses statuses_ = {};  // nobody else takes one of these meanwhile
-  at::Tensor of_graph_;
+  at::Tensor own_;          // where it has none of these
   Status* status_;
 };
 

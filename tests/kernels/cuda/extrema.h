@@ -25,8 +25,7 @@ Extrema<S> find_extrema(const Inputs<S>& inputs, bool greatest, uint64_t seed,
                              static_cast<size_t>(inputs.p));
     const Extremum a = {product, greatest, all.winners.data(), partial.data()};
     launch(a.product.piece_blocks + blocks_for(rows, kBlock / kNarrowLanes),
-           static_cast<unsigned>(inputs.p / S::kColumns), kBlock, seed + 1,
-           [&] { extremum<S>(a); });
+           blocks_for(inputs.p, S::kColumns), kBlock, seed + 1, [&] { extremum<S>(a); });
   });
   return all;
 }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <iterator>
 #include <vector>
 
 #include "extrema.h"
@@ -78,7 +79,8 @@ Inputs<S> make_alike(const Problem& problem, int p, bool with_nan) {
   const auto draw = [&](auto& numbers) {
     for (auto& number : numbers) {
       const bool is_none = with_nan && random() % 50 == 0;
-      number = Numbers<typename S::Scalar>::from({is_none ? NAN : few[random() % 6], 0});
+      number =
+          Numbers<typename S::Scalar>::from({is_none ? NAN : few[random() % std::size(few)], 0});
     }
   };
   draw(inputs.values);
@@ -92,9 +94,10 @@ const std::vector<Int64> kRowLengths = {
 TYPED_TEST(ExtremumTest, AgreesWithPlainLoops) {
   using S = TypeParam;
   for (const bool greatest : {true, false}) {
-    for (const int tiles : {1, 3}) {
+    // Whole tiles, and one that is narrower.
+    for (const int p : {S::kColumns, 3 * S::kColumns, 2 * S::kColumns + S::kVector}) {
       const Problem problem = make_problem(1, 36, 50, kRowLengths, true, S::kMoved, 1);
-      const auto inputs = make_inputs<S>(problem, tiles * S::kColumns, {}, 2);
+      const auto inputs = make_inputs<S>(problem, p, {}, 2);
       for (const unsigned piece_blocks : {1u, 4u}) {
         ASSERT_NO_FATAL_FAILURE(
             expect_extrema(inputs, greatest, find_extrema(inputs, greatest, 5, piece_blocks)));

@@ -270,6 +270,11 @@ bool expect_sorted(const Structure& s, int form, bool by_row, int most_digit_bit
     EXPECT_EQ(result.status.bad_entry, 0u);
     EXPECT_EQ(result.status.poisoned, 0u);
     were_unsorted = result.status.must_sort != 0;
+    if (were_unsorted) {
+      for (size_t i = 0; i < order.size(); ++i) {
+        EXPECT_EQ(result.keys[i], static_cast<unsigned>(key(order[i]))) << i;
+      }
+    }
     if (form == kCoo && by_row) {
       EXPECT_EQ(were_unsorted, !was_sorted);
     }
@@ -402,7 +407,7 @@ TEST(SortTest, StructuresThatAreNearlySymmetricAreSorted) {
       EXPECT_TRUE((expect_by_column<int, int>(make_csr_at(one_less, kRows))));
     }
     Places moved = one_less;
-    while (moved.size() < good.size()) moved.insert({at->first, (moved.size() * 7) % kRows});
+    for (Int64 column = 7; moved.size() < good.size(); ++column) moved.insert({at->first, column});
     EXPECT_TRUE(moved == good || (expect_by_column<int, int>(make_csr_at(moved, kRows))));
   }
   // Columns of a row that descend, and one that occurs twice with its image.
@@ -417,6 +422,24 @@ TEST(SortTest, StructuresThatAreNearlySymmetricAreSorted) {
   }
   Structure twice = {1, 2, 2, false, {1, 1, 0, 0}, {0, 2, 4}, 4};
   EXPECT_TRUE((expect_by_column<int, int>(twice)));
+}
+
+TEST(SortTest, WhatIsRightInItsLower32BitsOnlyIsNotSymmetric) {
+  const Structure good = make_csr_at(symmetric_places(300, 0, false, 22), 300);
+  for (const Int64 far : {Int64{1} << 32, -(Int64{1} << 32)}) {
+    for (const size_t place : {size_t{0}, good.indices.size() / 2, good.indices.size() - 1}) {
+      Structure s = good;
+      s.indices[place] += far;
+      const auto result = sort<ByColumnOfCsr<Int64, int>, int, Int64>(s, kCsr, false, 1, 9);
+      EXPECT_EQ(~result.status.bad_entry, place);
+    }
+    for (const size_t place : {size_t{0}, size_t{7}, good.offsets.size() - 1}) {
+      Structure s = good;
+      s.offsets[place] += far;
+      const auto result = sort<ByColumnOfCsr<Int64, int>, int, Int64>(s, kCsr, false, 1, 9);
+      EXPECT_NE(result.status.bad_offset, 0u) << place;
+    }
+  }
 }
 
 TEST(SortTest, OneDescentIsSeen) {

@@ -24,8 +24,8 @@ FORWARD, TRANSPOSED, GRADIENT_A, BOTH = (
     "false, false, true",
     "true, true, true",
 )
-# Of the kernels for p = 128 and wide loads: bytes that are spilled at most. NVRTC 13.0 spills 0 to
-# 48 of most; what has more is a sum of wide numbers beside rows of as many.
+# Of the kernels for p = 128 and wide loads: bytes that are spilled at most. NVRTC 13.0 and 13.2
+# spill 0 to 48 of most; what has more is a sum of wide numbers beside rows of as many.
 SPILLED = {
     (torch.float32, FORWARD): 0,
     (torch.float32, TRANSPOSED): 16,
@@ -114,13 +114,12 @@ def build_others():
 
 @functools.cache
 def build_narrow():
-    """Compile kernels of few columns, once: of each dtype and role those that keep most."""
+    """Compile kernels of few columns, once: of each dtype and kind those that keep most."""
     names = []
-    for dtype, role in itertools.product(DTYPES, (TRANSPOSED, BOTH)):
-        of_role = f"int, unsigned, {role}, "
-        found = [
-            n for n in torch.ops.spgrad._cuda_kernels([dtype]) if of_role in n and "Narrow" in n
-        ]
+    kinds = (("multiply_narrow", TRANSPOSED), ("multiply_narrow", BOTH), ("extremum", TRANSPOSED))
+    for dtype, (kernel, role) in itertools.product(DTYPES, kinds):
+        of_kind = re.compile(rf"::{kernel}<.*int, unsigned, {role}, ")
+        found = filter(of_kind.search, torch.ops.spgrad._cuda_kernels([dtype]))
         names += sorted(found, key=lambda n: math.prod(map(int, n[-6:-2].split(", "))))[-2:]
     return build_all(sorted(set(names)), "sm_90")
 
@@ -157,7 +156,9 @@ def begins_with_wait(instructions):
     if "ACQBULK" not in instructions:
         return False
     before = itertools.takewhile(lambda i: i != "ACQBULK", instructions)
-    other = re.compile(r"(@\S+ )?(LDG?|STG?|LDL|STL|ATOMG?|REDG?|BRA|BRX|JMP|CALL|RET|EXIT)\b")
+    other = re.compile(
+        r"(@\S+ )?(LDG?|STG?|LDL|STL|ATOMG?|REDG?|PREEXIT|BRA|BRX|JMP|CALL|RET|EXIT)\b"
+    )
     return not any(other.match(i) for i in before)
 
 

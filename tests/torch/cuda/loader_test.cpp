@@ -341,9 +341,9 @@ TEST(CudaDevice, SaysWhyItCannotBeUsed) {
   if (driver().missing.empty()) GTEST_SKIP() << "there is a driver";
   const c10::Device device(kDeviceType, 0);
   EXPECT_THAT(why_unavailable(device).value_or(""), StartsWith("no CUDA driver: "));
-  EXPECT_THAT([&] { launch(kExpression, device, {1, 1, 32}, nullptr); },
+  EXPECT_THAT([&] { launch(kExpression, device, {1, 1, 32}, nullptr, false); },
               ThrowsMessage<c10::Error>(HasSubstr("no CUDA driver: ")));
-  EXPECT_NO_THROW(launch(kExpression, device, {0, 1, 32}, nullptr));
+  EXPECT_NO_THROW(launch(kExpression, device, {0, 1, 32}, nullptr, false));
 }
 
 }  // namespace
