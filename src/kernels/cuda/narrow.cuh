@@ -10,17 +10,9 @@
 namespace spgrad::cuda {
 
 // What a narrow product's kernel is compiled for: p = vector · vectors.
-template <class Scalar_, class Index_, class Place_, bool moved, bool sums, bool products,
-          int vector, int vectors>
-struct Narrow {
-  using Scalar = Scalar_;
-  using Out = Scalar_;
-  using Index = Index_;
-  using Place = Place_;
-  static constexpr bool kMoved = moved;
-  static constexpr bool kSums = sums;
-  static constexpr bool kProducts = products;
-  static constexpr int kVector = vector;
+template <class Scalar, class Index, class Place, bool moved, bool sums, bool products, int vector,
+          int vectors>
+struct Narrow : Computed<Scalar, Scalar, Index, Place, moved, sums, products, vector> {
   static constexpr int kVectors = vectors;
   static constexpr int kColumns = vector * vectors;
   // Entries of a lane whose rows of X are under way: 64 bytes of sums.

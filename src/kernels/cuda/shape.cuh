@@ -5,10 +5,10 @@
 
 namespace spgrad::cuda {
 
-// `Place` counts vectors of X; `Out` is the dtype of products.
+// What is computed, of which numbers. `Place` counts vectors of X; `Out` is the dtype of products.
 template <class Scalar_, class Out_, class Index_, class Place_, bool moved, bool sums,
-          bool products, int vector, int lanes, int tiles, int at_once, int blocks>
-struct Shape {
+          bool products, int vector>
+struct Computed {
   using Scalar = Scalar_;
   using Out = Out_;
   using Index = Index_;
@@ -17,6 +17,11 @@ struct Shape {
   static constexpr bool kSums = sums;
   static constexpr bool kProducts = products;
   static constexpr int kVector = vector;
+};
+
+template <class Scalar, class Out, class Index, class Place, bool moved, bool sums, bool products,
+          int vector, int lanes, int tiles, int at_once, int blocks>
+struct Shape : Computed<Scalar, Out, Index, Place, moved, sums, products, vector> {
   static constexpr int kLanes = lanes;  // of a group
   static constexpr int kTiles = tiles;
   static constexpr int kAtOnce = at_once;  // entries of a group whose rows of X are under way
