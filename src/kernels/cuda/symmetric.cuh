@@ -3,10 +3,10 @@
 // are so, and undirected graphs.
 //
 // Then the entries of row c, in order, are those of column c, and all that is to be found is where
-// the value of each is: entry (c, r) of row r. The columns of a row are in order, so that a search
-// finds it, in 5 reads of a row of 27 entries; in a band, the place as far from the end of row r as
-// the entry is from the beginning of row c has it at once. A sort by two digits reads each entry
-// five times, and writes it twice.
+// the value of each is: for entry (c, r) of row c, entry (r, c) of row r. The columns of a row are
+// in order, so that a search finds it, in 5 reads of a row of 27 entries; in a band, the place as
+// far from the beginning of row r as the entry is from the end of row c has it at once. A sort by
+// two digits reads each entry five times, and writes it twice.
 //
 // Whether a structure is symmetric is not known before. All of it is checked: where entries are
 // bad, offsets are malformed, columns descend or occur twice, or an entry has no mirror image, the
