@@ -139,11 +139,7 @@ __global__ void __launch_bounds__(kBlock, S::kBlocks) extremum(SPGRAD_ARGUMENT(E
   wait_for_kernels_before();
   const Product& p = a.product;
   if (load_shared_by_blocks(&p.status->poisoned) != 0) {
-    const Int64 threads = static_cast<Int64>(gridDim.x) * gridDim.y * kBlock;
-    const Int64 block = static_cast<Int64>(blockIdx.y) * gridDim.x + blockIdx.x;
-    for (Int64 k = block * kBlock + threadIdx.x; k < p.a.items * p.a.rows * p.p; k += threads) {
-      a.winners[k] = -1;
-    }
+    fill(a.winners, p.a.items * p.a.rows * p.p, -1);
     return give_up<S>(p);
   }
   do_parts<typename S::Index>(p, ExtremumParts<S>{a, static_cast<int>(blockIdx.y) * S::kColumns});

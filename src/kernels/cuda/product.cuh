@@ -373,13 +373,19 @@ __device__ __forceinline__ void add_rows(const Product& a, List& list, Shared<S>
   }
 }
 
+// All threads of all blocks.
 template <class Number>
-__device__ __forceinline__ void fill_with_nan(void* data, Int64 count) {
+__device__ __forceinline__ void fill(Number* data, Int64 count, Number number) {
   const Int64 threads = static_cast<Int64>(gridDim.x) * gridDim.y * kBlock;
   const Int64 block = static_cast<Int64>(blockIdx.y) * gridDim.x + blockIdx.x;
   for (Int64 k = block * kBlock + threadIdx.x; k < count; k += threads) {
-    static_cast<Number*>(data)[k] = Rounded<Number>::from(NotANumber<Sum<Number>>::get());
+    data[k] = number;
   }
+}
+
+template <class Number>
+__device__ __forceinline__ void fill_with_nan(void* data, Int64 count) {
+  fill(static_cast<Number*>(data), count, Rounded<Number>::from(NotANumber<Sum<Number>>::get()));
 }
 
 // What is left to do of a product that cannot be trusted: nothing of it is a number, and a bad
@@ -394,9 +400,10 @@ __device__ __forceinline__ void give_up(const Product& a) {
   const Int64 threads = static_cast<Int64>(gridDim.x) * kBlock;
   const Int64 me = static_cast<Int64>(blockIdx.x) * kBlock + threadIdx.x;
   for (Int64 k = me; k < a.a.entries; k += threads) {
-    const Int64 index = fetch<S>(a, k).index;
+    const Fetched<S> entry = fetch<S>(a, k);
+    const Int64 index = entry.index;
     if (static_cast<UInt64>(index) < static_cast<UInt64>(a.a.columns)) continue;
-    refuse(a.origin, a.status, false, static_cast<UInt64>(k), index, 0);
+    report_entry(a, entry, k);
   }
 }
 

@@ -62,7 +62,7 @@ __device__ __forceinline__ Int64 first_without(Int64 low, Int64 high, const Cond
 
 // Sources of entries. Each has
 //   find_rows(a), if kFindsRows: what blocks of sort_count behind those of the tiles do;
-//   key(a, k, bad) and pair(a, k), if kFindsOrder: those of entry k, which may be in order;
+//   key(a, k, bad), if kFindsOrder: that of entry k, which may be in order;
 //   keys(a, key), those of all rounds of this thread, which returns whether one of them is bad, and
 //   report(a, k), which tells it then;
 //   find(a, tile) and, after a barrier, mark(a, tile), which prepare for pairs;

@@ -149,6 +149,13 @@ class DriverTest : public testing::Test {
 
   int synchronize() { return call<int(void*)>("cuStreamSynchronize", nullptr); }
 
+  // That of a kernel.
+  void expect_failure(const char* expected) {
+    const char* text = nullptr;
+    EXPECT_EQ((call<int(int, const char**)>("cuGetErrorString", kLaunchFailed, &text)), 0);
+    EXPECT_THAT(text, HasSubstr(expected));
+  }
+
   void* library_;
   std::string log_;
   std::string name_;
@@ -192,9 +199,7 @@ TEST_F(DriverTest, WhatAKernelDoesWrongStays) {
   EXPECT_EQ(launch(function, 1, 64, {}), 0);  // as on a GPU, it is not known yet
   EXPECT_EQ(synchronize(), kLaunchFailed);
   EXPECT_EQ(launch(function, 1, 64, {}), kLaunchFailed);
-  const char* text = nullptr;
-  EXPECT_EQ((call<int(int, const char**)>("cuGetErrorString", kLaunchFailed, &text)), 0);
-  EXPECT_THAT(text, HasSubstr("threads wait for each other in vain"));
+  expect_failure("threads wait for each other in vain");
   call<void()>("emulation_reset");
   EXPECT_EQ(synchronize(), 0);
 }
@@ -218,9 +223,7 @@ TEST_F(DriverTest, AKernelThatIsLaunchedEarlyWaitsInAllThreads) {
   EXPECT_EQ(launch(function, 3, 64, {out.data(), 0}, {{1, 0, {1}}}), kInvalidValue);
   EXPECT_EQ(launch(function, 3, 64, {out.data(), 63}, {early}), 0);
   EXPECT_EQ(synchronize(), kLaunchFailed);
-  const char* text = nullptr;
-  EXPECT_EQ((call<int(int, const char**)>("cuGetErrorString", kLaunchFailed, &text)), 0);
-  EXPECT_THAT(text, HasSubstr("a thread has not waited for the kernels before"));
+  expect_failure("a thread has not waited for the kernels before");
 }
 
 TEST_F(DriverTest, ErrorsOfCompilation) {
